@@ -1,0 +1,1 @@
+"""Playbooks for talking avatars."""

@@ -1,0 +1,135 @@
+"""The only room that asks what time it is.
+
+A run's time is its event loop's time, in whole milliseconds since the run began, so that everything that waits (our timers, the HTTP
+client's time-outs, an emulator in the same process) waits on one clock. Two loops differ in nothing but how they wait:
+
+* the *system* loop sleeps to absolute deadlines and wakes on time, not up to a millisecond later;
+* the *virtual* loop, whenever nothing can happen before the next deadline, jumps to it. Sockets between two ends in the same loop work; work
+  in threads (`run_in_executor`, `to_thread`) is waited for in real time. (The idea is trio's `MockClock`.)
+
+May be imported by anything below it; imports nothing of the package.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import datetime
+import math
+import selectors
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
+ClockName = Literal["system", "virtual"]
+
+
+class Clock:
+    """Milliseconds since this clock was made, on the running event loop. Never goes back, whatever happens to the wall clock."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._origin = self._loop.time()
+        self.name: ClockName = "virtual" if isinstance(self._loop, VirtualLoop) else "system"
+
+    def now_ms(self) -> int:
+        """Whole milliseconds since the clock was made, rounded down."""
+        return math.floor((self._loop.time() - self._origin) * 1000 + 1e-6)
+
+    def call_at(self, due_ms: int, callback: Callable[[], object]) -> asyncio.TimerHandle:
+        """Call `callback` at `due_ms` (or at once when that has passed). The handle's `cancel()` forgets it."""
+        return self._loop.call_at(self._origin + due_ms / 1000, callback)
+
+    async def sleep_until(self, due_ms: int) -> None:
+        """Return at `due_ms`, or at once when that has passed."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        handle = self.call_at(due_ms, lambda: future.done() or future.set_result(None))
+        try:
+            await future
+        finally:
+            handle.cancel()
+
+
+def wall_time() -> datetime.datetime:
+    """The date and time in UTC, for headers, folder names and the journal; never used to measure."""
+    return datetime.datetime.now(datetime.UTC)
+
+
+def run(main: Coroutine[Any, Any, T], clock: ClockName = "system") -> T:
+    """Run `main` to its end on a fresh loop of the given kind (`asyncio.run` with our loops)."""
+    factory = VirtualLoop if clock == "virtual" else system_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main)
+
+
+# --- the system loop ----------------------------------------------------------------------------------------------------
+
+
+def system_loop() -> asyncio.AbstractEventLoop:
+    """A selector loop that is not late by the selector's rounding."""
+    return asyncio.SelectorEventLoop(_PunctualSelector())
+
+
+class _PunctualSelector(selectors.DefaultSelector):
+    """epoll counts in milliseconds and `selectors` rounds up, which makes every timer up to 1 ms late. Round down instead: the loop then
+    polls for the last fraction."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is not None and timeout > 0:
+            timeout = math.floor(timeout * 1000) / 1000
+        return super().select(timeout)
+
+
+# --- the virtual loop ---------------------------------------------------------------------------------------------------
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """A loop whose time stands still while anything can happen and jumps to the next deadline when nothing can."""
+
+    def __init__(self) -> None:
+        self._virtual_s = 0.0
+        self._in_threads = 0
+        super().__init__(_JumpingSelector(self))
+
+    def time(self) -> float:
+        return self._virtual_s
+
+    def jump(self, seconds: float) -> None:
+        """Move time on (the selector's part of the work)."""
+        self._virtual_s += seconds
+
+    @property
+    def waits_for_threads(self) -> bool:
+        """Whether real work is under way elsewhere, so that time must not jump."""
+        return self._in_threads > 0
+
+    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+        self._in_threads += 1
+        future = super().run_in_executor(executor, func, *args)
+        future.add_done_callback(self._thread_done, context=contextvars.Context())
+        return future
+
+    def _thread_done(self, _: object) -> None:
+        self._in_threads -= 1
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    _GRACE_S = 0.0002  # loopback delivers at once, except when the kernel hands the packet to its own thread
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is not None and timeout <= 0:
+            return super().select(0)
+        if timeout is None or self._loop.waits_for_threads:
+            return super().select(None)
+        ready = super().select(0)
+        if not ready and len(self.get_map()) > 1:  # more than the loop's own wake-up pipe
+            time.sleep(self._GRACE_S)
+            ready = super().select(0)
+        if not ready:
+            self._loop.jump(timeout)
+        return ready

@@ -1,0 +1,499 @@
+"""The words of the project, as frozen data: steps and plan, capabilities, events, commands, notes.
+
+Rules of this room: no behaviour beyond what a value can say of itself, no clock, no I/O. Times are whole milliseconds and their names
+end in `_ms`. Everything else in the package speaks in these types.
+
+* The *plan* is what the language compiles to: a flat tuple of steps; no YAML, no template, no condition left.
+* *Events* are things that happened; they go into the engine. *Commands* are orders and *notes* are remarks; both come out of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Literal
+
+from playbook.errors import Place, Problem
+
+# --- evidence ---------------------------------------------------------------------------------------------------------
+
+
+class Evidence(IntEnum):
+    """On what evidence we say that an utterance ended; a greater value is better evidence. `DESIGN` of the grades: README, "Evidence"."""
+
+    timeout = 1
+    """The provider should have told and did not, within the estimate and its margin."""
+    estimated = 2
+    """The provider cannot tell; the length is known (audio) or estimated (text), and the time has passed."""
+    heard = 3
+    """We listened to the media and the sound stopped."""
+    unmatched = 4
+    """The provider reported an end without naming which, and only one could be meant."""
+    reported = 5
+    """The provider said so and named this utterance (or the local voice, which is exact)."""
+
+
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One piece of an utterance's text. `after_ms` is the pause between the previous piece's acceptance and this one.
+
+    `shown` is what a log may show when `text` holds a secret; None means that `text` itself may be shown.
+    """
+
+    text: str
+    after_ms: int = 0
+    shown: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Speak text. More than one chunk streams one utterance in pieces."""
+
+    chunks: tuple[Chunk, ...]
+    voice: str | None = None
+
+    @property
+    def text(self) -> str:
+        """All that will be spoken."""
+        return "".join(chunk.text for chunk in self.chunks)
+
+    @property
+    def shown(self) -> str:
+        """The same, as a log or a caption may show it."""
+        return "".join(chunk.text if chunk.shown is None else chunk.shown for chunk in self.chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class AudioEcho:
+    """Play a sound through the avatar.
+
+    `sha256` is of the sound's bytes as written (the file's, or the decoded base64's) and names it in `Plan.sounds`; `file` is for
+    people: the path as the author wrote it, or `base64`. `duration_ms` is measured from the decoded samples.
+    """
+
+    file: str
+    sha256: str
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Let time pass."""
+
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class WaitSpeech:
+    """Wait until all that was queued has been spoken."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitEvent:
+    """Wait for a trigger by name, for ever or until `timeout_ms` has passed."""
+
+    event: str
+    timeout_ms: int | None = None
+    on_timeout: Literal["fail", "continue"] = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptSpeech:
+    """Stop what is being said and whatever is queued behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Finish the show. With `drain` the last line is heard to its end; without, it is cut."""
+
+    drain: bool = True
+
+
+Action = Say | AudioEcho | Wait | WaitSpeech | WaitEvent | InterruptSpeech | End
+VERBS: Mapping[type, str] = {
+    Say: "say",
+    AudioEcho: "audio-echo",
+    Wait: "wait",
+    WaitSpeech: "wait",
+    WaitEvent: "wait",
+    InterruptSpeech: "interrupt",
+    End: "end",
+}
+
+Until = Literal["accepted", "started", "ended"] | int
+"""When the cursor moves on from a line: a moment of its life, or milliseconds after its speech started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """What must have been true of a step, or of a whole run (`status` only there). None means that nothing was asked."""
+
+    evidence: Evidence | None = None
+    starts_within_ms: int | None = None
+    lasts_min_ms: int | None = None
+    lasts_max_ms: int | None = None
+    heard: str | None = None
+    absent: tuple[str, ...] = ()
+    status: Literal["passed", "failed", "stopped", "error"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How long something takes. `basis` says how sure that is: `exact` (measured or given), or `estimated`."""
+
+    ms: int
+    basis: Literal["exact", "estimated"] = "exact"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One entry of the plan. `place` and `via` say where it was written; they, `name` and `length` are not part of the digest.
+
+    `skipped` is the reason why the step will not be performed (its `when` was false), or None.
+    """
+
+    id: str
+    action: Action
+    name: str = ""
+    at_ms: int | None = None
+    until: Until = "ended"
+    timeout_ms: int | None = None
+    on_error: Literal["fail", "continue"] = "fail"
+    skipped: str | None = None
+    expect: Expect | None = None
+    length: Length = Length(0)
+    place: Place | None = None
+    via: tuple[Place, ...] = ()
+
+    @property
+    def verb(self) -> str:
+        """The word the author wrote."""
+        return VERBS[type(self.action)]
+
+    @property
+    def speaks(self) -> bool:
+        """Whether performing it makes an utterance."""
+        return isinstance(self.action, (Say, AudioEcho))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a run may use. `require_evidence` is the least grade every utterance must reach for exit 0."""
+
+    max_duration_ms: int | None = None
+    max_cost: float | None = None
+    require_evidence: Evidence | None = None
+    speech_margin_ms: int = 10_000
+
+
+Scope = Literal["none", "current", "all", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a provider can do with given settings, known before a session is opened."""
+
+    say: bool = True
+    """It speaks text that we send."""
+    audio_echo: bool = True
+    """It speaks audio that we send."""
+    interrupt: Scope = "all"
+    """What an interrupt stops: nothing (it cannot), the current line, all that is queued, or one of the two and nobody knows which."""
+    speech: Literal["exact", "reported", "none"] = "none"
+    """How we learn of starts and ends: it is our own sound, the vendor reports them, or nobody does and the engine estimates."""
+    voice_per_line: bool = False
+    """`voice` on a single line is possible."""
+    own_voice: bool = False
+    """`say` is spoken by the local voice, so that the length of a line is known when the voice is installed."""
+    start_latency_ms: int = 0
+    """How long after acceptance a line is expected to be heard."""
+    max_session_ms: int | None = None
+    """The vendor ends the session after this, with the settings given."""
+    idle_limit_ms: int | None = None
+    """The vendor (or its viewer page) ends the session after this much silence; None where a keep-alive or nothing governs it."""
+    price_per_minute: float | None = None
+    """Given by the author's settings, for `limits.max_cost` and the estimate of `sessions`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What makes timeline zero: `ready` (the session opened), a delay after it (`delay`, `delay_ms`), or the trigger `go`."""
+
+    kind: Literal["ready", "delay", "go"] = "ready"
+    delay_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The compiled, immutable playbook: everything that is decided before a session opens.
+
+    `sha256` is over what will be said and when, with the true text; equal inputs give an equal digest on every machine. `sounds` maps
+    an `AudioEcho.sha256` to the file's absolute path, or to the sound's own bytes as WAV. `secrets` are the values that must never be
+    shown. Neither is written to `plan.json`.
+    """
+
+    name: str
+    provider: str
+    steps: tuple[Step, ...]
+    session: Mapping[str, Any] = field(default_factory=dict)
+    limits: Limits = Limits()
+    start: Start = Start()
+    expect: Expect | None = None
+    capabilities: Capabilities = Capabilities()
+    description: str = ""
+    file: str = ""
+    sha256: str = ""
+    sounds: Mapping[str, str | bytes] = field(default_factory=dict, repr=False)
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
+    warnings: tuple[Problem, ...] = ()
+
+
+# --- events: what happened ----------------------------------------------------------------------------------------------
+# A provider emits events without a time; the runner stamps them as it takes them from the inbox.
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOpened:
+    """The session exists and can speak. `session` is the vendor's id for it, never a credential."""
+
+    session: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskAccepted:
+    """The provider took a line, a chunk of one, or an interrupt.
+
+    `provider_task` is the vendor's id; `duration_ms` is how long the whole utterance will take, where the provider knows better than the plan.
+    """
+
+    task: str
+    provider_task: str | None = None
+    chunk: int | None = None
+    duration_ms: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    """Speech of an utterance was sighted. `task` is None when the provider did not say which. `text` is what the vendor says it says."""
+
+    task: str | None
+    evidence: Evidence = Evidence.reported
+    provider_task: str | None = None
+    text: str | None = None
+    outcome: Literal["settled"] | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechEnded:
+    """The end of an utterance was sighted, or (`outcome` is `settled`) the engine closed it by its own reckoning.
+
+    `duration_ms` is the provider's figure, where it gives one. After an interrupt, `heard_ms` and `heard` are how much was heard.
+    """
+
+    task: str | None
+    evidence: Evidence = Evidence.reported
+    provider_task: str | None = None
+    duration_ms: int | None = None
+    interrupted: bool = False
+    heard_ms: int | None = None
+    heard: str | None = None
+    outcome: Literal["settled"] | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """A timer came due; `step` and `reason` name it as the `StartTimer` did."""
+
+    step: str | None
+    reason: str
+    due_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """Somebody or something outside gave a named sign."""
+
+    trigger: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderFailed:
+    """Something failed at the provider.
+
+    With a `task`, that line (or interrupt) was `refused`, or what became of it is `ambiguous`. Without one, the session is `lost`, or
+    could not be opened (`refused`). `session` is the id when a session was created all the same and must be closed.
+    """
+
+    reason: str
+    outcome: Literal["refused", "ambiguous", "lost"] = "refused"
+    task: str | None = None
+    chunk: int | None = None
+    status: int | None = None
+    session: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionClosed:
+    """The session is closed, or closing it failed (`status` is then `failed`, and the journal still holds it)."""
+
+    reason: str | None = None
+    status: Literal["failed"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """The run must stop in order. `reason`: `SIGINT`, `SIGTERM`, `SIGHUP`, `stall: …`, `disk: …`."""
+
+    reason: str
+
+
+Event = (
+    SessionOpened
+    | TaskAccepted
+    | SpeechStarted
+    | SpeechEnded
+    | TimerFired
+    | Trigger
+    | ProviderFailed
+    | SessionClosed
+    | StopRequested
+)
+
+
+# --- commands: what to do -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """Open the session."""
+
+
+@dataclass(frozen=True, slots=True)
+class SayText:
+    """Send one chunk of an utterance (log name: `say`). `final` marks its last chunk. `shown` as in `Chunk`."""
+
+    step: str
+    task: str
+    text: str
+    chunk: int = 1
+    final: bool = True
+    voice: str | None = None
+    shown: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlayAudio:
+    """Send a sound; `audio_sha256` is its key in `Plan.sounds`."""
+
+    step: str
+    task: str
+    audio_sha256: str
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopSpeaking:
+    """Stop the speech (log name: `interrupt`). `task` names the interrupt itself, not what it hits. `step` is None when no step asked for it."""
+
+    step: str | None
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartTimer:
+    """Wake the engine at `due_ms` (absolute). A timer is named by `step` (None: the run's own) and `reason` together."""
+
+    step: str | None
+    reason: str
+    due_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTimer:
+    """Forget a timer."""
+
+    step: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSession:
+    """End the session, whatever state it is in."""
+
+    reason: str
+
+
+Command = OpenSession | SayText | PlayAudio | StopSpeaking | StartTimer | CancelTimer | CloseSession
+
+
+# --- notes: remarks for the log -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineZero:
+    """The origin of `at`, of the captions and of `audio.wav`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepStarted:
+    """The cursor entered a step, after its `at` had come."""
+
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepFinished:
+    """The cursor left a step. `outcome`: `done`, `failed`, `timeout`, `cut`."""
+
+    step: str
+    outcome: Literal["done", "failed", "timeout", "cut"]
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepSkipped:
+    """A step was passed over, and why."""
+
+    step: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A cue or timer came later than it was due."""
+
+    step: str | None
+    due_ms: int
+    late_ms: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """The event before this line meant nothing now (late, doubled, unknown) and changed nothing."""
+
+    reason: str
+    task: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Two pieces of evidence disagree, or an expectation does with what happened."""
+
+    reason: str
+    task: str | None = None
+    step: str | None = None
+
+
+Note = TimelineZero | StepStarted | StepFinished | StepSkipped | Late | Ignored | Conflict
+
+Effect = Command | Note | SpeechStarted | SpeechEnded
+"""What `Engine.handle` returns: commands and notes, and the sightings that the engine settles itself (`outcome` is `settled`)."""
