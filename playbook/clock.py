@@ -4,8 +4,8 @@ A run's time is its event loop's time, in whole milliseconds since the run began
 client's time-outs, an emulator in the same process) waits on one clock. Two loops differ in nothing but how they wait:
 
 * the *system* loop sleeps to absolute deadlines and wakes on time, not up to a millisecond later;
-* the *virtual* loop, whenever nothing can happen before the next deadline, jumps to it. Sockets between two ends in the same loop work; work
-  in threads (`run_in_executor`, `to_thread`) is waited for in real time. (The idea is trio's `MockClock`.)
+* the *virtual* loop, whenever nothing can happen before the next deadline, jumps to it. Sockets between two ends in the same loop work;
+  work in threads (`run_in_executor`, `to_thread`) is waited for in real time. (The idea is trio's `MockClock`.)
 
 May be imported by anything below it; imports nothing of the package.
 """
@@ -44,7 +44,7 @@ class Clock:
     async def sleep_until(self, due_ms: int) -> None:
         """Return at `due_ms`, or at once when that has passed."""
         future: asyncio.Future[None] = self._loop.create_future()
-        handle = self.call_at(due_ms, lambda: future.done() or future.set_result(None))
+        handle = self.call_at(due_ms, lambda: None if future.done() else future.set_result(None))
         try:
             await future
         finally:
@@ -104,7 +104,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Whether real work is under way elsewhere, so that time must not jump."""
         return self._in_threads > 0
 
-    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]  # the stub's *Ts
         self._in_threads += 1
         future = super().run_in_executor(executor, func, *args)
         future.add_done_callback(self._thread_done, context=contextvars.Context())

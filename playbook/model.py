@@ -207,6 +207,8 @@ class Capabilities:
     """How we learn of starts and ends: it is our own sound, the vendor reports them, or nobody does and the engine estimates."""
     voice_per_line: bool = False
     """`voice` on a single line is possible."""
+    chunks_held: bool = False
+    """A line in chunks begins when its last chunk has arrived, not with its first."""
     own_voice: bool = False
     """`say` is spoken by the local voice, so that the length of a line is known when the voice is installed."""
     start_latency_ms: int = 0
@@ -268,7 +270,8 @@ class SessionOpened:
 class TaskAccepted:
     """The provider took a line, a chunk of one, or an interrupt.
 
-    `provider_task` is the vendor's id; `duration_ms` is how long the whole utterance will take, where the provider knows better than the plan.
+    `provider_task` is the vendor's id; `duration_ms` is how long the whole utterance will take, where the provider knows better than
+    the plan.
     """
 
     task: str
@@ -355,17 +358,7 @@ class StopRequested:
     reason: str
 
 
-Event = (
-    SessionOpened
-    | TaskAccepted
-    | SpeechStarted
-    | SpeechEnded
-    | TimerFired
-    | Trigger
-    | ProviderFailed
-    | SessionClosed
-    | StopRequested
-)
+Event = SessionOpened | TaskAccepted | SpeechStarted | SpeechEnded | TimerFired | Trigger | ProviderFailed | SessionClosed | StopRequested
 
 
 # --- commands: what to do -----------------------------------------------------------------------------------------------
@@ -401,7 +394,7 @@ class PlayAudio:
 
 @dataclass(frozen=True, slots=True)
 class StopSpeaking:
-    """Stop the speech (log name: `interrupt`). `task` names the interrupt itself, not what it hits. `step` is None when no step asked for it."""
+    """Stop the speech (log name: `interrupt`). `task` names the interrupt itself, not what it hits; `step` is None when no step asked."""
 
     step: str | None
     task: str

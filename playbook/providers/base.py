@@ -4,12 +4,12 @@ A provider is one file: a `Provider` that knows, before a run, what it can do wi
 `Session` that is opened, spoken through and closed. The methods of a session return at once; what becomes of them arrives as events
 through `Context.emit`:
 
-| call | must lead to exactly one of | and then |
-| --- | --- | --- |
-| `open` | `SessionOpened`, `ProviderFailed` without a task (with `session` if one was created and has to be closed) | |
-| `say`, `play_audio` | `TaskAccepted`, `ProviderFailed` with the task | where speech is reported: `SpeechStarted`, `SpeechEnded`, as they come |
-| `interrupt` | `TaskAccepted`, `ProviderFailed` with the interrupt's task | where speech is reported: `SpeechEnded(interrupted=True)` for each line it stopped |
-| `close` | `SessionClosed` | nothing more, ever |
+* `open` leads to one `SessionOpened`, or to a `ProviderFailed` without a task (with `session` if one was created and must be closed).
+* `say` and `play_audio` lead to one `TaskAccepted`, or to a `ProviderFailed` with the task; where speech is reported, then to
+  `SpeechStarted` and `SpeechEnded` as they come.
+* `interrupt` leads to one `TaskAccepted`, or to a `ProviderFailed` with the interrupt's task; where speech is reported, then to a
+  `SpeechEnded(interrupted=True, heard_ms=…)` for each line that it stopped, also for one that never began (`heard_ms` 0).
+* `close` leads to one `SessionClosed`, and nothing comes after it.
 
 Rules: commands arrive in order and are carried out in order. `close` may come at any moment, also while `open` is under way, and ends
 whatever was created. A line is sent at most once; what may or may not have arrived is `ambiguous` and is not repeated. A session that
@@ -86,7 +86,7 @@ class Context:
 
 
 class Session(Protocol):
-    """One session with a provider. See the table at the top for what each call owes."""
+    """One session with a provider. See the top of the file for what each call owes."""
 
     def open(self) -> None: ...
     def say(self, command: SayText) -> None: ...
@@ -244,9 +244,7 @@ class QueuedSession(ABC):
                 self.emit(ProviderFailed(error.message, outcome=outcome, status=error.status, session=self.session_id))
             return
         chunk = command.chunk if isinstance(command, SayText) else None
-        self.emit(
-            ProviderFailed(error.message, outcome=error.outcome, task=command.task, chunk=chunk, status=error.status)
-        )
+        self.emit(ProviderFailed(error.message, outcome=error.outcome, task=command.task, chunk=chunk, status=error.status))
 
     async def _do_close(self, reason: str) -> None:
         await self._stop(self._worker)
