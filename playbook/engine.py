@@ -612,8 +612,8 @@ class Engine:
             self._interrupts.discard(task)
             if self.phase == "stopping":
                 return self._close(event.reason)
-            for utterance in self._open.values():
-                utterance.stopping = False
+            for spared in self._open.values():
+                spared.stopping = False
             assert self._step is not None
             return self._fail_step(self._step, "failed", event.reason)
         utterance = self._open.get(task)

@@ -1,0 +1,44 @@
+"""Which providers there are: ours by name, and plug-ins by the entry point group `playbook.providers`.
+
+Ours are looked up without scanning the installed packages, since that scan costs more than reading a playbook.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata
+
+from playbook.errors import SetupError
+from playbook.providers.base import Provider
+
+GROUP = "playbook.providers"
+OURS = {
+    "local": "playbook.providers.local:LocalProvider",
+    "avaturn": "playbook.providers.avaturn:AvaturnProvider",
+    "tavus": "playbook.providers.tavus:TavusProvider",
+    "kaltura": "playbook.providers.kaltura:KalturaProvider",
+}
+
+
+def names() -> tuple[str, ...]:
+    """All names, ours first."""
+    plugged = {point.name for point in metadata.entry_points(group=GROUP)}
+    return (*OURS, *sorted(plugged - OURS.keys()))
+
+
+def find(name: str) -> Provider | None:
+    """The provider of that name, or None. Raises `SetupError` when a plug-in does not load."""
+    if name in OURS:
+        return _load(OURS[name])
+    for point in metadata.entry_points(group=GROUP, name=name):
+        try:
+            return _load(point.value)
+        except Exception as error:  # a plug-in's import may fail in any way
+            raise SetupError(f"the provider '{name}' cannot be loaded: {error}") from error
+    return None
+
+
+def _load(target: str) -> Provider:
+    module, _, attribute = target.partition(":")
+    provider: Provider = getattr(importlib.import_module(module), attribute)()
+    return provider

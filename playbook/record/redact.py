@@ -1,0 +1,31 @@
+"""Keeping secrets out of everything that a run leaves behind. Pure; imports nothing of the package."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from urllib.parse import quote
+
+MASK = "***"
+
+
+class Redactor:
+    """Replaces every registered value by `***`, also where it stands quoted for a URL or escaped for JSON."""
+
+    def __init__(self, values: Iterable[str] = ()) -> None:
+        self._forms: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+        for value in values:
+            self.add(value)
+
+    def add(self, value: str) -> None:
+        """From now on, never show this."""
+        if value and value not in self._forms:
+            self._forms |= {value, quote(value, safe=""), json.dumps(value)[1:-1]}
+            longest_first = sorted(self._forms, key=len, reverse=True)
+            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+
+    def __call__(self, text: str) -> str:
+        """The text, as it may be shown."""
+        return text if self._pattern is None else self._pattern.sub(MASK, text)

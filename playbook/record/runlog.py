@@ -1,0 +1,255 @@
+"""The run log: one JSON object a line, appended and flushed before the command it records is carried out.
+
+`RunLog` writes, `read_log` reads. Keys come in one stable order, so that two runs of one plan on the virtual clock are equal bytes below
+the header. A reader copes with a last line that was cut off, and says so. `schemas/runlog.schema.json` is the format.
+
+Pure but for the file that it is given: no clock (times come in), no environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from playbook import model
+from playbook.errors import RecordError
+from playbook.model import Effect, Event, Evidence
+
+VERSION = 1
+MAX_LINE = 4_000_000
+"""Longer lines are no lines of ours (a playbook is at most a few megabytes)."""
+
+# What each thing is called in the log and which of its attributes are written, in this order, when they say something.
+_NAMES: dict[type, tuple[str, str]] = {
+    model.SessionOpened: ("event", "session_opened"),
+    model.TaskAccepted: ("event", "task_accepted"),
+    model.SpeechStarted: ("event", "speech_started"),
+    model.SpeechEnded: ("event", "speech_ended"),
+    model.TimerFired: ("event", "timer_fired"),
+    model.Trigger: ("event", "trigger"),
+    model.ProviderFailed: ("event", "provider_failed"),
+    model.SessionClosed: ("event", "session_closed"),
+    model.StopRequested: ("event", "stop_requested"),
+    model.OpenSession: ("command", "open_session"),
+    model.SayText: ("command", "say"),
+    model.PlayAudio: ("command", "play_audio"),
+    model.StopSpeaking: ("command", "interrupt"),
+    model.StartTimer: ("command", "start_timer"),
+    model.CancelTimer: ("command", "cancel_timer"),
+    model.CloseSession: ("command", "close_session"),
+    model.TimelineZero: ("note", "timeline_zero"),
+    model.StepStarted: ("note", "step_started"),
+    model.StepFinished: ("note", "step_finished"),
+    model.StepSkipped: ("note", "step_skipped"),
+    model.Late: ("note", "late"),
+    model.Ignored: ("note", "ignored"),
+    model.Conflict: ("note", "conflict"),
+}
+FIELDS = (
+    "step",
+    "task",
+    "provider_task",
+    "session",
+    "trigger",
+    "text",
+    "chunk",
+    "final",
+    "audio_sha256",
+    "due_ms",
+    "late_ms",
+    "duration_ms",
+    "evidence",
+    "interrupted",
+    "heard_ms",
+    "heard",
+    "outcome",
+    "reason",
+    "status",
+)
+_SPOKEN = {"text", "heard", "reason", "session", "provider_task", "status"}  # where a secret could stand
+_ATTRIBUTES = {cls: tuple(name for name in FIELDS if name in cls.__dataclass_fields__) for cls in _NAMES}  # type: ignore[attr-defined]  # all are dataclasses
+_EVENTS = {name: cls for cls, (kind, name) in _NAMES.items() if kind == "event"}
+
+Line = dict[str, Any]
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+
+
+def to_line(item: Event | Effect, n: int, at_ms: int) -> Line:
+    """One line of the log, as data. A say line shows its text as it may be shown."""
+    cls = type(item)
+    kind, name = _NAMES[cls]
+    line: Line = {"n": n, "at_ms": at_ms, kind: name}
+    for field in _ATTRIBUTES[cls]:
+        value = getattr(item, field)
+        if value is None or (value is False and field == "interrupted"):
+            continue
+        line[field] = value.name if field == "evidence" else value
+    if cls is model.SayText and item.shown is not None:  # type: ignore[union-attr]  # cls says so
+        line["text"] = item.shown  # type: ignore[union-attr]
+    if cls is model.TimerFired and at_ms > line["due_ms"]:
+        line["late_ms"] = at_ms - line["due_ms"]
+    return line
+
+
+def to_event(line: Mapping[str, Any]) -> Event | None:
+    """The event that a line records, if it records one that came from outside (the engine settles some itself)."""
+    cls = _EVENTS.get(line.get("event", ""))
+    if cls is None or line.get("outcome") == "settled":
+        return None
+    values = {field: line[field] for field in _ATTRIBUTES[cls] if field in line}
+    if "evidence" in values:
+        values["evidence"] = Evidence[values["evidence"]]
+    try:
+        return cls(**values)  # type: ignore[no-any-return]
+    except (TypeError, KeyError) as error:
+        raise RecordError(f"line {line.get('n')}: not a {line.get('event')}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """The first line: which run this is and of what."""
+
+    run: str
+    playbook: str
+    file: str
+    plan_sha256: str
+    provider: str
+    clock: str
+    started_at: str
+    versions: Mapping[str, str]
+    runlog: int = VERSION
+
+    def to_line(self) -> Line:
+        """As written, in the order of the design."""
+        order = ("runlog", "run", "playbook", "file", "plan_sha256", "provider", "clock", "started_at", "versions")
+        return {key: getattr(self, key) for key in order}
+
+
+class RunLog:
+    """Appends to a log file. Raises `OSError` when the disk refuses; the caller decides what becomes of the run.
+
+    `redact` is applied to every string in which a secret could stand. `watch` sees each line after it was written.
+    """
+
+    def __init__(self, path: Path, *, redact: Callable[[str], str] | None = None, watch: Callable[[Line], None] | None = None) -> None:
+        self.path = path
+        self._redact = redact
+        self._watch = watch
+        self._n = 0
+        self._file: IO[bytes] = open(path, "xb+", buffering=0)  # noqa: SIM115  # closed by `close`
+
+    def header(self, header: Header) -> None:
+        """Write the first line."""
+        self._put([header.to_line()])
+
+    def write(self, items: Iterable[Event | Effect], at_ms: int) -> None:
+        """Write one line for each item, in one flush."""
+        lines = []
+        for item in items:
+            self._n += 1
+            lines.append(to_line(item, self._n, at_ms))
+        self._put(lines)
+
+    def end(self, at_ms: int, end: str, reason: str | None, counts: Mapping[str, int]) -> None:
+        """Write the last line, make sure that everything is on the disk, and close."""
+        self._n += 1
+        line: Line = {"n": self._n, "at_ms": at_ms, "end": end}
+        if reason is not None:
+            line["reason"] = reason
+        self._put([line | {"counts": dict(counts)}])
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Let go of the file. A log that somebody deleted during the run is written anew from what we still hold."""
+        file = self._file
+        if file.closed:
+            return
+        if os.fstat(file.fileno()).st_nlink == 0 and self.path.parent.is_dir():
+            file.seek(0)
+            self.path.write_bytes(file.read())
+        file.close()
+
+    def _put(self, lines: list[Line]) -> None:
+        if self._redact is not None:
+            for line in lines:
+                for key in _SPOKEN & line.keys():
+                    if isinstance(line[key], str):
+                        line[key] = self._redact(line[key])
+        data = ("\n".join(map(_encode, lines)) + "\n").encode("utf-8", "backslashreplace") if lines else b""
+        while data:
+            data = data[self._file.write(data) :]
+        if self._watch is not None:
+            for line in lines:
+                self._watch(line)
+
+
+@dataclass(slots=True)
+class LogReader:
+    """A log being read: iterate over its lines below the header. `header` is there from the start; `complete` says, at the end, whether
+    the last line was reached; `damage` what was wrong with the place where reading had to stop."""
+
+    header: Line
+    complete: bool
+    damage: str | None
+    _lines: Iterator[bytes]
+
+    def __iter__(self) -> Iterator[Line]:
+        expected = 1
+        for raw in self._lines:
+            line = _parse(raw)
+            if line is None:
+                self.damage = f"line {expected + 1} is cut off or damaged"
+                return
+            if line.get("n") != expected:
+                self.damage = f"line {expected + 1} should be number {expected} and is number {line.get('n')}"
+                return
+            expected += 1
+            if "end" in line:
+                self.complete = True
+            yield line
+            if self.complete:
+                rest = next(self._lines, None)
+                self.damage = None if rest is None else "there is more after the last line"
+                return
+        self.damage = "the log ends before its last line"
+
+
+def read_log(path: Path) -> LogReader:
+    """Open a log (or the `run.jsonl` of a run folder) for reading, line by line, in flat memory. Raises `RecordError` when it is none."""
+    if path.is_dir():
+        path = path / "run.jsonl"
+    lines = _raw_lines(path)
+    first = next(lines, None)
+    if first is None:
+        raise RecordError(f"{path} is empty")
+    header = _parse(first)
+    if header is None or "runlog" not in header:
+        raise RecordError(f"{path} is not a run log", remedy="a run log begins with a line that has 'runlog'")
+    if not isinstance(header["runlog"], int) or header["runlog"] > VERSION:
+        raise RecordError(
+            f"{path} is a run log of version {header['runlog']}; this program reads up to {VERSION}", remedy="update playbook"
+        )
+    return LogReader(header, False, None, lines)
+
+
+def _raw_lines(path: Path) -> Iterator[bytes]:
+    try:
+        with open(path, "rb") as file:
+            while line := file.readline(MAX_LINE):
+                yield line
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _parse(raw: bytes) -> Line | None:
+    if not raw.endswith(b"\n"):
+        return None
+    try:
+        line = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) else None

@@ -1,0 +1,174 @@
+"""A run log, understood: steps, utterances and counts, gathered line by line.
+
+Everything that is told about a run (report, captions, expectations, comparison) is told from here and not from the engine, so that it can
+be told of a log that is years old. The one rule of reading: a `speech_ended` line with a task closes that utterance, unless the next line
+is a note (`ignored`, `conflict`) that takes it back. Pure; imports only `model`, `runlog`'s idea of a line, and `errors`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Line = dict[str, Any]
+
+GRADES = ("reported", "unmatched", "heard", "estimated", "timeout")
+OUTCOMES = ("done", "failed", "timeout", "cut")
+
+
+@dataclass(slots=True)
+class Utterance:
+    """One line as it went. Times are milliseconds since the run began; None means that it never came to that."""
+
+    task: str
+    text: str = ""
+    audio_sha256: str | None = None
+    sent_ms: int = 0
+    accepted_ms: int | None = None
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    duration_ms: int | None = None
+    evidence: str | None = None
+    interrupted: bool = False
+    heard_ms: int | None = None
+    heard: str | None = None
+    reason: str | None = None
+    provider_tasks: list[str] = field(default_factory=list)
+
+    @property
+    def lasted_ms(self) -> int | None:
+        """How long it was heard: what the interrupt left of it, or from start to end."""
+        if self.heard_ms is not None:
+            return self.heard_ms
+        if self.started_ms is None or self.ended_ms is None:
+            return None
+        return self.ended_ms - self.started_ms
+
+
+@dataclass(slots=True)
+class StepRun:
+    """One step as it went."""
+
+    id: str
+    started_ms: int | None = None
+    finished_ms: int | None = None
+    outcome: str | None = None
+    reason: str | None = None
+    late_ms: int = 0
+
+
+@dataclass(slots=True)
+class RunSummary:
+    """What a log tells. Feed it every line below the header, in order, with `take`."""
+
+    session: str | None = None
+    opened_ms: int | None = None
+    zero_ms: int | None = None
+    closed_ms: int | None = None
+    end: str | None = None
+    reason: str | None = None
+    last_ms: int = 0
+    steps: dict[str, StepRun] = field(default_factory=dict)
+    utterances: dict[str, Utterance] = field(default_factory=dict)
+    events: set[str] = field(default_factory=set)
+    ignored: int = 0
+    conflicts: list[Line] = field(default_factory=list)
+    failures: list[Line] = field(default_factory=list)
+    _pending: Line | None = None
+
+    def take(self, line: Line) -> None:
+        """Take the next line."""
+        self.last_ms = line["at_ms"]
+        pending, self._pending = self._pending, None
+        if pending is not None and not (line.get("note") in ("ignored", "conflict") and line.get("task") in (pending["task"], None)):
+            self._end(pending)
+        if "event" in line:
+            self.events.add(line["event"])
+            self._event(line)
+        elif "command" in line:
+            self._command(line)
+        elif "note" in line:
+            self._note(line)
+        elif "end" in line:
+            self.end, self.reason = line["end"], line.get("reason")
+
+    def counts(self) -> dict[str, int]:
+        """The figures of a log's last line, in a stable order."""
+        if self._pending is not None:
+            self._end(self._pending)
+            self._pending = None
+        outcomes = [step.outcome for step in self.steps.values()]
+        grades = [utterance.evidence for utterance in self.utterances.values()]
+        counts = {"steps": len(outcomes)}
+        counts |= {name: outcomes.count(name) for name in (*OUTCOMES, "skipped")}
+        counts |= {"utterances": len(grades)}
+        counts |= {name: grades.count(name) for name in GRADES}
+        counts["interrupted"] = sum(utterance.interrupted for utterance in self.utterances.values())
+        counts["ignored"] = self.ignored
+        counts["conflicts"] = len(self.conflicts)
+        counts["late"] = sum(step.late_ms > 0 for step in self.steps.values())
+        return counts
+
+    def _step(self, id: str) -> StepRun:
+        step = self.steps.get(id)
+        if step is None:
+            step = self.steps[id] = StepRun(id)
+        return step
+
+    def _command(self, line: Line) -> None:
+        if line["command"] == "say" or line["command"] == "play_audio":
+            utterance = self.utterances.get(line["task"])
+            if utterance is None:
+                utterance = self.utterances[line["task"]] = Utterance(line["task"], sent_ms=line["at_ms"])
+            utterance.text += line.get("text", "")
+            utterance.audio_sha256 = line.get("audio_sha256")
+
+    def _note(self, line: Line) -> None:
+        note = line["note"]
+        if note == "step_started":
+            self._step(line["step"]).started_ms = line["at_ms"]
+        elif note == "step_finished":
+            step = self._step(line["step"])
+            step.finished_ms, step.outcome, step.reason = line["at_ms"], line["outcome"], line.get("reason")
+        elif note == "step_skipped":
+            step = self._step(line["step"])
+            step.outcome, step.reason = "skipped", line["reason"]
+        elif note == "timeline_zero":
+            self.zero_ms = line["at_ms"]
+        elif note == "late" and line.get("step"):
+            step = self._step(line["step"])
+            step.late_ms = max(step.late_ms, line["late_ms"])
+        elif note == "ignored":
+            self.ignored += 1
+        elif note == "conflict":
+            self.conflicts.append(line)
+
+    def _event(self, line: Line) -> None:
+        event = line["event"]
+        if event == "session_opened":
+            self.session, self.opened_ms = line["session"], line["at_ms"]
+        elif event == "session_closed":
+            self.closed_ms = line["at_ms"]
+        elif event == "provider_failed":
+            self.failures.append(line)
+        utterance = self.utterances.get(line.get("task") or "")
+        if utterance is None:
+            return
+        if event == "task_accepted":
+            utterance.accepted_ms = line["at_ms"]
+            if "provider_task" in line:
+                utterance.provider_tasks.append(line["provider_task"])
+        elif event == "speech_started" and utterance.started_ms is None and utterance.ended_ms is None:
+            utterance.started_ms = line["at_ms"]
+        elif event == "speech_ended" and utterance.ended_ms is None:
+            self._pending = line
+
+    def _end(self, line: Line) -> None:
+        utterance = self.utterances[line["task"]]
+        utterance.ended_ms = line["at_ms"]
+        utterance.evidence = line["evidence"]
+        utterance.interrupted = line.get("interrupted", False)
+        utterance.heard_ms = line.get("heard_ms")
+        utterance.heard = line.get("heard")
+        utterance.duration_ms = line.get("duration_ms")
+        utterance.reason = line.get("reason")
