@@ -18,8 +18,88 @@ one; `CODES` holds all of them. This room imports nothing from the package.
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+
+CODES: Mapping[str, str] = {
+    # reading: YAML, files, includes
+    "PB101": "the file cannot be read",
+    "PB102": "the file is empty",
+    "PB103": "the file is not UTF-8 text",
+    "PB104": "the file is too large",
+    "PB105": "the YAML is malformed",
+    "PB106": "a tab stands where YAML wants spaces",
+    "PB107": "a key is written twice",
+    "PB108": "an alias is unknown, contains itself or grows too large",
+    "PB109": "the data is nested too deep",
+    "PB110": "a merge key",
+    "PB111": "a second document in one file",
+    "PB112": "a tag that is not plain data",
+    "PB113": "a key that is not text",
+    "PB114": "a number that is infinite or too large",
+    "PB115": "an included file cannot be read",
+    "PB116": "a part includes itself",
+    "PB117": "includes are nested too deep",
+    "PB118": "what is included is no part",
+    "PB119": "a file of variables is wrong",
+    # schema: the shape of the data
+    "PB201": "the file is not a playbook",
+    "PB202": "a key is missing",
+    "PB203": "an unknown key",
+    "PB204": "a value of the wrong type",
+    "PB205": "a value that is not one of those allowed",
+    "PB206": "a step without a verb",
+    "PB207": "a step with more than one verb",
+    "PB208": "not a duration",
+    "PB209": "a number out of range",
+    "PB210": "text that is not text",
+    "PB211": "an unknown version of the language",
+    "PB212": "an unknown provider",
+    "PB213": "a key that does not apply to this verb",
+    "PB214": "text that does not have the form it must have",
+    "PB215": "too short or too long",
+    "PB216": "keys that exclude or need each other",
+    "PB217": "a value that does not fit the schema",
+    # templates and variables
+    "PB301": "a malformed template",
+    "PB302": "an undefined name in a template",
+    "PB303": "a template statement",
+    "PB304": "a template where none may stand",
+    "PB305": "something that templates may not do",
+    "PB306": "a template that cannot be computed",
+    "PB307": "a template that asks for too much",
+    "PB308": "a required variable without a value",
+    "PB309": "a variable's value of the wrong type",
+    "PB310": "a value for a variable that is not declared",
+    "PB311": "a part is given a variable it does not declare",
+    # plan and capabilities; PB450 to PB499 are the providers' own
+    "PB401": "two steps with one id",
+    "PB402": "a step after the end",
+    "PB403": "an end inside a part",
+    "PB404": "a sound file that cannot be read",
+    "PB405": "a sound that is not audio",
+    "PB406": "sound that is not base64",
+    "PB407": "a pause with nothing on one side",
+    "PB408": "too many steps",
+    "PB410": "the provider cannot say text",
+    "PB411": "the provider cannot play audio",
+    "PB412": "the provider cannot be interrupted",
+    "PB413": "the provider cannot change the voice for a line",
+    "PB414": "a cost limit without a price",
+    "PB415": "the plan is longer than its own limit",
+    "PB416": "the plan is longer than the provider's session",
+    "PB417": "a silence longer than the provider allows",
+    "PB418": "the plan costs more than its own limit",
+    "PB419": "evidence that this provider can never give",
+    "PB420": "an expectation that nothing can meet",
+    "PB430": "a cue that comes too late",
+    "PB431": "session settings that belong to another provider",
+    "PB432": "an interrupt with nothing to stop",
+    "PB433": "a wait that may outlast the provider's patience",
+}
+"""Every problem there is: code and title. Each has a case under `tests/problems/`. PB43x are warnings."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -47,6 +127,53 @@ class Problem:
     severity: Literal["error", "warning"] = "error"
     source: str = ""
     via: tuple[Place, ...] = field(default=())
+
+
+def format_problem(problem: Problem) -> str:
+    """A problem as text: where, what, and what now. No colour, no line end."""
+    lines = [f"{problem.severity}[{problem.code}]: {_printable(problem.message)}"]
+    place, remedy = problem.place, _printable(problem.remedy)
+    if place is None:
+        return "\n".join([*lines, f"  = {remedy}"] if remedy else lines)
+    number = str(place.line)
+    margin = " " * len(number)
+    lines.append(f"{margin}--> {_printable(place.file)}:{place.line}:{place.column}")
+    if problem.source:
+        source, before, underlined = _window(problem.source, place)
+        lines += [
+            f"{margin} |",
+            f"{number} | {source}",
+            f"{margin} | {' ' * before}{'^' * underlined} {remedy}".rstrip(),
+        ]
+    elif remedy:
+        lines.append(f"{margin} = {remedy}")
+    lines += [f"{margin} = included at {_printable(at.file)}:{at.line}:{at.column}" for at in reversed(problem.via)]
+    return "\n".join(lines)
+
+
+_WINDOW = 120
+"""How many characters of a source line are shown."""
+
+
+def _window(source: str, place: Place) -> tuple[str, int, int]:
+    """The part of a source line worth showing, and the cells before and under the carets."""
+    start = min(place.column - 1, len(source))
+    end = min(start + max(place.length, 1), len(source))
+    left = max(0, min(start - _WINDOW // 2, len(source) - _WINDOW)) if len(source) > _WINDOW else 0
+    shown = _printable(source[left : left + _WINDOW])
+    head, tail = ("…" if left else ""), ("…" if left + _WINDOW < len(source) else "")
+    before = _cells(head + shown[: start - left])
+    return f"{head}{shown}{tail}", before, max(1, _cells(shown[start - left : end - left]))
+
+
+def _cells(text: str) -> int:
+    """How many terminal cells a text takes, so that carets stand under CJK text too."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _printable(text: str) -> str:
+    """Text from a file, without the power to move the reader's cursor."""
+    return "".join(c if c.isprintable() else " " if c in "\t\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 class PlaybookError(Exception):

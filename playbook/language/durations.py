@@ -1,0 +1,63 @@
+"""Durations as people write them, in whole milliseconds.
+
+`750ms`, `2s`, `1m30s`, `1h`, `1:30`, `1:02:03`, or a plain number of seconds. The schema's pattern says the same (a test compares them).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import ROUND_HALF_UP, Decimal
+
+MAX_MS = 7 * 24 * 3_600_000
+EXAMPLES = "write 750ms, 2s, 1m30s, 1h, 1:30 or a number of seconds"
+
+_NUMBER = r"[0-9]{1,9}(?:\.[0-9]{1,9})?"
+_UNITS = re.compile(rf"(?:({_NUMBER})h)?(?:({_NUMBER})m(?!s))?(?:({_NUMBER})s)?(?:({_NUMBER})ms)?")
+_CLOCK = re.compile(r"(?:([0-9]{1,9}):(?=[0-5][0-9]:))?([0-9]{1,9}):([0-5][0-9](?:\.[0-9]{1,9})?)")
+_SECONDS = re.compile(_NUMBER)
+
+
+def parse_duration(value: object) -> int:
+    """Milliseconds, rounded half up. Raises `ValueError` with the reason in plain words."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError("is not a duration")
+    if isinstance(value, str):
+        seconds = _parse(value)
+        if seconds is None:
+            raise ValueError("is negative" if re.match(r"-\s*[0-9.]", value) else "is not a duration")
+    elif not math.isfinite(value):
+        raise ValueError("is not a duration")
+    else:
+        seconds = Decimal(str(value))
+    if seconds < 0:
+        raise ValueError("is negative")
+    if seconds * 1000 > MAX_MS:
+        raise ValueError("is longer than seven days")
+    return int((seconds * 1000).to_integral_value(ROUND_HALF_UP))
+
+
+def _parse(text: str) -> Decimal | None:
+    if _SECONDS.fullmatch(text):
+        return Decimal(text)
+    if text and (match := _UNITS.fullmatch(text)):
+        parts, factors = match.groups(), (Decimal(3600), Decimal(60), Decimal(1), Decimal("0.001"))
+    elif match := _CLOCK.fullmatch(text):
+        parts, factors = match.groups(), (Decimal(3600), Decimal(60), Decimal(1))
+    else:
+        return None
+    return sum((Decimal(part) * factor for part, factor in zip(parts, factors, strict=True) if part), Decimal(0))
+
+
+def show_duration(ms: int) -> str:
+    """Milliseconds as an author would write them."""
+    if ms < 1000:
+        return f"{ms}ms"
+    seconds, rest = divmod(ms, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{hours}h" if hours else ""
+    text += f"{minutes}m" if minutes else ""
+    if seconds or rest:
+        text += f"{seconds}{f'.{rest:03d}'.rstrip('0') if rest else ''}s"
+    return text

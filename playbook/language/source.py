@@ -1,0 +1,467 @@
+"""Bytes to data that knows where it stands.
+
+YAML 1.2 core, nothing but plain data: PyYAML's C parser gives events, and this file makes `Node`s of them. What could hurt (size, depth,
+aliases, tags, merge keys, a second document, duplicate keys) is refused here, with a place. Rules: nothing is constructed but `str`,
+`int`, `float`, `bool`, `None`, `list` and `dict`; a scalar is resolved by the 1.2 core schema, so `on` is text, `012` is twelve and `1:30` is text.
+
+`Findings` collects the problems of one compilation; it knows how to put them in file order and how to keep secrets out of them.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+import os
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from playbook.errors import Place, Problem
+
+MAX_BYTES = 16 * 1024 * 1024
+MAX_DEPTH = 64
+MAX_ALIASED = 100_000
+"""How many nodes aliases may stand for, all together."""
+
+_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_WORDS: dict[str, object] = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
+    word: value for value in (True, False) for word in (str(value).lower(), str(value), str(value).upper())
+}
+_NUMERIC = frozenset("0123456789+-.")
+_CORE_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map")}
+_MAX_INT = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One file as it was read. `file` is its name for people, `path` where it is, `text` what is in it."""
+
+    file: str
+    path: Path
+    text: str
+    _line_starts: list[int] = field(default_factory=list, repr=False)
+
+    def place(self, start: int, end: int | None = None) -> Place:
+        """The place of `text[start:end]`, cut at the end of its line."""
+        if not self._line_starts:
+            self._line_starts.extend([0, *(match.end() for match in re.finditer(r"\r\n|\r|\n", self.text))])
+        start = min(start, len(self.text))
+        line = bisect_right(self._line_starts, start)
+        first = self._line_starts[line - 1]
+        written = start + 1 if end is None else min(end, first + len(self.line(line)))
+        return Place(self.file, line, start - first + 1, max(1, written - start))
+
+    def line(self, number: int) -> str:
+        """The text of a line, by its number from 1, without its end."""
+        first = self._line_starts[number - 1]
+        after = self._line_starts[number] if number < len(self._line_starts) else len(self.text)
+        return self.text[first:after].rstrip("\r\n")
+
+
+class Node:
+    """A piece of data and where it was written. A plain class with slots: a long playbook has a hundred thousand of them.
+
+    `data` is the plain value, with its children's. `children` are their nodes, by key or by number; None for a scalar. `keys` are the
+    spans of a mapping's keys. `templated` says whether there is a template anywhere in it.
+    """
+
+    __slots__ = ("children", "data", "document", "end", "keys", "start", "templated")
+
+    def __init__(self, document: Document, start: int, end: int, data: Any) -> None:
+        self.document = document
+        self.start = start
+        self.end = end
+        self.data = data
+        self.children: dict[str, Node] | list[Node] | None = None
+        self.keys: dict[str, tuple[int, int]] = {}
+        self.templated = False
+
+    def get(self, key: str) -> Node | None:
+        """The value under a key of a mapping."""
+        return self.children.get(key) if isinstance(self.children, dict) else None
+
+    def items(self) -> Iterator[tuple[str, Node]]:
+        """Keys and values of a mapping; nothing for anything else."""
+        return iter(self.children.items() if isinstance(self.children, dict) else ())
+
+    def entries(self) -> list[Node]:
+        """The entries of a list; nothing for anything else."""
+        return self.children if isinstance(self.children, list) else []
+
+    def at(self, path: Iterable[str | int]) -> Node:
+        """The node at a path, or the last one on the way there."""
+        node = self
+        for key in path:
+            children = node.children
+            if isinstance(children, dict) and isinstance(key, str) and key in children:
+                node = children[key]
+            elif isinstance(children, list) and isinstance(key, int) and key < len(children):
+                node = children[key]
+            else:
+                break
+        return node
+
+    @property
+    def place(self) -> Place:
+        return self.document.place(self.start, self.end)
+
+    def key_place(self, key: str) -> Place:
+        """The place of a key, or of the mapping when it has no such key."""
+        return self.document.place(*self.keys[key]) if key in self.keys else self.place
+
+    @property
+    def raw(self) -> str:
+        """The text as written, quotes and all."""
+        return self.document.text[self.start : self.end]
+
+
+def looks_templated(text: str) -> bool:
+    """Whether Jinja would see more than text in it."""
+    return "{{" in text or "{%" in text or "{#" in text
+
+
+@dataclass(slots=True)
+class Findings:
+    """The problems of one compilation, as they are found."""
+
+    documents: dict[str, Document] = field(default_factory=dict)
+    secrets: set[str] = field(default_factory=set)
+    _found: dict[tuple[str, Place | None, str], Problem] = field(default_factory=dict)
+
+    def add(
+        self,
+        code: str,
+        message: str,
+        place: Place | None = None,
+        remedy: str = "",
+        *,
+        via: tuple[Place, ...] = (),
+        severity: Literal["error", "warning"] = "error",
+    ) -> None:
+        """Note a problem. The same one at the same place, met again in another round of a loop, is noted once."""
+        self._found.setdefault((code, place, message), Problem(code, message, place, remedy, severity, via=via))
+
+    def extend(self, problems: Iterable[Problem]) -> None:
+        for problem in problems:
+            self._found.setdefault((problem.code, problem.place, problem.message), problem)
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything but warnings was found."""
+        return any(problem.severity == "error" for problem in self._found.values())
+
+    def report(self, file: str) -> tuple[Problem, ...]:
+        """Everything found, in the order of `file` (an included file's where it is included), with source lines and without secrets."""
+        return tuple(self._finish(problem) for problem in sorted(self._found.values(), key=lambda p: self._order(p, file)))
+
+    @staticmethod
+    def _order(problem: Problem, file: str) -> list[tuple[bool, str, int, int]]:
+        places = [*problem.via, problem.place] if problem.place else list(problem.via)
+        return [(place.file == file, place.file, place.line, place.column) for place in places]
+
+    def _finish(self, problem: Problem) -> Problem:
+        place = problem.place
+        document = self.documents.get(place.file) if place else None
+        source = problem.source
+        if place and document and not source:
+            source = document.line(place.line)
+        return replace(
+            problem,
+            message=self._mask(problem.message, "***"),
+            remedy=self._mask(problem.remedy, "***"),
+            source=self._mask(source, None),
+        )
+
+    def _mask(self, text: str, mask: str | None) -> str:
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            if secret and secret in text:
+                text = text.replace(secret, mask or "*" * len(secret))  # in a source line the carets must still fit
+        return text
+
+
+@dataclass(slots=True)
+class Reader:
+    """Reads files, each once; what is wrong with them goes to `findings`."""
+
+    findings: Findings
+    _read: dict[Path, Node | None] = field(default_factory=dict)
+
+    def read(self, path: Path, file: str, *, missing: str = "PB101", at: Place | None = None, via: tuple[Place, ...] = ()) -> Node | None:
+        """The root of a file, or None when it cannot be had. `at` is who asked for it, `missing` the code if it is not there."""
+        known = Path(os.path.abspath(path))
+        if known not in self._read:
+            try:
+                raw = _bytes(known)
+            except OSError as error:
+                self.findings.add(missing, f"cannot read {file}: {_reason(error)}", at, "is the path right?" if at else "", via=via)
+                return None
+            self._read[known] = parse(raw, known, file, self.findings, via=(*via, at) if at else via)
+        return self._read[known]
+
+
+def _bytes(path: Path) -> bytes:
+    """The file's bytes, never more than one over the bound."""
+    with path.open("rb") as stream:
+        return stream.read(MAX_BYTES + 1)
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or type(error).__name__).lower()
+
+
+def parse(raw: bytes, path: Path, file: str, findings: Findings, *, via: tuple[Place, ...] = ()) -> Node | None:
+    """The root node of a YAML (or JSON) text, or None with the reason among the findings."""
+    document = Document(file, path, "")
+    try:
+        if len(raw) > MAX_BYTES:
+            raise _Refused("PB104", f"the file is larger than {MAX_BYTES // 2**20} MiB", remedy="split it into parts and include them")
+        document = Document(file, path, _decode(raw))
+        findings.documents[file] = document
+        return _Builder(document, findings, via).root()
+    except _Refused as refused:
+        start = 0 if refused.start is None else refused.start
+        findings.add(refused.code, refused.message, document.place(start, refused.end), refused.remedy, via=via)
+        return None
+
+
+def _decode(raw: bytes) -> str:
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise _Refused("PB103", "the file is UTF-16, not UTF-8", remedy="save it as UTF-8")
+    raw = raw.removeprefix(codecs.BOM_UTF8)
+    if b"\0" in raw:
+        raise _Refused("PB103", f"the file is not text: byte {raw.index(0) + 1} is NUL")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise _Refused("PB103", f"the file is not UTF-8 text: byte {error.start + 1} fits nowhere", remedy="save it as UTF-8") from error
+    if not text.strip():
+        raise _Refused("PB102", "the file is empty", remedy="`playbook new FILE` writes a starter")
+    return text
+
+
+class _Refused(Exception):
+    """The text cannot be read on."""
+
+    def __init__(self, code: str, message: str, start: int | None = None, end: int | None = None, remedy: str = "") -> None:
+        super().__init__(message)
+        self.code, self.message, self.start, self.end, self.remedy = code, message, start, end, remedy
+
+
+class _Builder:
+    """Events to nodes, without recursion: depth is a number here and can be bounded."""
+
+    def __init__(self, document: Document, findings: Findings, via: tuple[Place, ...]) -> None:
+        from yaml.cyaml import CParser
+
+        self._document = document
+        self._findings = findings
+        self._via = via
+        self._parser = CParser(document.text)
+        self._anchors: dict[str, tuple[Node, int]] = {}  # the node, and how many nodes there are in it
+        self._open: dict[str, Node] = {}
+        self._aliased = 0
+        self._count = 0
+
+    def root(self) -> Node:
+        from yaml import YAMLError
+
+        try:
+            return self._build()
+        except YAMLError as error:
+            raise _malformed(error, self._document.text) from error
+
+    def _build(self) -> Node:
+        from yaml import events
+
+        stack: list[tuple[Node, str | None, int]] = []  # open collections: node, anchor, count at their start
+        key: list[tuple[str, int, int] | None] = []  # for an open mapping, the key that waits for its value
+        root: Node | None = None
+        while True:
+            event = self._parser.get_event()
+            kind = type(event)
+            if kind is events.ScalarEvent:
+                node = self._scalar(event)
+            elif kind is events.MappingStartEvent or kind is events.SequenceStartEvent:
+                self._check_tag(event)
+                if len(stack) >= MAX_DEPTH:
+                    raise self._at(event, "PB109", f"nested deeper than {MAX_DEPTH} levels")
+                if key and key[-1] is None and isinstance(stack[-1][0].data, dict):
+                    raise self._at(event, "PB113", "a key must be text, not a collection", _TEMPLATE_QUOTES)
+                node = Node(self._document, event.start_mark.index, event.end_mark.index, {} if kind is events.MappingStartEvent else [])
+                node.children = {} if kind is events.MappingStartEvent else []
+                self._count += 1
+                if event.anchor is not None:
+                    self._open[event.anchor] = node
+                stack.append((node, event.anchor, self._count))
+                key.append(None)
+                continue
+            elif kind is events.MappingEndEvent or kind is events.SequenceEndEvent:
+                node, anchor, counted = stack.pop()
+                key.pop()
+                node.end = event.end_mark.index if event.end_mark.index > event.start_mark.index else _last_end(node)
+                if anchor is not None:
+                    self._open.pop(anchor, None)
+                    self._anchors[anchor] = (node, self._count - counted + 1)
+            elif kind is events.AliasEvent:
+                node = self._alias(event)
+            elif kind is events.DocumentStartEvent:
+                if root is not None:
+                    raise self._at(event, "PB111", "a second document: a file holds one", "put it in a file of its own")
+                continue
+            elif kind is events.StreamEndEvent:
+                if root is None:
+                    raise _Refused("PB102", "the file is empty", remedy="`playbook new FILE` writes a starter")
+                return root
+            else:
+                continue
+            if not stack:
+                root = node
+                continue
+            parent = stack[-1][0]
+            if isinstance(parent.children, list):
+                parent.children.append(node)
+                parent.data.append(node.data)
+            elif (waiting := key[-1]) is None:
+                key[-1] = self._key(event, node, parent)
+                continue
+            elif isinstance(parent.children, dict):
+                name, start, end = waiting
+                key[-1] = None
+                if name in parent.keys:
+                    self._duplicate(name, parent, start, end)
+                else:
+                    parent.keys[name] = (start, end)
+                    parent.children[name] = node
+                    parent.data[name] = node.data
+            parent.templated |= node.templated
+
+    def _scalar(self, event: Any) -> Node:
+        start, end = event.start_mark.index, event.end_mark.index
+        tag = event.tag
+        if tag is not None and tag != "!":
+            self._check_tag(event)
+            value = self._tagged(event, tag.rpartition(":")[2])
+        elif event.implicit[0] and tag is None:
+            value = self._resolve(event)
+        else:
+            value = event.value
+        node = Node(self._document, start, end, value)
+        if type(value) is str and "{" in value:
+            node.templated = looks_templated(value)
+        self._count += 1
+        if event.anchor is not None:
+            self._anchors[event.anchor] = (node, 1)
+        return node
+
+    def _resolve(self, event: Any) -> object:
+        """A plain scalar by the 1.2 core schema."""
+        text: str = event.value
+        if text in _WORDS:
+            return _WORDS[text]
+        if text[0] not in _NUMERIC:
+            return text
+        if _INT.fullmatch(text):
+            number = int(text, 0) if text[:2] in ("0x", "0o") else int(text) if len(text) < 32 else _MAX_INT
+            if abs(number) >= _MAX_INT:
+                self._number(event)
+            return number
+        if _FLOAT.fullmatch(text):
+            value = float(text) if text[-1] not in "fFN" else math.inf
+            if not math.isfinite(value):
+                self._number(event)
+            return value
+        return text
+
+    def _tagged(self, event: Any, name: str) -> object:
+        if name == "str":
+            return event.value
+        value = self._resolve(event)
+        if {"int": int, "float": float, "bool": bool, "null": type(None)}.get(name) is not type(value):
+            raise self._at(event, "PB112", f"{event.value!r} is no {name}")
+        return value
+
+    def _number(self, event: Any) -> None:
+        raise self._at(event, "PB114", f"the number {event.value[:40]} is infinite or too large", "if it is text, put it in quotes")
+
+    def _check_tag(self, event: Any) -> None:
+        if event.tag is not None and event.tag != "!" and event.tag not in _CORE_TAGS:
+            raise self._at(event, "PB112", f"the tag {event.tag[:60]!r} is refused: a playbook is plain data", "remove the tag")
+
+    def _key(self, event: Any, node: Node, parent: Node) -> tuple[str, int, int]:
+        name = node.data
+        if node.children is not None or (not isinstance(name, str)):
+            wanted = "put it in quotes" if node.children is None else _TEMPLATE_QUOTES
+            raise self._at(event, "PB113", f"a key must be text, not {_kind(name)}", wanted)
+        if name == "<<" and event.implicit[0]:
+            raise self._at(event, "PB110", "merge keys (<<) are refused", "write the keys out, or use include")
+        if node.templated:
+            place = self._document.place(node.start, node.end)
+            self._findings.add("PB304", "a template in a key", place, "templates stand in values only", via=self._via)
+        return name, node.start, node.end
+
+    def _duplicate(self, name: str, parent: Node, start: int, end: int) -> None:
+        first = self._document.place(*parent.keys[name]).line
+        place = self._document.place(start, end)
+        self._findings.add("PB107", f"the key {name!r} is written twice", place, f"it is already on line {first}", via=self._via)
+
+    def _alias(self, event: Any) -> Node:
+        if event.anchor in self._open:
+            raise self._at(event, "PB108", f"the alias *{event.anchor} contains itself")
+        if event.anchor not in self._anchors:
+            remedy = "" if self._anchors else "text that begins with * must be in quotes"
+            raise self._at(event, "PB108", f"the alias *{event.anchor} has no anchor before it", remedy)
+        node, count = self._anchors[event.anchor]
+        self._aliased += count
+        self._count += count
+        if self._aliased > MAX_ALIASED:
+            raise self._at(event, "PB108", f"the aliases stand for more than {MAX_ALIASED:,} values")
+        return node
+
+    def _at(self, event: Any, code: str, message: str, remedy: str = "") -> _Refused:
+        start = event.start_mark.index
+        return _Refused(code, message, start, max(event.end_mark.index, start + 1), remedy)
+
+
+_TEMPLATE_QUOTES = "a value that begins with {{ must be in quotes"
+
+
+def _last_end(node: Node) -> int:
+    """Where a block collection really ends: libyaml says only where the next thing begins."""
+    children = node.children
+    last = (children[-1] if isinstance(children, list) else children[next(reversed(children))]) if children else None
+    return max(last.end, node.start + 1) if last is not None and last.document is node.document else node.end
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, (list, dict)):
+        return "a collection"
+    return "nothing" if value is None else f"the {'truth value' if isinstance(value, bool) else 'number'} {value}"
+
+
+def _malformed(error: Exception, text: str) -> _Refused:
+    """PyYAML's complaint in our words: its own are kept, they name what the parser met."""
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    if mark is None:  # the reader: a character that YAML does not allow
+        where = getattr(error, "position", None)
+        start = next((i for i, c in enumerate(text) if not c.isprintable() and c not in "\t\r\n\x85\ufeff\u2028\u2029 "), where or 0)
+        shown = f"U+{ord(text[start]):04X}" if start < len(text) else "it"
+        return _Refused("PB103", f"the file is not text: the character {shown} is not allowed", start)
+    problem = str(getattr(error, "problem", "") or "cannot be parsed")
+    context = str(getattr(error, "context", "") or "")
+    start = min(mark.index, len(text))
+    line = text[text.rfind("\n", 0, start) + 1 : start + 1]
+    if "\\t" in problem or "\t" in line[: len(line) - len(line.lstrip())]:
+        at = start - len(line) + 1 + line.index("\t") if "\t" in line else start
+        return _Refused("PB106", "a tab stands where YAML wants spaces", at, remedy="indent with spaces")
+    remedy = ""
+    if "mapping values are not allowed" in problem:
+        remedy = "is the indentation right? text that contains ': ' must be in quotes"
+    elif "{{" in text[text.rfind("\n", 0, start) + 1 : start + 2]:
+        remedy = _TEMPLATE_QUOTES
+    elif "did not find expected" in problem or "could not find expected" in problem:
+        remedy = "look at the indentation, the dashes and the quotes here and just above"
+    return _Refused("PB105", f"the YAML is malformed: {problem}" + (f" {context}" if context else ""), start, remedy=remedy)
