@@ -1,0 +1,54 @@
+"""Every log that a test makes goes through `checked`: it must be complete, valid by the schema, and keep the promises of the design."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+ROOT = Path(__file__).parent.parent
+
+
+@functools.cache
+def _validator() -> jsonschema.Draft7Validator:
+    schema = json.loads((ROOT / "schemas" / "runlog.schema.json").read_text("utf-8"))
+    jsonschema.Draft7Validator.check_schema(schema)
+    return jsonschema.Draft7Validator(schema)
+
+
+def checked(path: Path, *, complete: bool = True) -> list[dict[str, Any]]:
+    """The lines of a log, the header first, after asserting that it is a good one."""
+    path = path / "run.jsonl" if path.is_dir() else path
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    for line in lines:
+        _validator().validate(line)
+    assert "runlog" in lines[0]
+    assert [line["n"] for line in lines[1:]] == list(range(1, len(lines)))
+    assert all(a["at_ms"] <= b["at_ms"] for a, b in zip(lines[1:], lines[2:], strict=False)), "time went back"
+    if complete:
+        assert "end" in lines[-1]
+        opened = any(line.get("event") == "session_opened" for line in lines)
+        closes = sum(line.get("command") == "close_session" for line in lines)
+        assert closes == 1 if opened else closes <= 1
+        sent = {line["task"] for line in lines if line.get("command") in ("say", "play_audio")}
+        assert sent == set(closings(lines)), "every utterance closes with one grade"
+    return lines
+
+
+def closings(lines: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The one closing `speech_ended` of each utterance."""
+    found: dict[str, dict[str, Any]] = {}
+    for line, after in zip(lines, [*lines[1:], {}], strict=True):
+        taken_back = after.get("note") in ("ignored", "conflict") and after.get("task") in (line.get("task"), None)
+        if line.get("event") == "speech_ended" and "task" in line and not taken_back:
+            assert line["task"] not in found, "closed twice"
+            found[line["task"]] = line
+    return found
+
+
+def of(lines: list[dict[str, Any]], kind: str, name: str) -> list[dict[str, Any]]:
+    """The lines with `"event": name`, or another kind."""
+    return [line for line in lines if line.get(kind) == name]

@@ -1,0 +1,155 @@
+"""Plans put together by hand, and an engine driver for tests: `drive` performs a plan against a provider that a few lines describe."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from playbook.engine import Engine
+from playbook.model import (
+    Action,
+    AudioEcho,
+    CancelTimer,
+    Capabilities,
+    Chunk,
+    CloseSession,
+    Effect,
+    End,
+    Event,
+    Length,
+    OpenSession,
+    Plan,
+    PlayAudio,
+    Say,
+    SayText,
+    SessionClosed,
+    SessionOpened,
+    SpeechEnded,
+    SpeechStarted,
+    StartTimer,
+    Step,
+    StopSpeaking,
+    TaskAccepted,
+    TimerFired,
+)
+
+
+def say(id: str, *chunks: str | tuple[int, str], ms: int = 1000, exact: bool = False, **step: Any) -> Step:
+    """A say step that is estimated to last `ms`; a chunk may be (pause before it, text)."""
+    parts = tuple(Chunk(c) if isinstance(c, str) else Chunk(c[1], after_ms=c[0]) for c in chunks or (f"This is {id}.",))
+    return Step(id, Say(parts), length=Length(ms, "exact" if exact else "estimated"), **step)
+
+
+def sound(id: str, ms: int = 1000, **step: Any) -> Step:
+    """An audio-echo step of known length."""
+    return Step(id, AudioEcho("x.wav", "0" * 64, ms), length=Length(ms), **step)
+
+
+def do(id: str, action: Action, **step: Any) -> Step:
+    """Any other step."""
+    return Step(id, action, **step)
+
+
+def plan(*steps: Step, can: Capabilities | None = None, **fields: Any) -> Plan:
+    """A plan of these steps, ended by `end` unless they are."""
+    if not steps or not isinstance(steps[-1].action, End):
+        steps = (*steps, Step("end", End()))
+    return Plan("test", "local", steps, capabilities=can or Capabilities(speech="reported"), **fields)
+
+
+class FakeProvider:
+    """Answers an engine's commands on a heap of its own: accepts at once and speaks one line after another, `ms` each."""
+
+    def __init__(self, ms: int = 1000, reports: bool = True) -> None:
+        self.ms, self.reports = ms, reports
+        self.heap: list[tuple[int, int, Event]] = []
+        self.count = 0
+        self.free_ms = 0
+        self.open: dict[str, tuple[int, int]] = {}
+        self.stopped: set[str] = set()
+        self.timers: dict[tuple[str | None, str], int] = {}
+
+    def at(self, ms: int, event: Event) -> None:
+        self.count += 1
+        heapq.heappush(self.heap, (ms, self.count, event))
+
+    def take(self, command: Effect, now: int) -> None:
+        match command:
+            case OpenSession():
+                self.at(now, SessionOpened("s1"))
+            case SayText(task=task, final=final, chunk=chunk):
+                self.at(now, TaskAccepted(task, chunk=chunk))
+                if final:
+                    self.speak(task, now)
+            case PlayAudio(task=task):
+                self.at(now, TaskAccepted(task))
+                self.speak(task, now)
+            case StopSpeaking(task=task):
+                self.at(now, TaskAccepted(task))
+                for line, (begin, end) in self.open.items():
+                    if end > now and self.reports:
+                        heard = max(0, now - begin)
+                        self.stopped.add(line)
+                        self.at(now, SpeechEnded(line, interrupted=True, heard_ms=heard))
+                self.free_ms = now
+            case StartTimer(step=step, reason=reason, due_ms=due):
+                self.timers[step, reason] = due
+                self.at(due, TimerFired(step, reason, due))
+            case CancelTimer(step=step, reason=reason):
+                self.timers.pop((step, reason), None)
+            case CloseSession():
+                self.at(now, SessionClosed())
+            case _:
+                pass
+
+    def speak(self, task: str, now: int) -> None:
+        begin = max(now, self.free_ms)
+        self.free_ms = begin + self.ms
+        self.open[task] = (begin, self.free_ms)
+        if self.reports:
+            self.at(begin, SpeechStarted(task))
+            self.at(self.free_ms, SpeechEnded(task))
+
+    def next(self) -> tuple[int, Event] | None:
+        while self.heap:
+            ms, _, event = heapq.heappop(self.heap)
+            if isinstance(event, TimerFired) and self.timers.get((event.step, event.reason)) != event.due_ms:
+                continue
+            if isinstance(event, (SpeechStarted, SpeechEnded)) and event.task in self.stopped:
+                if not (isinstance(event, SpeechEnded) and event.interrupted):
+                    continue
+            return ms, event
+        return None
+
+
+def drive(
+    plan: Plan, provider: FakeProvider | None = None, inject: Iterable[tuple[int, Event]] = (), limit: int = 100_000
+) -> list[tuple[int, Any]]:
+    """Everything that happened, events and effects, each with its time."""
+    provider = provider or FakeProvider()
+    engine = Engine(plan)
+    story: list[tuple[int, Any]] = []
+    for ms, event in inject:
+        provider.at(ms, event)
+
+    def follow(effects: tuple[Effect, ...], now: int) -> None:
+        for effect in effects:
+            story.append((now, effect))
+            provider.take(effect, now)
+
+    follow(engine.begin(), 0)
+    while not engine.done and (happened := provider.next()) is not None:
+        now, event = happened
+        story.append((now, event))
+        follow(engine.handle(event, now), now)
+        limit -= 1
+        assert limit > 0, "the engine does not come to an end"
+    provider.engine = engine  # type: ignore[attr-defined]
+    return story
+
+
+def of(story: list[tuple[int, Any]], kind: type | Callable[[Any], bool]) -> list[tuple[int, Any]]:
+    """What of a story is of one kind."""
+    test = (lambda item: isinstance(item, kind)) if isinstance(kind, type) else kind
+    return [(ms, item) for ms, item in story if test(item)]
