@@ -1,0 +1,437 @@
+"""HTTP to a vendor: the only place that knows httpx.
+
+One `Http` per session: one client, kept-alive connections, a bound on every wait and on every body. Three rules:
+
+* **At most once.** Every request names its retry class. What may have been carried out is never sent again, unless it is `SAFE` to repeat.
+* **Every failure is a `ProviderError`** that says what is known: `refused` (surely not carried out), `ambiguous` (nobody knows). A
+  vendor's file gives statuses their meaning by `explain`.
+* **No credential leaves this room**: they are headers of the client, not of a `Request`, and are removed from what vendors say.
+
+`Send` is the seam: cassettes wrap the real one (`Http(wrap=...)`) and see requests without credentials. A connection that the server
+closes in the very moment in which we use it again looks like an answer that was lost; connections idle for 4 seconds are therefore not
+used again, and servers commonly close theirs after 5 or more.
+
+Imports errors and the clock; providers import it. httpx itself is imported with the first request, because it costs a tenth of a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import ipaddress
+import json
+import re
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+from playbook.clock import Clock, wall_time
+from playbook.errors import ProviderError, SetupError
+
+if TYPE_CHECKING:
+    import httpx
+
+CONNECT_S = 5.0
+ANSWER_S = 10.0
+KEEPALIVE_S = 4.0
+MAX_BODY = 1_000_000
+UPLOAD_BYTES_PER_S = 50_000
+"""The slowest line on which an upload may still succeed; it lengthens the whole request's time."""
+
+BACKOFF_MS = (250, 500, 1_000, 2_000, 4_000)
+MAX_SAID = 300
+
+
+class Retry(enum.Enum):
+    """What may be done when a request fails, and within how many milliseconds of its beginning."""
+
+    SAFE = 12_000
+    """Repeating changes nothing (an end, a keep-alive, a read): try again whatever went wrong, if time can mend it."""
+    UNSENT = 4_000
+    """Try again only if the connection was never made or the vendor surely refused (`refusals`)."""
+    NEVER = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked, without the host and without credentials. At most one of the four bodies is given."""
+
+    method: str
+    path: str
+    json: Any = None
+    data: Mapping[str, str] | None = None
+    files: Mapping[str, tuple[str, bytes, str]] | None = None
+    """Field to (file name, bytes, content type); goes together with `data` as multipart/form-data."""
+    content: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back. `headers` are looked up by lower-case name."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body as JSON; None when it is none."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
+
+    def fields(self) -> Mapping[str, Any]:
+        """The body as a JSON object; empty when it is none."""
+        value = self.json()
+        return value if isinstance(value, dict) else {}
+
+    def need(self, name: str) -> str:
+        """A text that this answer must have. Without it nobody knows what the vendor did."""
+        value = self.fields().get(name)
+        if isinstance(value, str) and value:
+            return value
+        raise ProviderError(f"the service accepted the request, but its answer has no {name}", outcome="ambiguous", status=self.status)
+
+
+Send = Callable[[Request], Awaitable[Answer]]
+Explain = Callable[[Answer, str], ProviderError | None]
+"""A vendor's meaning of an answer that is no 2xx: the answer and what it says (`said`, safe to show) to an error, or None for the
+usual one. `status` and `retry_after_ms` are filled in."""
+
+
+class NetworkError(ProviderError):
+    """No answer at all. `passing` says whether it could be otherwise in a moment."""
+
+    def __init__(self, message: str, *, outcome: Literal["refused", "ambiguous"], passing: bool = True, remedy: str = "") -> None:
+        super().__init__(message, outcome=outcome, remedy=remedy)
+        self.passing = passing
+
+
+def base_address(url: str) -> str:
+    """A base URL as scheme, host and port; `https` always, `http` only for this machine. Raises `SetupError`."""
+    try:
+        parts = urlsplit(url.strip())
+        host, port = parts.hostname or "", parts.port
+        host.encode("idna")
+    except ValueError as error:
+        raise SetupError(f"the base URL is not one: {error}", remedy="write it like https://api.example.com") from error
+    if "@" in parts.netloc or not host or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise SetupError(
+            "a base URL is a scheme, a host and perhaps a port, and nothing else",
+            remedy="write it like https://api.example.com, without a path, a user or a query",
+        )
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
+        raise SetupError(
+            f"the base URL {parts.scheme}://{host} is not safe: credentials would travel unencrypted",
+            remedy="use https; http is accepted only for this machine (127.0.0.1, localhost)",
+        )
+    shown = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{shown}" + (f":{port}" if port is not None else "")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Http:
+    """The way to one vendor, for one session.
+
+    `headers` carry the credentials; `authorize` changes them when the vendor does. `redact` hides whatever else must not be shown in
+    an error (the values of `headers` are hidden anyway). `wrap` puts something before the network, such as a cassette.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        explain: Explain | None = None,
+        redact: Callable[[str], str] | None = None,
+        wrap: Callable[[Send], Send] | None = None,
+        connect_s: float = CONNECT_S,
+        answer_s: float = ANSWER_S,
+    ) -> None:
+        self._wire = _Wire(base_address(base_url), connect_s, answer_s)
+        self._send = wrap(self._wire.send) if wrap else self._wire.send
+        self._explain = explain
+        self._redact = redact
+        self._secrets: set[str] = set()
+        self.authorize(headers or {})
+
+    def authorize(self, headers: Mapping[str, str]) -> None:
+        """Send these headers from now on, in place of the former ones."""
+        for name, value in headers.items():
+            if not re.fullmatch(r"[\x21-\x7e]+( [\x21-\x7e]+)*", value):
+                raise SetupError(
+                    f"the value for the header {name} is empty or has characters that no credential has",
+                    remedy="look for a line break, a quote or a space that was copied along",
+                )
+            self._secrets.update(part for part in (value, value.rpartition(" ")[2]) if len(part) >= 4)
+        self._wire.authorize(headers)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        retry: Retry,
+        json: Any = None,
+        data: Mapping[str, str] | None = None,
+        files: Mapping[str, tuple[str, bytes, str]] | None = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        refusals: Collection[int] = (429,),
+        budget_ms: int | None = None,
+    ) -> Answer:
+        """A 2xx answer, or `ProviderError`.
+
+        `refusals` are the statuses that surely mean "not carried out, come again"; add 503 where the vendor's meaning is clear.
+        """
+        request = Request(method, path, json, data, files, content, headers or {}, params)
+        clock = Clock()
+        budget_ms = retry.value if budget_ms is None else budget_ms
+        tries = 0
+        while True:
+            try:
+                answer = await self._send(request)
+                if 200 <= answer.status < 300:
+                    return answer
+                raise self._refusal(answer, refusals)
+            except ProviderError as error:
+                if not _may_repeat(error, retry, refusals):
+                    raise
+                wait_ms = max(BACKOFF_MS[min(tries, len(BACKOFF_MS) - 1)], error.retry_after_ms or 0)
+                due_ms = clock.now_ms() + wait_ms
+                if due_ms > budget_ms:
+                    raise
+            await clock.sleep_until(due_ms)
+            tries += 1
+
+    async def aclose(self) -> None:
+        """Let go of the connections."""
+        await self._wire.aclose()
+
+    async def __aenter__(self) -> Http:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def _refusal(self, answer: Answer, refusals: Collection[int]) -> ProviderError:
+        text = self._hide(said(answer))
+        error = self._explain(answer, text) if self._explain else None
+        if error is None:
+            surely = answer.status in refusals or (answer.status < 500 and answer.status != 408)
+            what = "points to another address, which is not followed" if 300 <= answer.status < 400 else text
+            error = ProviderError(
+                f"the service answered {answer.status}" + (f": {what}" if what else ""),
+                outcome="refused" if surely else "ambiguous",
+            )
+        error.status = answer.status if error.status is None else error.status
+        if error.retry_after_ms is None:
+            error.retry_after_ms = _retry_after_ms(answer)
+        return error
+
+    def _hide(self, text: str) -> str:
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return (self._redact(text) if self._redact else text)[:MAX_SAID]
+
+
+def said(answer: Answer) -> str:
+    """What the vendor says in an error's body: `error`, `message` or `detail`, in one line. Anything may stand in it, also a secret."""
+    fields = answer.fields()
+    for name in ("error", "message", "detail"):
+        value = fields.get(name)
+        if isinstance(value, dict):
+            value = value.get("message")
+        if isinstance(value, list):
+            value = "; ".join(_violation(item) for item in value)
+        if isinstance(value, str) and value.strip():
+            return " ".join(value.split())
+    return ""
+
+
+def _violation(item: Any) -> str:
+    """One entry of a 422's `detail` list (FastAPI's shape)."""
+    if not isinstance(item, dict):
+        return str(item)
+    where = item.get("loc")
+    path = ".".join(str(part) for part in where if part != "body") if isinstance(where, list) else ""
+    return f"{path}: {item.get('msg', '')}" if path else str(item.get("msg", ""))
+
+
+def _may_repeat(error: ProviderError, retry: Retry, refusals: Collection[int]) -> bool:
+    if isinstance(error, NetworkError):
+        return error.passing and (retry is Retry.SAFE or (retry is Retry.UNSENT and error.outcome == "refused"))
+    if error.outcome == "lost" or error.status is None or retry is Retry.NEVER:
+        return False
+    if error.status in refusals:
+        return True
+    return retry is Retry.SAFE and (error.status in (408, 429) or error.status >= 500)
+
+
+def _retry_after_ms(answer: Answer) -> int | None:
+    value = answer.headers.get("retry-after", "").strip()
+    if re.fullmatch(r"\d{1,9}(\.\d+)?", value):
+        return round(float(value) * 1000)
+    try:
+        return max(0, round((parsedate_to_datetime(value) - wall_time()).total_seconds() * 1000))
+    except (ValueError, TypeError):  # nothing, nonsense, or a date without a zone
+        return None
+
+
+# --- the real network ---------------------------------------------------------------------------------------------------
+
+
+class _Wire:
+    """The real `Send`: httpx, with its exceptions translated."""
+
+    def __init__(self, base: str, connect_s: float, answer_s: float) -> None:
+        self._base = base
+        self._host = urlsplit(base).hostname or ""
+        self._connect_s = connect_s
+        self._answer_s = answer_s
+        self._headers: Mapping[str, str] = {}
+        self._client: httpx.AsyncClient | None = None
+
+    def authorize(self, headers: Mapping[str, str]) -> None:
+        if self._client is not None:
+            for name in self._headers:
+                del self._client.headers[name]
+            self._client.headers.update(headers)
+        self._headers = dict(headers)
+
+    async def aclose(self) -> None:
+        if self._client is not None:
+            client, self._client = self._client, None
+            await client.aclose()
+
+    async def send(self, request: Request) -> Answer:
+        import httpx
+
+        client = self._client or self._connect()
+        call = client.build_request(
+            request.method,
+            request.path,
+            json=request.json,
+            data=request.data,
+            files=request.files,
+            content=request.content,
+            headers=request.headers,
+            params=request.params,
+        )
+        size = int(call.headers.get("content-length", 0))
+        # httpx bounds each read by itself; this bounds them together, so that an answer that drips in cannot hold a line for ever.
+        total_s = self._connect_s + self._answer_s + size / UPLOAD_BYTES_PER_S
+        try:
+            async with asyncio.timeout(total_s):
+                response = await client.send(call, stream=True)
+                try:
+                    return Answer(response.status_code, response.headers, await self._body(response))
+                finally:
+                    await response.aclose()
+        except (httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise NetworkError(f"no connection to {self._host} within {self._connect_s:g} s", outcome="refused") from error
+        except (httpx.ConnectError, httpx.ProxyError, httpx.UnsupportedProtocol) as error:
+            raise self._unreached(error) from error
+        except httpx.ReadTimeout as error:
+            raise NetworkError(
+                f"the request was sent, but no answer came from {self._host} within {self._answer_s:g} s", outcome="ambiguous"
+            ) from error
+        except (httpx.WriteTimeout, TimeoutError) as error:
+            raise NetworkError(f"{self._host} was too slow; the request may have arrived", outcome="ambiguous") from error
+        except (httpx.TransportError, httpx.DecodingError, httpx.StreamError, OSError) as error:
+            raise NetworkError(
+                f"the connection to {self._host} broke while a request was under way ({_why(error)}); it may have arrived",
+                outcome="ambiguous",
+            ) from error
+
+    def _connect(self) -> httpx.AsyncClient:
+        import httpx
+
+        near = is_loopback(self._host)
+        plain = self._base.startswith("http:")
+        self._client = httpx.AsyncClient(
+            base_url=self._base,
+            headers={"Accept-Encoding": "identity", "User-Agent": "playbook-runner", **self._headers},
+            timeout=httpx.Timeout(self._answer_s, connect=self._connect_s, pool=self._connect_s),
+            limits=httpx.Limits(max_connections=20, max_keepalive_connections=4, keepalive_expiry=KEEPALIVE_S),
+            follow_redirects=False,
+            trust_env=not near,  # a proxy that is set for the world must not be asked for this machine
+            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else True,  # loading the world's certificates takes 30 ms
+        )
+        return self._client
+
+    async def _body(self, response: httpx.Response) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        async for part in response.aiter_bytes():
+            size += len(part)
+            if size > MAX_BODY:
+                if response.status_code >= 300:  # the status has said it all
+                    return b"".join(parts)
+                raise NetworkError(
+                    f"the answer from {self._host} is longer than {MAX_BODY // 1000} kB and was not read on",
+                    outcome="ambiguous",
+                    passing=False,
+                )
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _unreached(self, error: Exception) -> NetworkError:
+        causes = list(_causes(error))
+        for cause in causes:
+            if isinstance(cause, socket.gaierror):
+                return NetworkError(
+                    f"host name not found: {self._host}",
+                    outcome="refused",
+                    passing=cause.errno == socket.EAI_AGAIN,
+                    remedy="check the base URL and this machine's network",
+                )
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                return NetworkError(
+                    f"the TLS certificate of {self._host} is not trusted: {cause.verify_message}",
+                    outcome="refused",
+                    passing=False,
+                    remedy="check the base URL; behind a company proxy, set SSL_CERT_FILE to its certificate",
+                )
+            if isinstance(cause, ssl.SSLError):
+                reason = (cause.reason or "handshake failed").replace("_", " ").lower()
+                return NetworkError(f"no TLS connection to {self._host}: {reason}", outcome="refused", passing=False)
+        if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+            return NetworkError(
+                f"connection refused by {self._host}", outcome="refused", remedy="nothing listens there: check the base URL"
+            )
+        return NetworkError(f"no connection to {self._host}: {_why(error)}", outcome="refused")
+
+
+def _causes(error: BaseException | None, depth: int = 12) -> Iterator[BaseException]:
+    """An exception, what it came from, and the members of groups: asyncio tries several addresses and reports them together."""
+    if error is None or depth == 0:
+        return
+    yield error
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from _causes(member, depth - 1)
+    yield from _causes(error.__cause__ or error.__context__, depth - 1)
+
+
+def _why(error: BaseException) -> str:
+    """The operating system's word for it, where there is one; never a library's text, which may quote a header."""
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror.lower()
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
+    return "closed by the other side" if name in ("remote protocol error", "read error") else name
