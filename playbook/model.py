@@ -285,7 +285,7 @@ class TaskAccepted:
 class SpeechStarted:
     """Speech of an utterance was sighted. `task` is None when the provider did not say which. `text` is what the vendor says it says."""
 
-    task: str | None
+    task: str | None = None
     evidence: Evidence = Evidence.reported
     provider_task: str | None = None
     text: str | None = None
@@ -300,7 +300,7 @@ class SpeechEnded:
     `duration_ms` is the provider's figure, where it gives one. After an interrupt, `heard_ms` and `heard` are how much was heard.
     """
 
-    task: str | None
+    task: str | None = None
     evidence: Evidence = Evidence.reported
     provider_task: str | None = None
     duration_ms: int | None = None

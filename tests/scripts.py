@@ -116,9 +116,9 @@ class FakeProvider:
             ms, _, event = heapq.heappop(self.heap)
             if isinstance(event, TimerFired) and self.timers.get((event.step, event.reason)) != event.due_ms:
                 continue
-            if isinstance(event, (SpeechStarted, SpeechEnded)) and event.task in self.stopped:
-                if not (isinstance(event, SpeechEnded) and event.interrupted):
-                    continue
+            by_itself = isinstance(event, SpeechStarted) or (isinstance(event, SpeechEnded) and not event.interrupted)
+            if by_itself and event.task in self.stopped:
+                continue
             return ms, event
         return None
 

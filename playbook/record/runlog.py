@@ -101,9 +101,9 @@ def to_event(line: Mapping[str, Any]) -> Event | None:
     if cls is None or line.get("outcome") == "settled":
         return None
     values = {field: line[field] for field in _ATTRIBUTES[cls] if field in line}
-    if "evidence" in values:
-        values["evidence"] = Evidence[values["evidence"]]
     try:
+        if "evidence" in values:
+            values["evidence"] = Evidence[values["evidence"]]
         return cls(**values)  # type: ignore[no-any-return]
     except (TypeError, KeyError) as error:
         raise RecordError(f"line {line.get('n')}: not a {line.get('event')}: {error}") from error
