@@ -101,6 +101,8 @@ def to_event(line: Mapping[str, Any]) -> Event | None:
     if cls is None or line.get("outcome") == "settled":
         return None
     values = {field: line[field] for field in _ATTRIBUTES[cls] if field in line}
+    if cls is model.TimerFired:
+        values.setdefault("step", None)  # a timer of the run itself
     try:
         if "evidence" in values:
             values["evidence"] = Evidence[values["evidence"]]
