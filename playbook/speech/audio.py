@@ -78,7 +78,7 @@ def measure(source: Path | bytes) -> int:
 
 @contextmanager
 def _opened(source: Path | bytes) -> Iterator[tuple[int, Iterator[Samples]]]:
-    import soundfile
+    import soundfile  # type: ignore[import-untyped] # it ships no types
 
     with _binary(source) as file:
         try:
@@ -156,7 +156,8 @@ def _wav_lacks(file: BinaryIO) -> bool:
 def _to_pcm(block: Samples) -> bytes:
     import numpy as np
 
-    return np.clip(np.rint(block * 32768.0), -32768, 32767).astype("<i2").tobytes()
+    pcm: bytes = np.clip(np.rint(block * 32768.0), -32768, 32767).astype("<i2").tobytes()
+    return pcm
 
 
 # --- making -------------------------------------------------------------------------------------------------------------
@@ -177,7 +178,7 @@ def resample(sound: Sound, rate: int) -> Sound:
     if rate == sound.rate or not sound.pcm:
         return Sound(sound.pcm, rate)
     import numpy as np
-    import soxr
+    import soxr  # type: ignore[import-untyped] # it ships no types
 
     return Sound(soxr.resample(np.frombuffer(sound.pcm, "<i2"), sound.rate, rate).astype("<i2").tobytes(), rate)
 

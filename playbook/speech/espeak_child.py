@@ -1,10 +1,10 @@
 """The program that runs in the child process of `voice`: eSpeak NG behind a pipe.
 
-It is started by path, not imported, and knows nothing but the standard library: its arguments are the library and its data folder, each line
-of standard input is a request in JSON, and each answer is a line of JSON, followed by `bytes` bytes of samples.
+It is started by path, not imported, and knows nothing but the standard library: its arguments are the library and its data folder,
+each line of standard input is a request in JSON, and each answer is a line of JSON, followed by `bytes` bytes of samples.
 
-eSpeak NG carries its noise and timing state from one synthesis into the next, also across its own re-initialisation, so the second rendering of a
-text differs from the first. Every request is therefore answered by a fork that has synthesised nothing yet. Where there is no fork, the
+eSpeak NG carries its state from one synthesis into the next, also across its own re-initialisation, so the second rendering of a text
+differs from the first. Every request is therefore answered by a fork that has synthesised nothing yet. Where there is no fork, the
 program answers one request and ends.
 """
 
@@ -28,7 +28,7 @@ WORD_EVENT = 1
 class Event(ctypes.Structure):
     """`espeak_EVENT`; `position` counts characters from 1."""
 
-    _fields_ = [  # noqa: RUF012 -- ctypes wants a plain list
+    _fields_ = [
         ("type", ctypes.c_int),
         ("identifier", ctypes.c_uint),
         ("position", ctypes.c_int),
@@ -43,7 +43,7 @@ class Event(ctypes.Structure):
 class VoiceRecord(ctypes.Structure):
     """`espeak_VOICE`; `languages` is a series of (priority byte, name) that ends with a zero."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("name", ctypes.c_char_p),
         ("languages", ctypes.c_void_p),
         ("identifier", ctypes.c_char_p),

@@ -1,14 +1,14 @@
 """The embedded voice: eSpeak NG, which speaks a line in a hundredth of the time it takes to hear it, and says where each word falls.
 
 The library comes with the optional extra `voice` (the wheel `espeakng-loader`). It is never loaded into this process: `espeak_child.py`
-runs it behind a pipe, which keeps its licence at arm's length and its sound reproducible. The same text with the same settings is the same bytes in any
-process and any order.
+runs it behind a pipe, which keeps its licence at arm's length and its sound reproducible. The same text with the same settings is the
+same bytes in any process and any order.
 
-Speech is kept on disk by its content, in the folder that the caller names; an entry whose checksum does not fit is made again. In memory there are
-only word positions and lengths: samples are read when somebody plays them.
+Speech is kept on disk by its content, in the folder that the caller names; an entry whose checksum does not fit is made again. In
+memory there are only word positions and lengths: samples are read when somebody plays them.
 
-Text is text: no SSML, no phoneme brackets, no control codes reach the synthesiser as such. May be imported by anything below `clock`; imports
-only `errors` and `audio`.
+Text is text: no SSML, no phoneme brackets, no control codes reach the synthesiser as such. May be imported by anything below `clock`;
+imports only `errors` and `audio`.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Unspeakable(SetupError):
 class Settings:
     """How to speak. `rate` is in words per minute (80 to 450), `pitch` from 0 to 99.
 
-    `voice` is a voice (`de`, `German`, `gmw/de`), a voice with a variant (`de+f2`), or a variant alone (`f2`, `Annie`) for the `language`'s voice.
-    A voice that implies another language wins over `language`.
+    `voice` is a voice (`de`, `German`, `gmw/de`), a voice with a variant (`de+f2`), or a variant alone (`f2`, `Annie`) for the voice of
+    the `language`. A voice that implies another language wins over `language`.
     """
 
     voice: str | None = None
@@ -168,7 +168,7 @@ class Voice:
 
     # --- speaking ---------------------------------------------------------------------------------------------------
 
-    def speak(self, text: str, settings: Settings = Settings()) -> Speech:  # noqa: B008 -- frozen
+    def speak(self, text: str, settings: Settings = Settings()) -> Speech:
         """One text."""
         return self.speak_many([(text, settings)])[0]
 

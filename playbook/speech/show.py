@@ -1,0 +1,98 @@
+"""The show as an audience hears it, written down to the sample: `audio.wav`.
+
+Whoever makes the sound tells a `ShowRecorder` what begins when; an interrupt cuts what is sounding. Nothing is kept in memory but places and
+sources: the samples are read, resampled and mixed when the file is written, a second at a time, so an hour-long show costs no more than
+its longest line.
+
+Times are the run's; the file begins at timeline zero. May be imported by anything below `clock`; imports only `audio`.
+"""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from playbook.speech.audio import Sound, resample, to_samples
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+RATE = 22_050
+"""The embedded voice's own rate, so that its samples are written as they are."""
+_BLOCK = RATE
+
+
+@dataclass(slots=True)
+class _Placement:
+    start_ms: int
+    load: Callable[[], Sound]
+    from_ms: int  # where in the sound it begins
+    to_ms: int | None  # where it ends; None is its last sample
+    cut_ms: int | None = None  # when, on the run's time, it was cut off
+
+
+class ShowRecorder:
+    """Collects what sounds and writes it. `words` holds, by task, when its words begin (after its speech started) and where they stand."""
+
+    def __init__(self) -> None:
+        self.words: dict[str, Sequence[tuple[int, int]]] = {}
+        self._placements: list[_Placement] = []
+        self._uncut = 0  # placements before this one are over or cut
+        self._zero_ms = 0
+
+    def zero(self, at_ms: int) -> None:
+        """The origin of the file. What sounded before it is not in it."""
+        self._zero_ms = at_ms
+
+    def place(self, start_ms: int, load: Callable[[], Sound], from_ms: int = 0, to_ms: int | None = None) -> None:
+        """From `start_ms` on the sound is heard, from `from_ms` to `to_ms` of it. `load` is called when the file is written."""
+        self._placements.append(_Placement(start_ms, load, from_ms, to_ms))
+
+    def cut(self, at_ms: int) -> None:
+        """Whatever sounds at this moment falls silent. What is placed later is not touched."""
+        for placement in self._placements[self._uncut :]:
+            placement.cut_ms = at_ms
+        self._uncut = len(self._placements)
+
+    def write(self, path: Path, end_ms: int) -> bool:
+        """Write the show from timeline zero to `end_ms` after it as WAV. Writes nothing, and says so, when nothing was ever placed."""
+        if not self._placements:
+            return False
+        import numpy as np
+
+        total = max(0, to_samples(end_ms, RATE))
+        waiting = sorted(self._placements, key=lambda placement: placement.start_ms, reverse=True)
+        sounding: list[tuple[int, NDArray[np.int16]]] = []  # where on the timeline, in samples, and what
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(RATE)
+            for at in range(0, total, _BLOCK):
+                size = min(_BLOCK, total - at)
+                while waiting and to_samples(waiting[-1].start_ms - self._zero_ms, RATE) < at + size:
+                    placement = waiting.pop()
+                    sounding.append((to_samples(placement.start_ms - self._zero_ms, RATE), _samples(placement)))
+                mix = np.zeros(size, np.int32)
+                for start, samples in sounding:
+                    first, last = max(start, at), min(start + len(samples), at + size)
+                    if first < last:
+                        mix[first - at : last - at] += samples[first - start : last - start]
+                sounding = [(start, samples) for start, samples in sounding if start + len(samples) > at + size]
+                file.writeframesraw(np.clip(mix, -32768, 32767).astype("<i2").tobytes())
+        return True
+
+
+def _samples(placement: _Placement) -> NDArray[np.int16]:
+    import numpy as np
+
+    sound = resample(placement.load(), RATE)
+    samples = np.frombuffer(sound.pcm, "<i2")
+    last = len(samples) if placement.to_ms is None else to_samples(placement.to_ms, RATE)
+    samples = samples[to_samples(placement.from_ms, RATE) : last]
+    if placement.cut_ms is not None:
+        samples = samples[: max(0, to_samples(placement.cut_ms - placement.start_ms, RATE))]
+    return samples
