@@ -56,6 +56,11 @@ def wall_time() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
+def block(ms: int) -> None:
+    """Hold up this whole thread, in real time, for the few milliseconds that another process needs."""
+    time.sleep(ms / 1000)
+
+
 def run(main: Coroutine[Any, Any, T], clock: ClockName = "system") -> T:
     """Run `main` to its end on a fresh loop of the given kind (`asyncio.run` with our loops)."""
     factory = VirtualLoop if clock == "virtual" else system_loop

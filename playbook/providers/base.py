@@ -19,15 +19,16 @@ dies by itself is one `ProviderFailed(outcome="lost")`. Nothing here knows the e
 from __future__ import annotations
 
 import asyncio
+import datetime
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from playbook.clock import Clock
-from playbook.errors import Problem, ProviderError
+from playbook.errors import Problem, ProviderError, SetupError
 from playbook.model import (
     Capabilities,
     Event,
@@ -57,10 +58,67 @@ class JournalEntry(Protocol):
         """Written and synced before the vendor is asked to create anything."""
 
     def created(self, session: str, **end: Any) -> None:
-        """The vendor's id, and whatever is needed to end the session from another process."""
+        """The vendor's id, and whatever is needed to end the session from another process (it may be a credential: it is kept, readable by
+        its owner alone, only while the session is open)."""
 
     def ended(self, reason: str) -> None:
         """The session is surely over, or surely never was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRecord:
+    """A session that the journal holds open.
+
+    `session` is None where only the intent was written: a create whose answer nobody saw. `alive` says whether the process that opened
+    it still runs (None: it is another machine's). `facts` are what the intent was given, `end` what `created` was given.
+    """
+
+    key: str
+    provider: str
+    session: str | None
+    playbook: str
+    run: str
+    pid: int
+    alive: bool | None
+    since: datetime.datetime
+    ends_by: datetime.datetime | None = None
+    """When the vendor's own limit will have ended it, where that is known."""
+    price_per_minute: float | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    end: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def cost(self, now: datetime.datetime) -> float | None:
+        """What it is estimated to have cost until now."""
+        if self.price_per_minute is None:
+            return None
+        until = now if self.ends_by is None else min(now, self.ends_by)
+        return max(0.0, (until - self.since).total_seconds()) / 60 * self.price_per_minute
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSession:
+    """A session that the vendor says is open, whoever opened it."""
+
+    session: str
+    since: datetime.datetime | None = None
+    name: str = ""
+
+
+@runtime_checkable
+class EndsSessions(Protocol):
+    """A provider that can end a session of a process that is gone."""
+
+    async def end_session(self, record: SessionRecord, env: Mapping[str, str]) -> None:
+        """Return when the session is over, also when it had been already. `record.session` is never None. Raises `ProviderError` or
+        `SetupError`. Writes nothing to the journal."""
+
+
+@runtime_checkable
+class ListsSessions(Protocol):
+    """A provider whose vendor tells which sessions are open."""
+
+    async def list_sessions(self, env: Mapping[str, str]) -> Sequence[FoundSession]:
+        """All that are open with these credentials. Raises `ProviderError` or `SetupError`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +283,8 @@ class QueuedSession(ABC):
                     await job()
                 except ProviderError as error:
                     self._failed(error, command)
+                except SetupError as error:  # a journal that cannot be written, say
+                    self._failed(ProviderError(error.message, remedy=error.remedy), command)
             self._wake.clear()
             await self._wake.wait()
 
@@ -258,6 +318,8 @@ class QueuedSession(ABC):
         except (ProviderError, TimeoutError) as error:
             text = error.message if isinstance(error, ProviderError) else "ending the session took too long"
             self.emit(SessionClosed(reason=text, status="failed"))
+        except SetupError as error:  # the session is over, but the journal could not be told: it will offer to end it once more
+            self.emit(SessionClosed(reason=error.message))
         else:
             self.emit(SessionClosed())
 

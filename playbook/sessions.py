@@ -1,0 +1,319 @@
+"""The journal of billed sessions: what is open, whatever became of the process that opened it.
+
+One JSON line per fact: the *intent*, synced before the vendor is asked for anything; *created*, with the vendor's id and what is needed
+to end the session; *ended*, with the reason (or *forgotten*, by the user's own word). What has no end is open. Rules:
+
+* A fact that could not be written did not happen: the journal is left as it was and `SetupError` is raised, so that without a journal
+  no session is created.
+* Any number of processes share one journal (an advisory lock beside it), and any of them may die at any moment: torn lines are skipped.
+* No key is ever in it. What a vendor hands out to end a session stands in `end`, in a file that its owner alone can read, and is removed
+  when the session has ended.
+
+The calls block for a few milliseconds, because they return only when the fact is on the disk. Used by the runner (which lends entries
+to providers) and by `playbook sessions`. Imports errors, the clock and the providers' contract.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import itertools
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from playbook.clock import block, wall_time
+from playbook.errors import SetupError
+from playbook.providers.base import SessionRecord
+
+VERSION = 1
+COMPACT_BYTES = 256_000
+"""A journal that is longer is rewritten when a session ends."""
+KEEP_CLOSED = 100
+"""How many closed sessions stay for the reader when it is rewritten."""
+LOCK_TRIES, LOCK_PAUSE_MS = 500, 10
+
+_numbers = itertools.count(1)
+_Line = dict[str, Any]
+
+
+def state_folder(env: Mapping[str, str]) -> Path:
+    """Where the journal lives: `PLAYBOOK_STATE_DIR`, else the user's state folder."""
+    if own := env.get("PLAYBOOK_STATE_DIR"):
+        return Path(own).expanduser()
+    if (xdg := env.get("XDG_STATE_HOME", "")) and Path(xdg).is_absolute():
+        return Path(xdg) / "playbook"
+    return Path(env.get("HOME") or Path.home()) / ".local" / "state" / "playbook"
+
+
+class Journal:
+    """The journal in a folder, which is made when the first fact is written. `redact` hides secrets in everything but `end`."""
+
+    def __init__(self, folder: Path, *, redact: Callable[[str], str] | None = None) -> None:
+        self.path = folder / "sessions.jsonl"
+        self._folder = folder
+        self.redact = redact or (lambda text: text)
+
+    def entry(self, run: str, playbook: str) -> Entry:
+        """What the runner lends to one session of a provider."""
+        return Entry(self, run, playbook)
+
+    def open_sessions(self) -> list[SessionRecord]:
+        """Every session that has no end, oldest first."""
+        with self._locked(reading=True):
+            lines = self._read()
+        return [record for facts in _by_key(lines).values() if not _closed(facts) and (record := _record(facts)) is not None]
+
+    def ended(self, key: str, reason: str) -> None:
+        """The session of a record (or of an entry) is surely over."""
+        self._close("ended", key, reason)
+
+    def forget(self, id: str) -> list[SessionRecord]:
+        """Take open sessions off the list without ending them, by the vendor's id or by `SessionRecord.key`. Returns those it was."""
+        records = [record for record in self.open_sessions() if id in (record.key, record.session)]
+        for record in records:
+            self._close("forgotten", record.key, "forgotten by the user")
+        return records
+
+    def write(self, fact: str, key: str, *, end: Mapping[str, Any] | None = None, **facts: Any) -> None:
+        """Append one fact and see it on the disk."""
+        line = {"journal": VERSION, "fact": fact, "key": key, "at": wall_time().isoformat(), **facts}
+        line = {name: self.redact(value) if isinstance(value, str) else value for name, value in line.items()}
+        if end:
+            line["end"] = dict(end)
+        with self._locked():
+            self._append(json.dumps(line, ensure_ascii=False, default=str).encode() + b"\n")
+
+    # the file
+
+    def _close(self, fact: str, key: str, reason: str) -> None:
+        self.write(fact, key, reason=reason)
+        with self._locked():
+            try:
+                lines = self._read()
+                secret = any(line["key"] == key and "end" in line for line in lines)
+                if secret or self.path.stat().st_size > COMPACT_BYTES:
+                    self._rewrite(lines)
+            except OSError as error:
+                raise _unwritable(self.path, error) from error
+
+    def _append(self, data: bytes) -> None:
+        try:
+            new = not self.path.exists()
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                os.fchmod(fd, 0o600)
+                size = os.fstat(fd).st_size
+                torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+                try:
+                    _write_all(fd, b"\n" + data if torn else data)
+                    os.fsync(fd)
+                except OSError:
+                    os.ftruncate(fd, size)
+                    raise
+            finally:
+                os.close(fd)
+            if new:
+                self._sync_folder()
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def _read(self) -> list[_Line]:
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise SetupError(f"cannot read the session journal {self.path}: {error.strerror}") from error
+        lines: list[_Line] = []
+        for text in data.split(b"\n"):
+            try:
+                line = json.loads(text)
+            except (ValueError, RecursionError):  # torn by a crash, and never relied on
+                continue
+            if isinstance(line, dict) and isinstance(line.get("key"), str):
+                if line.get("journal") != VERSION:
+                    raise SetupError(
+                        f"the session journal {self.path} was written by another version of this program", remedy="use the newer version"
+                    )
+                lines.append(line)
+        return lines
+
+    def _rewrite(self, lines: list[_Line]) -> None:
+        """Keep what is open and the last of what is closed; remove from the closed what could end them."""
+        entries = _by_key(lines)
+        closed = [key for key, facts in entries.items() if _closed(facts)]
+        dropped = set(closed[:-KEEP_CLOSED])
+        over = set(closed)
+        kept = [
+            {name: value for name, value in line.items() if name != "end"} if line["key"] in over else line
+            for line in lines
+            if line["key"] not in dropped
+        ]
+        draft = self.path.with_suffix(".new")
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.fchmod(fd, 0o600)
+            _write_all(fd, b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in kept))
+            os.fsync(fd)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+        draft.replace(self.path)
+        self._sync_folder()
+
+    def _sync_folder(self) -> None:
+        fd = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def _locked(self, *, reading: bool = False) -> Iterator[None]:
+        """Hold the journal for oneself. The lock is a file of its own, because the journal is sometimes replaced."""
+        if reading and not self.path.exists():
+            yield
+            return
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(self._folder / "sessions.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            if reading:  # a folder that cannot be written can be read all the same
+                yield
+                return
+            raise _unwritable(self.path, error) from error
+        try:
+            for _ in range(LOCK_TRIES):  # not for ever: the holder may be a process that is suspended
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    block(LOCK_PAUSE_MS)
+            else:
+                raise SetupError(
+                    f"the session journal {self.path} is held by another process",
+                    remedy="look for a playbook process that is suspended, and continue or end it",
+                )
+            yield
+        finally:
+            os.close(fd)
+
+
+class Entry:
+    """One session's line of facts (the `JournalEntry` of the providers' contract).
+
+    Of the facts given to `intent`, these have a meaning: `price_per_minute`, `max_session_ms` (the vendor's own limit, from creation).
+    A second `intent` (another way to create, after the first was surely refused and `ended`) begins a new line of facts.
+    """
+
+    def __init__(self, journal: Journal, run: str, playbook: str) -> None:
+        self._journal = journal
+        self._run = run
+        self._playbook = playbook
+        self._provider = ""
+        self._key: str | None = None
+
+    def intent(self, provider: str, **facts: Any) -> None:
+        pid = os.getpid()
+        key = f"{wall_time():%Y%m%dT%H%M%S%f}-{pid}-{next(_numbers)}"
+        who: dict[str, Any] = {
+            "run": self._run,
+            "playbook": self._playbook,
+            "pid": pid,
+            "host": socket.gethostname(),
+            "process": _process(pid),
+        }
+        self._journal.write("intent", key, provider=provider, **who, facts=self._hidden(facts))
+        self._provider, self._key = provider, key
+
+    def created(self, session: str, **end: Any) -> None:
+        assert self._key is not None, "a session is created only after its intent is written"
+        self._journal.write("created", self._key, session=session, provider=self._provider, end=end)
+
+    def ended(self, reason: str) -> None:
+        if self._key is not None:
+            self._journal.ended(self._key, reason)
+            self._key = None
+
+    def _hidden(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        redact = self._journal.redact
+        return {name: redact(value) if isinstance(value, str) else value for name, value in facts.items() if value is not None}
+
+
+def _by_key(lines: list[_Line]) -> dict[str, list[_Line]]:
+    entries: dict[str, list[_Line]] = {}
+    for line in lines:
+        entries.setdefault(line["key"], []).append(line)
+    return entries
+
+
+def _closed(facts: list[_Line]) -> bool:
+    return any(line.get("fact") in ("ended", "forgotten") for line in facts)
+
+
+def _record(facts: list[_Line]) -> SessionRecord | None:
+    """What the facts of one key say. A fact that was torn leaves gaps, not errors."""
+    line: _Line = {}
+    for fact in facts:
+        line = {**fact, **line}
+    given = line.get("facts") if isinstance(line.get("facts"), dict) else {}
+    assert isinstance(given, dict)
+    try:
+        since = datetime.datetime.fromisoformat(line["at"])
+        pid = int(line.get("pid", 0))
+        limit_ms, price = given.get("max_session_ms"), given.get("price_per_minute")
+        return SessionRecord(
+            key=line["key"],
+            provider=str(line.get("provider", "")),
+            session=line.get("session"),
+            playbook=str(line.get("playbook", "")),
+            run=str(line.get("run", "")),
+            pid=pid,
+            alive=_alive(pid, line),
+            since=since,
+            ends_by=None if limit_ms is None else since + datetime.timedelta(milliseconds=limit_ms),
+            price_per_minute=None if price is None else float(price),
+            facts=given,
+            end=line.get("end") or {},
+        )
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+
+
+def _alive(pid: int, line: _Line) -> bool | None:
+    if line.get("host") != socket.gethostname() or pid <= 0:
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return line.get("process") == _process(pid)
+
+
+def _process(pid: int) -> str:
+    """When a process began, where the system tells: a number is given again to somebody else."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def _unwritable(path: Path, error: OSError) -> SetupError:
+    return SetupError(
+        f"the session journal {path} cannot be written: {(error.strerror or str(error)).lower()}",
+        remedy="without it no session is opened, since a crash would leave it to run; make room, or set PLAYBOOK_STATE_DIR",
+    )
