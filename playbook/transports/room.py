@@ -161,7 +161,7 @@ class Door:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long, in seconds, each wait may take. A peer that says nothing for two `beat_s`, though asked, is given up (None: never)."""
+    """How long, in seconds, each wait may take. A peer that was asked and says nothing for `beat_s` is given up (None: never)."""
 
     ready_s: float = 10.0
     join_s: float = 60.0
@@ -440,7 +440,7 @@ class LineRoom(ABC):
         if beat_s is None or self._state != "joined":
             return
         if not self._heard:
-            self._lose("silent", f"the room's process has not answered for {2 * beat_s:g} s")
+            self._lose("silent", f"the room's process has not answered for {beat_s:g} s")
             return
         self._heard = False
         self._do("ping")
