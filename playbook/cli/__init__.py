@@ -1,0 +1,70 @@
+"""The command line: `playbook VERB …`.
+
+A verb lives in one of the modules named in `VERBS`, which is imported only when it is chosen (`playbook --help` reads none of them). Such a
+module has a table
+
+    COMMANDS = {"check": Command(add_check, check), …}
+
+where `add_check(parser)` declares the arguments and `check(args)` does the work and returns the exit code. Rules for both:
+
+* Options are declared with `parser.add_argument` as usual; each gets its environment twin, its place in `--help` and its default from
+  `Parser` (`options.py`). Positionals have no twin.
+* `args.env` is the environment; nothing below the command line reads another. `args.redact` hides what must not be shown: add secrets to
+  it as soon as they are known.
+* Results go through `out`, progress and diagnostics through `err` (both in `options.py`). Errors are raised, as `PlaybookError`; `main` shows
+  them and makes the exit code. Heavy libraries are imported inside the functions that need them.
+
+This is the only place, with `api`, that reads the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+VERBS: Mapping[str, tuple[str, str]] = {
+    "new": ("author", "write a commented starter"),
+    "check": ("author", "say everything that is wrong with playbooks, and where"),
+    "plan": ("author", "show when each line will be heard"),
+    "run": ("perform", "perform a playbook"),
+    "replay": ("regress", "prove that a recorded run would still go the same way"),
+    "diff": ("regress", "compare two runs or two plans"),
+    "test": ("regress", "perform many playbooks and compare each with its baseline"),
+    "sessions": ("perform", "list and end the sessions that are open, and billed"),
+    "providers": ("author", "show what each provider can do"),
+    "emulate": ("perform", "serve a provider's emulator on this machine"),
+    "schema": ("author", "print the schemas of the format, or where they are"),
+}
+"""Verb: the module that holds it, and what it does."""
+
+
+def main(argv: Sequence[str] | None = None, env: Mapping[str, str] | None = None) -> int:
+    """Carry out a command line and return the exit code. Never raises, but for `KeyboardInterrupt` outside a run."""
+    argv = sys.argv[1:] if argv is None else argv
+    env = os.environ if env is None else env
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        from playbook.cli.options import out
+
+        out(_help())
+        return 0 if argv else 2
+    from playbook.cli.options import carry_out
+
+    return carry_out(argv, env)
+
+
+def _help() -> str:
+    lines = [
+        "usage: playbook VERB …",
+        "",
+        "Plays deterministic spoken scripts through talking avatars, and knows what was said, when, and on what evidence.",
+        "",
+        *(f"  {verb:<11}{what}" for verb, (_, what) in VERBS.items()),
+        "",
+        "`playbook VERB --help` tells more. Every option has an environment twin, PLAYBOOK_<OPTION>.",
+        "",
+        "first steps:",
+        "  playbook new hello.yaml",
+        "  playbook run hello.yaml --provider local",
+    ]
+    return "\n".join(lines)

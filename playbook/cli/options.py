@@ -1,0 +1,224 @@
+"""What the verbs share: a parser whose options have environment twins, the way out to both streams, and what becomes of an error."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+from playbook.cli import VERBS
+from playbook.errors import AuthorError, PlaybookError, SetupError, UsageError
+from playbook.record.redact import Redactor
+
+PREFIX = "PLAYBOOK_"
+_YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One verb: how its arguments are declared and what it does."""
+
+    add: Callable[[Parser], None]
+    main: Callable[[argparse.Namespace], int]
+
+
+# --- options and their twins ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Twin:
+    """An option as its environment variable sees it."""
+
+    action: argparse.Action
+    variable: str
+    many: bool
+    default: Any
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises `UsageError`, abbreviates nothing, and gives every option an environment twin.
+
+    `--from-step` is `PLAYBOOK_FROM_STEP`. The command line wins over the twin, and the twin over the default. A switch takes 1 or 0; an option
+    that may be repeated takes several values, separated and quoted as in a shell.
+    """
+
+    def __init__(self, prog: str, description: str) -> None:
+        self._twins: list[_Twin] = []
+        super().__init__(prog=prog, description=description, allow_abbrev=False, formatter_class=_Wide)
+
+    def add_argument(self, *names: str, **settings: Any) -> argparse.Action:  # type: ignore[override]  # the stub's many keywords
+        long = next((name for name in names if name.startswith("--") and name != "--help"), None)
+        if long is None:
+            return super().add_argument(*names, **settings)
+        variable = PREFIX + long.removeprefix("--").replace("-", "_").upper()
+        default = settings.pop("default", False if settings.get("action") == "store_true" else None)
+        settings["help"] = f"{settings.get('help', '')} [{variable}]"
+        action = super().add_argument(*names, default=None, **settings)
+        self._twins.append(_Twin(action, variable, settings.get("action") == "append", default))
+        return action
+
+    def parse(self, argv: Sequence[str], env: Mapping[str, str]) -> argparse.Namespace:
+        """The arguments, from the command line, the environment and the defaults."""
+        args, unknown = self.parse_known_args(argv)
+        if unknown:
+            raise UsageError(f"unknown argument '{unknown[0]}'", remedy=self._near(unknown[0]))
+        for twin in self._twins:
+            if getattr(args, twin.action.dest) is None:
+                value = self._from_env(twin, env[twin.variable]) if twin.variable in env else None
+                setattr(args, twin.action.dest, twin.default if value is None else value)
+        return args
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, remedy=f"see `{self.prog} --help`")
+
+    def _near(self, word: str) -> str:
+        options = [name for twin in self._twins for name in twin.action.option_strings]
+        near = get_close_matches(word.partition("=")[0], options, n=1)
+        return f"did you mean '{near[0]}'?" if near else f"see `{self.prog} --help`"
+
+    def _from_env(self, twin: _Twin, text: str) -> Any:
+        if twin.action.nargs == 0:  # a switch
+            if text.lower() not in _YES + _NO:
+                raise UsageError(f"{twin.variable}={text}: a switch is 1 or 0")
+            return text.lower() in _YES
+        if not text:
+            return None
+        try:
+            values = [self._convert(twin, item) for item in (shlex.split(text) if twin.many else [text])]
+        except (argparse.ArgumentTypeError, UsageError, ValueError) as error:
+            raise UsageError(f"{twin.variable}={text}: {error}") from error
+        return values if twin.many else values[0]
+
+    @staticmethod
+    def _convert(twin: _Twin, text: str) -> Any:
+        value = twin.action.type(text) if callable(twin.action.type) else text
+        if twin.action.choices is not None and value not in twin.action.choices:
+            raise ValueError(f"choose from {', '.join(map(str, twin.action.choices))}")
+        return value
+
+
+class _Wide(argparse.HelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
+
+
+def name_and_value(text: str) -> tuple[str, str]:
+    """`name=value`."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"'{text}' is not name=value")
+    return name, value
+
+
+# --- the way out --------------------------------------------------------------------------------------------------------
+
+
+def out(text: str) -> None:
+    """A result, on standard output. A reader that has left is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        _to_nowhere(sys.stdout)
+    except OSError as error:
+        _to_nowhere(sys.stdout)
+        raise SetupError(f"standard output cannot be written: {error.strerror}") from error
+
+
+def err(text: str) -> None:
+    """Progress or a diagnostic, on standard error, if anybody listens."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        _to_nowhere(sys.stderr)
+
+
+def _to_nowhere(stream: TextIO) -> None:
+    """Whatever is still in the stream's buffer, and all that follows, is dropped."""
+    with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def in_colour(stream: TextIO, env: Mapping[str, str]) -> bool:
+    """Whether a stream is a terminal that wants colours."""
+    return stream.isatty() and not env.get("NO_COLOR") and env.get("TERM") != "dumb"
+
+
+def is_live(stream: TextIO, env: Mapping[str, str]) -> bool:
+    """Whether a stream is a terminal on which a line can be drawn over and over."""
+    return stream.isatty() and not env.get("CI") and env.get("TERM") != "dumb"
+
+
+def cache_folder(env: Mapping[str, str]) -> Path:
+    """Where speech is kept: `PLAYBOOK_CACHE_DIR`, else the user's cache folder."""
+    if own := env.get("PLAYBOOK_CACHE_DIR"):
+        return Path(own).expanduser()
+    if (xdg := env.get("XDG_CACHE_HOME", "")) and Path(xdg).is_absolute():
+        return Path(xdg) / "playbook"
+    return Path(env.get("HOME") or Path.home()) / ".cache" / "playbook"
+
+
+# --- one command line, from words to an exit code -------------------------------------------------------------------------
+
+
+def carry_out(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """Find the verb, carry it out, show what went wrong."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a character gets its code instead of our traceback
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+    redact = Redactor(value for name, value in env.items() if _is_credential(name) and len(value) >= 4)
+    try:
+        if argv[0] == "--version":
+            from importlib import metadata
+
+            out(f"playbook {metadata.version('playbook-runner')}")
+            return 0
+        command, parser = _find(argv[0])
+        command.add(parser)
+        args = parser.parse(argv[1:], env)
+        args.env, args.redact = env, redact
+        return command.main(args)
+    except SystemExit as left:  # argparse, after --help
+        return left.code if isinstance(left.code, int) else 0
+    except PlaybookError as error:
+        show_error(error, redact, env)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except Exception:
+        import traceback
+
+        err(redact(traceback.format_exc()).rstrip())
+        err("error: this is a bug of playbook\n  please report it, with the lines above and the playbook")
+        return 70
+
+
+def show_error(error: PlaybookError, redact: Callable[[str], str], env: Mapping[str, str]) -> None:
+    """An error as a person should see it: what, and what now; a wrong playbook with all its problems."""
+    from playbook.report import problems_text
+
+    if isinstance(error, AuthorError):
+        err(redact(problems_text(error.problems, colour=in_colour(sys.stderr, env))))
+        return
+    err(redact(f"error: {error.message}" + (f"\n  {error.remedy}" if error.remedy else "")))
+
+
+def _find(verb: str) -> tuple[Command, Parser]:
+    if verb not in VERBS:
+        near = get_close_matches(verb, VERBS, n=1)
+        what = "unknown option" if verb.startswith("-") else "unknown verb"
+        raise UsageError(f"{what} '{verb}'", remedy=f"did you mean '{near[0]}'?" if near else "see `playbook --help`")
+    module, what = VERBS[verb]
+    command: Command = importlib.import_module(f"playbook.cli.{module}").COMMANDS[verb]
+    return command, Parser(f"playbook {verb}", what[0].upper() + what[1:] + ".")
+
+
+def _is_credential(name: str) -> bool:
+    return name.endswith(("_KEY", "_SECRET", "_TOKEN", "_KS", "_PASSWORD"))
