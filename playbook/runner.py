@@ -54,7 +54,7 @@ from playbook.record.expect import failed_expectations
 from playbook.record.redact import Redactor
 from playbook.record.runlog import Header, Line, RunLog
 from playbook.record.summary import RunSummary
-from playbook.sessions import Journal, NoJournal
+from playbook.sessions import Journal, NoEntry
 from playbook.speech.show import ShowRecorder
 
 if TYPE_CHECKING:
@@ -302,7 +302,7 @@ class Runner:
                 clock=self._clock,
                 emit=self._emit,
                 env=self.options.env,
-                journal=NoJournal() if state is None else Journal(state).entry(folder.name, self.plan.name),
+                journal=NoEntry() if state is None else Journal(state, redact=self.redact).entry(folder.name, self.plan.name),
                 seal=self.redact.add,
                 publish=self._publish,
                 sound=self._sound,

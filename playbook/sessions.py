@@ -247,6 +247,19 @@ class Entry:
         return {name: redact(value) if isinstance(value, str) else value for name, value in facts.items() if value is not None}
 
 
+class NoEntry:
+    """For runs that keep no journal: the caller named no folder for it."""
+
+    def intent(self, provider: str, **facts: Any) -> None:
+        """Nothing is kept."""
+
+    def created(self, session: str, **end: Any) -> None:
+        """Nothing is kept."""
+
+    def ended(self, reason: str) -> None:
+        """Nothing is kept."""
+
+
 def _by_key(lines: list[_Line]) -> dict[str, list[_Line]]:
     entries: dict[str, list[_Line]] = {}
     for line in lines:
