@@ -1,0 +1,35 @@
+"""Bytes to plan: the playbook language.
+
+* `source`: YAML to data with positions; `Findings`, where problems are collected
+* `schema`, `check`: the JSON Schemas, and what is wrong by them in plain words
+* `variables`, `render`, `evaluate`: where values come from; templates, scalar by scalar
+* `expand`: includes, loops, conditions, ids
+* `cues`: when each step is expected
+* `plan`: all of it in order, the digest, `plan.json`
+
+The language knows no provider, no sound, no clock and no environment: what it must know of them it asks of a `World`. May be imported by
+everything but `errors` and `model`.
+"""
+
+from playbook.language.cues import Cue, cues, total_ms
+from playbook.language.durations import parse_duration, show_duration
+from playbook.language.plan import World, check_file, compile_file, digest, plan_from_json, plan_to_json
+from playbook.language.schema import load_schema, schema_path
+from playbook.language.variables import Inputs
+
+__all__ = [
+    "Cue",
+    "Inputs",
+    "World",
+    "check_file",
+    "compile_file",
+    "cues",
+    "digest",
+    "load_schema",
+    "parse_duration",
+    "plan_from_json",
+    "plan_to_json",
+    "schema_path",
+    "show_duration",
+    "total_ms",
+]

@@ -16,6 +16,7 @@ _NUMBER = r"[0-9]{1,9}(?:\.[0-9]{1,9})?"
 _UNITS = re.compile(rf"(?:({_NUMBER})h)?(?:({_NUMBER})m(?!s))?(?:({_NUMBER})s)?(?:({_NUMBER})ms)?")
 _CLOCK = re.compile(r"(?:([0-9]{1,9}):(?=[0-5][0-9]:))?([0-9]{1,9}):([0-5][0-9](?:\.[0-9]{1,9})?)")
 _SECONDS = re.compile(_NUMBER)
+_UNIT_SECONDS: tuple[Decimal, ...] = (Decimal(3600), Decimal(60), Decimal(1), Decimal("0.001"))
 
 
 def parse_duration(value: object) -> int:
@@ -40,13 +41,10 @@ def parse_duration(value: object) -> int:
 def _parse(text: str) -> Decimal | None:
     if _SECONDS.fullmatch(text):
         return Decimal(text)
-    if text and (match := _UNITS.fullmatch(text)):
-        parts, factors = match.groups(), (Decimal(3600), Decimal(60), Decimal(1), Decimal("0.001"))
-    elif match := _CLOCK.fullmatch(text):
-        parts, factors = match.groups(), (Decimal(3600), Decimal(60), Decimal(1))
-    else:
+    match = _UNITS.fullmatch(text) or _CLOCK.fullmatch(text)
+    if not text or match is None:
         return None
-    return sum((Decimal(part) * factor for part, factor in zip(parts, factors, strict=True) if part), Decimal(0))
+    return sum((Decimal(part) * factor for part, factor in zip(match.groups(), _UNIT_SECONDS, strict=False) if part), Decimal(0))
 
 
 def show_duration(ms: int) -> str:

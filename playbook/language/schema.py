@@ -1,8 +1,8 @@
 """The JSON Schemas, which are the format, and a quick way to ask whether data is valid by them.
 
-`jsonschema` is the judge: whatever is refused is refused by it, and its errors become our problems (`check`). But importing it takes longer than
-checking a whole playbook, and it takes a millisecond a step. So `compile_schema` makes a plain function of a schema that answers
-valid or not; only what it does not call valid goes to the judge. A property test proves that the two always agree.
+`jsonschema` is the judge: whatever is refused is refused by it, and its errors become our problems (`check`). But importing it takes
+longer than checking a whole playbook, and it takes a millisecond a step. So `compile_schema` makes a plain function of a schema that
+answers valid or not; only what it does not call valid goes to the judge. A property test proves that the two always agree.
 """
 
 from __future__ import annotations
@@ -21,8 +21,26 @@ Test = Callable[[Any], bool]
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _ANNOTATIONS = frozenset(
-    "$schema $id $comment title description default examples definitions deprecated format readOnly writeOnly".split()
-    + "then else markdownDescription defaultSnippets enumDescriptions markdownEnumDescriptions".split()
+    (
+        "$schema",
+        "$id",
+        "$comment",
+        "title",
+        "description",
+        "default",
+        "examples",
+        "definitions",
+        "deprecated",
+        "format",
+        "readOnly",
+        "writeOnly",
+        "then",
+        "else",
+        "markdownDescription",
+        "defaultSnippets",
+        "enumDescriptions",
+        "markdownEnumDescriptions",
+    )
 )
 
 
@@ -95,7 +113,7 @@ class _Compiler:
         return self._done[reference]
 
     def _type(self, names: str | list[str], _: Schema) -> Test:
-        tests = [_TYPES[name] for name in ([names] if isinstance(names, str) else names)]
+        tests = [TYPES[name] for name in ([names] if isinstance(names, str) else names)]
         return tests[0] if len(tests) == 1 else lambda value: any(test(value) for test in tests)
 
     def _enum(self, allowed: list[Any], _: Schema) -> Test:
@@ -215,7 +233,7 @@ def _equal(one: Any, other: Any) -> bool:
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
-_TYPES: Mapping[str, Test] = {
+TYPES: Mapping[str, Test] = {
     "string": lambda value: isinstance(value, str),
     "integer": lambda value: _is_number(value) and (isinstance(value, int) or value.is_integer()),
     "number": _is_number,
@@ -228,4 +246,4 @@ _TYPES: Mapping[str, Test] = {
 
 def is_type(value: object, name: str) -> bool:
     """Whether a value is of the type that JSON Schema calls `name`."""
-    return _TYPES[name](value)
+    return TYPES[name](value)

@@ -1,8 +1,9 @@
 """Bytes to data that knows where it stands.
 
 YAML 1.2 core, nothing but plain data: PyYAML's C parser gives events, and this file makes `Node`s of them. What could hurt (size, depth,
-aliases, tags, merge keys, a second document, duplicate keys) is refused here, with a place. Rules: nothing is constructed but `str`,
-`int`, `float`, `bool`, `None`, `list` and `dict`; a scalar is resolved by the 1.2 core schema, so `on` is text, `012` is twelve and `1:30` is text.
+aliases, tags, merge keys, a second document, duplicate keys) is refused here, with a place.
+Rules: nothing is constructed but `str`, `int`, `float`, `bool`, `None`, `list` and `dict`; a scalar is resolved by the 1.2 core schema, so
+`on` is text, `012` is twelve and `1:30` is text.
 
 `Findings` collects the problems of one compilation; it knows how to put them in file order and how to keep secrets out of them.
 """
@@ -97,12 +98,13 @@ class Node:
         node = self
         for key in path:
             children = node.children
-            if isinstance(children, dict) and isinstance(key, str) and key in children:
-                node = children[key]
-            elif isinstance(children, list) and isinstance(key, int) and key < len(children):
-                node = children[key]
+            if isinstance(children, dict) and isinstance(key, str):
+                below = children.get(key)
             else:
+                below = children[key] if isinstance(children, list) and isinstance(key, int) and key < len(children) else None
+            if below is None:
                 break
+            node = below
         return node
 
     @property
@@ -255,7 +257,7 @@ class _Builder:
     """Events to nodes, without recursion: depth is a number here and can be bounded."""
 
     def __init__(self, document: Document, findings: Findings, via: tuple[Place, ...]) -> None:
-        from yaml.cyaml import CParser
+        from yaml._yaml import CParser
 
         self._document = document
         self._findings = findings
@@ -281,7 +283,7 @@ class _Builder:
         key: list[tuple[str, int, int] | None] = []  # for an open mapping, the key that waits for its value
         root: Node | None = None
         while True:
-            event = self._parser.get_event()
+            event: Any = self._parser.get_event()
             kind = type(event)
             if kind is events.ScalarEvent:
                 node = self._scalar(event)
@@ -326,7 +328,7 @@ class _Builder:
                 parent.children.append(node)
                 parent.data.append(node.data)
             elif (waiting := key[-1]) is None:
-                key[-1] = self._key(event, node, parent)
+                key[-1] = self._key(event, node)
                 continue
             elif isinstance(parent.children, dict):
                 name, start, end = waiting
@@ -391,7 +393,7 @@ class _Builder:
         if event.tag is not None and event.tag != "!" and event.tag not in _CORE_TAGS:
             raise self._at(event, "PB112", f"the tag {event.tag[:60]!r} is refused: a playbook is plain data", "remove the tag")
 
-    def _key(self, event: Any, node: Node, parent: Node) -> tuple[str, int, int]:
+    def _key(self, event: Any, node: Node) -> tuple[str, int, int]:
         name = node.data
         if node.children is not None or (not isinstance(name, str)):
             wanted = "put it in quotes" if node.children is None else _TEMPLATE_QUOTES

@@ -1,0 +1,426 @@
+"""Is the data what the schema says? If not: which key, what is wrong, what was meant.
+
+The schema is the judge; this file only finds the right definition to judge by (a step's verb first, then that step's own definition)
+and says in plain words what `jsonschema` found. Two passes use it: before rendering, a scalar that holds a template fits everywhere; after
+rendering, nothing is a template any more.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Any, Literal
+
+from playbook.errors import Place
+from playbook.language.durations import EXAMPLES, parse_duration
+from playbook.language.schema import Test, Unsupported, compile_schema, is_type, load_schema, resolve
+from playbook.language.source import Findings, Node, looks_templated
+
+VERBS = ("say", "audio-echo", "wait", "interrupt", "end", "include")
+PLAYBOOK_ONLY = ("session", "limits", "start", "expect")
+Pass = Literal["written", "rendered"]
+
+
+class Format:
+    """One JSON Schema as a judge, of the whole or of one of its definitions."""
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        definitions = root.get("definitions", {})
+        rendered = {**definitions, "template": False} if "template" in definitions else definitions
+        self._roots: dict[Pass, Mapping[str, Any]] = {"written": root, "rendered": {**root, "definitions": rendered}}
+        self._tests: dict[tuple[str, Pass], Test | None] = {}
+
+    def definition(self, name: str) -> Mapping[str, Any]:
+        """A definition by its name; the whole by an empty one."""
+        root = self._roots["written"]
+        found: Mapping[str, Any] = root["definitions"][name] if name else root
+        return found
+
+    def accepts(self, data: object, name: str, stage: Pass) -> bool:
+        """Whether the data is surely valid. No means: ask the judge."""
+        key = (name, stage)
+        if key not in self._tests:
+            root = self._roots[stage]
+            try:
+                self._tests[key] = compile_schema(self._reference(name), root, templates=stage == "written")
+            except (Unsupported, LookupError):
+                self._tests[key] = None
+        test = self._tests[key]
+        return test is not None and test(data)
+
+    def errors(self, data: object, name: str, stage: Pass) -> Iterable[Any]:
+        """What the judge finds."""
+        from jsonschema import Draft7Validator
+
+        root = self._roots[stage]
+        schema = {**self._reference(name), "definitions": root.get("definitions", {})} if name else root
+        errors: Iterable[Any] = Draft7Validator(schema).iter_errors(data)
+        return errors
+
+    def resolve(self, schema: Any) -> Any:
+        return resolve(schema, self._roots["written"])
+
+    @staticmethod
+    def _reference(name: str) -> Mapping[str, Any]:
+        return {"$ref": f"#/definitions/{name}"} if name else {"$ref": "#"}
+
+
+@lru_cache(maxsize=1)
+def playbook_format() -> Format:
+    """The language's own schema, with the steps of a timeline left to be judged one by one."""
+    root = load_schema("playbook.schema.json")
+    definitions = root["definitions"]
+    timeline = {**definitions["timeline"], "items": True}
+    return Format({**root, "definitions": {**definitions, "timeline": timeline}})
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenStep:
+    """A step that is what its schema says. `number` is its place in its own timeline, from 1."""
+
+    number: int
+    verb: str
+    node: Node
+
+
+def check_file_node(root: Node, findings: Findings, via: tuple[Place, ...]) -> list[WrittenStep] | None:
+    """Judge a whole file as written. The steps that are well-formed; None when there is nothing to go on with."""
+    data = root.data
+    if not isinstance(data, dict):
+        findings.add("PB201", f"a playbook is a mapping, not {show(data)}", root.place, "begin with `version: 1`", via=via)
+        return None
+    playbook = "provider" in data or any(key in data for key in PLAYBOOK_ONLY)
+    judge(root, playbook_format(), "playbook" if playbook else "part", findings, via)
+    _refuse_templates(root, findings, via)
+    timeline = root.get("timeline")
+    steps = []
+    for number, node in enumerate(timeline.entries() if timeline is not None else (), 1):
+        verb = _verb(node, number, findings, via)
+        if verb is not None and judge(node, playbook_format(), f"{verb}-step", findings, via):
+            steps.append(WrittenStep(number, verb, node))
+            if node.templated:
+                for key in ("id", "as"):
+                    _refuse_template(node.get(key), key, findings, via)
+    return steps
+
+
+def is_part(root: Node) -> bool:
+    """Whether a file is to be included, not performed."""
+    return isinstance(root.data, dict) and "provider" not in root.data and not any(key in root.data for key in PLAYBOOK_ONLY)
+
+
+def _refuse_templates(root: Node, findings: Findings, via: tuple[Place, ...]) -> None:
+    for key in ("version", "provider"):
+        _refuse_template(root.get(key), key, findings, via)
+    variables = root.get("vars")
+    for name, variable in variables.items() if variables is not None else ():
+        for key, value in variable.items():
+            if key != "default":  # a default is refused where it is read, with its variable's name
+                _refuse_template(value, f"the {key} of '{name}'", findings, via)
+
+
+def _refuse_template(node: Node | None, what: str, findings: Findings, via: tuple[Place, ...]) -> None:
+    if node is not None and node.templated:
+        findings.add("PB304", f"{what} may not hold a template", node.place, "write the value itself", via=via)
+
+
+def _verb(node: Node, number: int, findings: Findings, via: tuple[Place, ...]) -> str | None:
+    """The one verb of a step, or None with the reason among the findings."""
+    listed = f"a step has one of {', '.join(VERBS)}"
+    if not isinstance(node.data, dict):
+        remedy = f"write `- {node.data}:`" if node.data in ("interrupt", "end") else listed
+        findings.add("PB206", f"step {number} is {show(node.data)}, not a step", node.place, remedy, via=via)
+        return None
+    verbs = [key for key in node.data if key in VERBS]
+    if len(verbs) == 1:
+        return str(verbs[0])
+    if verbs:
+        places = node.key_place(verbs[1])
+        findings.add(
+            "PB207", f"one step with {len(verbs)} verbs: {', '.join(verbs)}", places, f"begin a new step: `- {verbs[1]}:`", via=via
+        )
+        return None
+    known = set(_keys_of_steps())
+    for key in node.data:
+        near = get_close_matches(key, VERBS, n=1) if key not in known else []
+        if near:
+            findings.add("PB206", f"step {number} has no verb; '{key}' is none", node.key_place(key), f"did you mean '{near[0]}'?", via=via)
+            return None
+    findings.add("PB206", f"step {number} has no verb", node.place, listed, via=via)
+    return None
+
+
+@lru_cache(maxsize=1)
+def _keys_of_steps() -> frozenset[str]:
+    return frozenset(key for verb in VERBS for key in playbook_format().definition(f"{verb}-step")["properties"] if key not in VERBS)
+
+
+# --- the judgement in words ---------------------------------------------------------------------------------------------
+
+
+def judge(
+    node: Node,
+    form: Format,
+    name: str,
+    findings: Findings,
+    via: tuple[Place, ...] = (),
+    *,
+    data: Any = None,
+    stage: Pass = "written",
+    where: str = "",
+    tainted: Callable[[Node], bool] = lambda _: False,
+) -> bool:
+    """Whether a node (or what it was rendered to, `data`) is valid; if not, the findings say why.
+
+    `tainted` says of a node whether its value may not be shown. `where` is what to call the whole thing.
+    """
+    data = node.data if stage == "written" else data
+    if form.accepts(data, name, stage):
+        return True
+    errors = list(form.errors(data, name, stage))
+    words = _Words(node, form, findings, via, stage, where, tainted)
+    told = [words.explain(error, ()) for error in errors]
+    if any(told):
+        return False
+    if errors and stage == "rendered":
+        findings.add("PB217", f"{where or 'this'} does not fit its schema", node.place, via=via)
+        return False
+    return True  # what is wrong, if anything, stands in templates, and is judged when they are rendered
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """Says in plain words what the judge found."""
+
+    node: Node
+    form: Format
+    findings: Findings
+    via: tuple[Place, ...]
+    stage: Pass
+    where: str
+    tainted: Callable[[Node], bool]
+
+    def explain(self, error: Any, base: tuple[str | int, ...]) -> bool:
+        """Note a problem for an error, or several; whether there was one."""
+        path = (*base, *error.relative_path)
+        value, keyword = error.instance, str(error.validator)
+        if self.stage == "written" and isinstance(value, str) and looks_templated(value):
+            return False
+        if keyword in ("anyOf", "oneOf"):
+            return self._alternatives(error, path)
+        if keyword == "additionalProperties":
+            return self._unknown_keys(error, path)
+        if keyword == "required":
+            absent = next(key for key in error.validator_value if error.message.startswith(repr(key)))  # one error for each
+            self._add("PB202", f"{self._whole(error, path)} needs '{absent}'", path, f"add `{absent}:`")
+            return True
+        if "propertyNames" in error.absolute_schema_path:
+            place = self.node.at(path).key_place(str(value))
+            remedy = "letters, digits and _, and no word of the template language"
+            self.findings.add("PB214", f"{value!r} is not {self._wanted(error.schema)}", place, remedy, via=self.via)
+            return True
+        if keyword == "dependencies":
+            for key, needs in error.validator_value.items():
+                lacking = [need for need in needs if need not in value] if key in value and isinstance(needs, list) else []
+                if lacking:
+                    self._add("PB216", f"'{key}' needs '{lacking[0]}' beside it", path, f"add `{lacking[0]}:`", key=key)
+            return True
+        if keyword == "not":
+            reason = error.validator_value.get("description") if isinstance(error.validator_value, dict) else None
+            self._add("PB216", reason or f"{self._whole(error, path)} does not fit its schema", path)
+            return True
+        return self._simple(error, path, keyword)
+
+    def _simple(self, error: Any, path: tuple[str | int, ...], keyword: str) -> bool:
+        """A value that is wrong by itself."""
+        value, schema, label = error.instance, error.schema, self._label(path)
+        if path == ("version",) and not self.where:
+            self._add("PB211", f"version {self._show(path, value)} is unknown", path, "this program reads version 1")
+        elif keyword == "type":
+            self._mismatch(schema, path, value)
+        elif keyword in ("enum", "const"):
+            self._not_allowed([*error.validator_value] if keyword == "enum" else [error.validator_value], path, value)
+        elif keyword == "pattern":
+            wanted = "empty" if isinstance(schema, dict) and schema.get("pattern") == "\\S" else ""
+            message = f"{label} is empty" if wanted else f"{label} must be {self._wanted(schema)}, not {self._show(path, value)}"
+            remedy = "letters, digits, - and _" if path[-1:] == ("id",) else ""
+            self._add("PB215" if wanted else "PB214", message, path, remedy)
+        elif keyword in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
+            bound = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "more than", "exclusiveMaximum": "less than"}[keyword]
+            self._add("PB209", f"{label} must be {bound} {error.validator_value}, not {self._show(path, value)}", path)
+        elif keyword in ("minLength", "minItems", "minProperties", "maxLength", "maxItems", "maxProperties"):
+            if not len(value):
+                self._add("PB215", f"{label} is empty", path)
+            else:
+                bound = "at least" if keyword.startswith("min") else "at most"
+                unit = {"Length": "characters", "Items": "entries", "Properties": "keys"}[keyword[3:]]
+                self._add("PB215", f"{label} must have {bound} {error.validator_value} {unit}, not {len(value)}", path)
+        else:
+            self._add("PB217", f"{label} does not fit its schema ({keyword})", path)
+        return True
+
+    def _unknown_keys(self, error: Any, path: tuple[str | int, ...]) -> bool:
+        schema: Any = error.schema
+        known = list(schema.get("properties", {}))
+        holder = self.node.at(path)
+        for key in error.instance:
+            if key in known or looks_templated(key):
+                continue
+            whole = self._whole(error, path)
+            if not path and key in _keys_of_steps() and any(verb in known for verb in VERBS):
+                code, message = "PB213", f"'{key}' does not apply to {whole}"
+                remedy = f"its keys are {', '.join(known)}"
+            else:
+                near = get_close_matches(key, known, n=1)
+                code, message = "PB203", f"unknown key '{key}' in {whole}"
+                remedy = f"did you mean '{near[0]}'?" if near else f"its keys are {', '.join(known)}"
+            self.findings.add(code, message, holder.key_place(key), remedy, via=self.via)
+        return True
+
+    def _alternatives(self, error: Any, path: tuple[str | int, ...]) -> bool:
+        """Find the alternative that was meant, and judge by it."""
+        value, schema = error.instance, error.schema
+        branches = [self.form.resolve(branch) for branch in error.validator_value]
+        if all(isinstance(branch, dict) and branch.keys() == {"required"} for branch in branches):
+            keys = [str(branch["required"][0]) for branch in branches]
+            present = [key for key in keys if key in value]
+            one_of = f"exactly one of {' and '.join(repr(key) for key in keys)}"
+            self._add(
+                "PB216" if present else "PB202", f"{self._whole(error, path)} needs {one_of}", path, key=present[-1] if present else ""
+            )
+            return True
+        meant = [number for number, branch in enumerate(branches) if self._fits_type(branch, value)]
+        if len(meant) == 1 and (not isinstance(value, (str, int, float)) or not self._durations(schema)):
+            context: dict[int, list[Any]] = defaultdict(list)
+            for child in error.context or ():
+                context[int(child.relative_schema_path[0])].append(child)
+            told = [self.explain(child, path) for child in context[meant[0]]]
+            return any(told)
+        self._mismatch(schema, path, value)
+        return True
+
+    def _fits_type(self, schema: Any, value: object) -> bool:
+        """Whether a value is at least of the right kind for a schema, so that its own errors are worth telling."""
+        schema = self.form.resolve(schema)
+        if not isinstance(schema, dict):
+            return bool(schema)
+        if "anyOf" in schema:
+            return any(self._fits_type(branch, value) for branch in schema["anyOf"])
+        if schema.get("title") == "a template":
+            return False
+        if "enum" in schema:
+            return any(type(value) is type(allowed) for allowed in schema["enum"])
+        types = schema.get("type", [])
+        return not types or any(is_type(value, name) for name in ([types] if isinstance(types, str) else types))
+
+    def _durations(self, schema: Any) -> bool:
+        schema = self.form.resolve(schema)
+        if not isinstance(schema, dict):
+            return False
+        return schema.get("title") == "a duration" or any(self._durations(branch) for branch in schema.get("anyOf", ()))
+
+    def _words_of(self, schema: Any) -> list[str]:
+        schema = self.form.resolve(schema)
+        if not isinstance(schema, dict):
+            return []
+        words = [word for word in schema.get("enum", ()) if isinstance(word, str)]
+        return words + [word for branch in schema.get("anyOf", ()) for word in self._words_of(branch)]
+
+    def _takes_text(self, schema: Any) -> bool:
+        schema = self.form.resolve(schema)
+        if not isinstance(schema, dict):
+            return False
+        titled = schema.get("title") == "text" and schema.get("type") == "string"
+        return titled or any(self._takes_text(branch) for branch in schema.get("anyOf", ()))
+
+    def _mismatch(self, schema: Any, path: tuple[str | int, ...], value: object) -> None:
+        """A value that is nothing of what it could be."""
+        label, shown, wanted = self._label(path), self._show(path, value), self._wanted(schema)
+        words = self._words_of(schema)
+        near = get_close_matches(value, words, n=1, cutoff=0.75) if isinstance(value, str) else []
+        if near:
+            self._add("PB205", f"{label} must be {wanted}, not {shown}", path, f"did you mean '{near[0]}'?")
+        elif self._durations(schema) and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+            try:
+                parse_duration(value)
+                reason = "is not"
+            except ValueError as error:
+                reason = str(error)
+            self._add("PB208", f"{label} must be {wanted}; {shown} {reason}", path, EXAMPLES)
+        elif words and isinstance(value, str):
+            self._not_allowed(words, path, value)
+        elif self._takes_text(schema) and not isinstance(value, (list, dict)):
+            written = self.node.at(path)
+            if self.stage == "rendered" and written.templated:
+                remedy = "make text of it: {{ … | string }}"
+            else:
+                remedy = "write some text" if value is None else f'put it in quotes: "{written.raw.strip()}"'
+            self._add("PB210", f"{label} must be {wanted}, not {shown}", path, remedy)
+        else:
+            self._add("PB204", f"{label} must be {wanted}, not {shown}", path)
+
+    def _not_allowed(self, allowed: list[Any], path: tuple[str | int, ...], value: object) -> None:
+        near = get_close_matches(value, [word for word in allowed if isinstance(word, str)], n=1) if isinstance(value, str) else []
+        listed = ", ".join(show(word).strip("'") for word in allowed)
+        remedy = f"did you mean '{near[0]}'?" if near else f"use one of {listed}" if len(allowed) > 1 else f"write {listed}"
+        self._add("PB205", f"{self._label(path)} may not be {self._show(path, value)}", path, remedy)
+
+    def _label(self, path: tuple[str | int, ...]) -> str:
+        """What to call the value at a path."""
+        if not path:
+            return self.where or "this"
+        if isinstance(path[-1], int):
+            return f"entry {path[-1] + 1} of {self._label(path[:-1])}"
+        return path[-1]
+
+    def _whole(self, error: Any, path: tuple[str | int, ...]) -> str:
+        """What to call the mapping that an error is about."""
+        if not path and self.where:
+            return self.where
+        title = error.schema.get("title") if isinstance(error.schema, dict) else None
+        return title if title and not self.where else f"'{path[-1]}'" if path else "this"
+
+    def _wanted(self, schema: Any) -> str:
+        """What a schema asks for, in words. Our own schema's titles are nouns; a provider's need not be."""
+        if not isinstance(schema, dict):
+            return "something else"
+        if "title" in schema and not self.where:
+            return str(schema["title"])
+        if "enum" in schema:
+            return f"one of {', '.join(map(str, schema['enum']))}"
+        types = schema.get("type", [])
+        branches = [self._wanted(self.form.resolve(branch)) for branch in (*schema.get("anyOf", ()), *schema.get("oneOf", ()))]
+        nouns = branches or [_NOUNS[name] for name in ([types] if isinstance(types, str) else types)]
+        return " or ".join(dict.fromkeys(nouns)) or "something else"
+
+    def _show(self, path: tuple[str | int, ...], value: object) -> str:
+        return "what it gives" if self.tainted(self.node.at(path)) else show(value)
+
+    def _add(self, code: str, message: str, path: tuple[str | int, ...], remedy: str = "", key: str = "") -> None:
+        node = self.node.at(path)
+        self.findings.add(code, message, node.key_place(key) if key else node.place, remedy, via=self.via)
+
+
+_NOUNS: Mapping[str, str] = {
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "null": "nothing",
+    "array": "a list",
+    "object": "a mapping",
+}
+
+
+def show(value: object) -> str:
+    """A value as an author knows it, short."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 40 else value[:39] + "…")
+    if isinstance(value, (list, dict)):
+        return "a list" if isinstance(value, list) else "a mapping"
+    if value is None:
+        return "nothing"
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)[:40]

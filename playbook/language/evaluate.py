@@ -1,0 +1,499 @@
+"""Jinja expressions, parsed by Jinja and computed here.
+
+Why not let Jinja run them: it compiles templates to Python, and generated Python can be sandboxed but not bounded. So Jinja's parser
+gives the syntax tree, `inspect` refuses every node, filter, test and method that is not on a list, and a small evaluator walks the rest.
+Filters and tests are Jinja's own. There is no attribute access at all (`room.title` reads a key), no clock, no randomness, and every value
+that is made is weighed against a budget. A test compares the results with Jinja's.
+
+Imported only by `render`, and only when a playbook has a template: importing Jinja takes a third of a cold start.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, Undefined, UndefinedError, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+MAX_TEMPLATE = 20_000
+"""Characters of a scalar that holds a template."""
+MAX_WEIGHT = 100_000
+"""Characters and entries of one value."""
+MAX_BITS = 256
+"""Of a whole number."""
+
+FILTERS = frozenset(
+    (
+        "abs",
+        "capitalize",
+        "count",
+        "d",
+        "default",
+        "first",
+        "float",
+        "int",
+        "join",
+        "last",
+        "length",
+        "list",
+        "lower",
+        "max",
+        "min",
+        "replace",
+        "reverse",
+        "round",
+        "sort",
+        "string",
+        "sum",
+        "title",
+        "trim",
+        "unique",
+        "upper",
+        "wordcount",
+    )
+)
+TESTS = frozenset(
+    (
+        "boolean",
+        "defined",
+        "divisibleby",
+        "eq",
+        "equalto",
+        "even",
+        "false",
+        "float",
+        "ge",
+        "greaterthan",
+        "gt",
+        "in",
+        "integer",
+        "le",
+        "lessthan",
+        "lower",
+        "lt",
+        "mapping",
+        "ne",
+        "none",
+        "number",
+        "odd",
+        "sequence",
+        "string",
+        "true",
+        "undefined",
+        "upper",
+        "==",
+        "!=",
+        "<",
+        "<=",
+        ">",
+        ">=",
+    )
+)
+METHODS = frozenset(
+    (
+        "capitalize",
+        "count",
+        "endswith",
+        "find",
+        "get",
+        "index",
+        "items",
+        "join",
+        "keys",
+        "lower",
+        "lstrip",
+        "replace",
+        "rfind",
+        "rstrip",
+        "split",
+        "splitlines",
+        "startswith",
+        "strip",
+        "title",
+        "upper",
+        "values",
+    )
+)
+FUNCTIONS = frozenset({"range"})
+
+_ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, cache_size=0)
+
+
+class Refused(Exception):
+    """The template is wrong. `near` is the piece of source to point at; `offers` is what could have been meant."""
+
+    def __init__(self, code: str, message: str, near: str = "", remedy: str = "", offers: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.code, self.message, self.near, self.remedy, self.offers = code, message, near, remedy, tuple(offers)
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A scalar's pieces: text, and expressions with the names they use. `whole`: it is one expression and nothing else."""
+
+    pieces: tuple[str | tuple[nodes.Expr, frozenset[str]], ...]
+    names: frozenset[str]
+    whole: bool
+
+
+@lru_cache(maxsize=4096)
+def parse(text: str) -> Template:
+    """Take a scalar apart. Raises `Refused`."""
+    if len(text) > MAX_TEMPLATE:
+        raise Refused("PB307", f"a template of more than {MAX_TEMPLATE:,} characters")
+    try:
+        if "{%" in text and any(token[1] == "block_begin" for token in _ENVIRONMENT.lexer.tokeniter(text, None)):
+            remedy = "logic is `when` and `foreach`; within a value write {{ a if condition else b }}"
+            raise Refused("PB303", "template statements {% … %} are refused", "{%", remedy)
+        body = _ENVIRONMENT.parse(text).body
+        pieces: list[str | tuple[nodes.Expr, frozenset[str]]] = []
+        for output in body:
+            assert isinstance(output, nodes.Output)  # nothing else comes without statements
+            for node in output.nodes:
+                if isinstance(node, nodes.TemplateData):
+                    pieces.append(node.data)
+                else:
+                    names: set[str] = set()
+                    inspect(node, names)
+                    pieces.append((node, frozenset(names)))
+    except TemplateSyntaxError as error:
+        raise Refused("PB301", f"malformed template: {error.message}", "{{", "an expression stands in double braces: {{ name }}") from error
+    except (ValueError, OverflowError) as error:  # a literal with thousands of digits
+        raise Refused("PB307", "a number in a template is too large", "{{") from error
+    except RecursionError as error:
+        raise Refused("PB307", "a template is nested too deep", "{{") from error
+    everything = frozenset(name for piece in pieces if not isinstance(piece, str) for name in piece[1])
+    return Template(tuple(pieces), everything, len(pieces) == 1 and not isinstance(pieces[0], str))
+
+
+def inspect(node: nodes.Node, names: set[str]) -> None:
+    """Refuse whatever is not on the lists; note the names that are used."""
+    kind = type(node)
+    if kind is nodes.Name:
+        assert isinstance(node, nodes.Name)
+        names.add(node.name)
+        return
+    if isinstance(node, nodes.Call):
+        _inspect_call(node)
+        callee = [node.node.node] if isinstance(node.node, nodes.Getattr) else []
+        for child in (*callee, *node.args, *node.kwargs):
+            inspect(child, names)
+        return
+    if kind not in _EVALUATORS and kind not in (nodes.Pair, nodes.Keyword, nodes.Operand, nodes.Slice):
+        raise Refused("PB305", f"templates may not use {kind.__name__.lower()} here", "{{")
+    if isinstance(node, (nodes.Filter, nodes.Test)):
+        allowed, what = (FILTERS, "filter") if isinstance(node, nodes.Filter) else (TESTS, "test")
+        if node.name not in allowed:
+            raise Refused("PB305", f"templates have no {what} '{node.name}'", node.name, f"there are {', '.join(sorted(allowed))}", allowed)
+        if node.dyn_args or node.dyn_kwargs:
+            raise Refused("PB305", "templates have no * arguments", "*")
+    if isinstance(node, nodes.Getattr) and node.attr.startswith("_"):
+        raise Refused("PB305", f"templates may not reach for '{node.attr}'", node.attr)
+    for child in node.iter_child_nodes():
+        inspect(child, names)
+
+
+def _inspect_call(node: nodes.Call) -> None:
+    callee = node.node
+    if node.dyn_args or node.dyn_kwargs:
+        raise Refused("PB305", "templates have no * arguments", "*")
+    if isinstance(callee, nodes.Name):
+        if callee.name not in FUNCTIONS:
+            raise Refused("PB305", f"templates have no function '{callee.name}'", callee.name, "the only function is range", FUNCTIONS)
+    elif isinstance(callee, nodes.Getattr):
+        if callee.attr not in METHODS:
+            methods = ", ".join(sorted(METHODS))
+            raise Refused("PB305", f"templates have no method '{callee.attr}'", callee.attr, f"there are {methods}", METHODS)
+    else:
+        raise Refused("PB305", "templates may not call this", "{{")
+
+
+def compute(node: nodes.Expr, values: Callable[[str], Any], spend: Callable[[int], None]) -> Any:
+    """The value of an expression, as plain data.
+
+    `values` gives a name's value; `spend` is told the weight of everything that is made, and may raise. Raises `Refused`.
+    """
+    try:
+        return _data(_Evaluation(values, spend).of(node))
+    except Refused:
+        raise
+    except UndefinedError as error:
+        raise Refused("PB302", _undefined(error), "{{") from error
+    except RecursionError as error:
+        raise Refused("PB307", "a template is nested too deep", "{{") from error
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, TemplateError) as error:
+        raise Refused("PB306", f"the template cannot be computed: {error or type(error).__name__}", "{{") from error
+
+
+def _undefined(error: UndefinedError) -> str:
+    return f"the template uses what is not there: {error.message}"
+
+
+def missing(name: str) -> Any:
+    """What stands for a declared variable without a value: an error when it is used, but `is defined` and `default` understand it."""
+    return _ENVIRONMENT.undefined(f"'{name}' has no value", name=name)
+
+
+class _Evaluation:
+    """One walk through one expression."""
+
+    def __init__(self, values: Callable[[str], Any], spend: Callable[[int], None]) -> None:
+        self._values = values
+        self._spend = spend
+
+    def of(self, node: nodes.Node) -> Any:
+        """The value of a node, weighed."""
+        value = _EVALUATORS[type(node)](self, node)
+        kind = type(value)
+        if kind is int:
+            if value.bit_length() > MAX_BITS:
+                raise Refused("PB307", "a template makes a number that is too large", "{{")
+        elif kind is float:
+            if not math.isfinite(value):
+                raise ValueError("the number is infinite")
+        elif kind is str or kind is list or kind is dict or kind is tuple:
+            self._charge(self._weigh(value))
+        elif value is not None and kind is not bool and not isinstance(value, Undefined):
+            raise TypeError(f"a {kind.__name__} is no plain data")
+        return value
+
+    def _charge(self, weight: int) -> None:
+        """Refuse what is too heavy, before it is made where that can be known."""
+        self._spend(min(weight, MAX_WEIGHT))
+        if weight > MAX_WEIGHT:
+            raise Refused("PB307", f"a template makes more than {MAX_WEIGHT:,} characters or entries", "{{")
+
+    def _weigh(self, value: Any) -> int:
+        """Characters and entries, shared ones as often as they appear; stops counting when it is too much."""
+        if isinstance(value, str):
+            return len(value)
+        if isinstance(value, dict):
+            value = [each for pair in value.items() for each in pair]
+        if not isinstance(value, (list, tuple)):
+            return 1
+        total = 1
+        for each in value:
+            total += self._weigh(each)
+            if total > MAX_WEIGHT:
+                break
+        return total
+
+    # values
+
+    def _name(self, node: nodes.Name) -> Any:
+        return self._values(node.name)
+
+    def _const(self, node: nodes.Const) -> Any:
+        return node.value
+
+    def _list(self, node: nodes.List) -> Any:
+        return [self.of(item) for item in node.items]
+
+    def _tuple(self, node: nodes.Tuple) -> Any:
+        return tuple(self.of(item) for item in node.items)
+
+    def _dict(self, node: nodes.Dict) -> Any:
+        return {self.of(pair.key): self.of(pair.value) for pair in node.items}
+
+    # operators
+
+    def _binary(self, node: nodes.BinExpr) -> Any:
+        left, right = self.of(node.left), self.of(node.right)
+        sign = node.operator
+        if sign == "*":
+            for one, other in ((left, right), (right, left)):
+                if isinstance(one, (str, list, tuple)) and isinstance(other, int):
+                    self._charge(self._weigh(one) * max(other, 0))
+        elif sign == "%" and isinstance(left, str):
+            raise Refused("PB305", "templates may not format text with %", "%", "join text with ~")
+        elif sign == "**" and isinstance(left, int) and isinstance(right, int) and left.bit_length() * abs(right) > MAX_BITS:
+            raise Refused("PB307", "a template makes a number that is too large", "**")
+        elif sign == "+" and isinstance(left, (str, list, tuple)):
+            self._charge(self._weigh(left) + self._weigh(right))
+        return _BINARY[sign](left, right)
+
+    def _unary(self, node: nodes.UnaryExpr) -> Any:
+        value = self.of(node.node)
+        return not value if node.operator == "not" else -value if node.operator == "-" else +value
+
+    def _and(self, node: nodes.And) -> Any:
+        return self.of(node.left) and self.of(node.right)
+
+    def _or(self, node: nodes.Or) -> Any:
+        return self.of(node.left) or self.of(node.right)
+
+    def _concat(self, node: nodes.Concat) -> Any:
+        parts = [self.text(self.of(part)) for part in node.nodes]
+        self._charge(sum(map(len, parts)))
+        return "".join(parts)
+
+    def text(self, value: Any) -> str:
+        """A value as text, as Jinja prints it."""
+        return value if isinstance(value, str) else str(value)
+
+    def _compare(self, node: nodes.Compare) -> Any:
+        left = self.of(node.expr)
+        for operand in node.ops:
+            right = self.of(operand.expr)
+            if not _COMPARE[operand.op](left, right):
+                return False
+            left = right
+        return True
+
+    def _condition(self, node: nodes.CondExpr) -> Any:
+        if self.of(node.test):
+            return self.of(node.expr1)
+        if node.expr2 is None:
+            return _ENVIRONMENT.undefined("the condition is false and there is no else")
+        return self.of(node.expr2)
+
+    # access
+
+    def _getattr(self, node: nodes.Getattr) -> Any:
+        return self._item(self.of(node.node), node.attr)
+
+    def _getitem(self, node: nodes.Getitem) -> Any:
+        holder = self.of(node.node)
+        if isinstance(node.arg, nodes.Slice):
+            bounds = (self.of(part) if part is not None else None for part in (node.arg.start, node.arg.stop, node.arg.step))
+            return holder[slice(*bounds)]
+        return self._item(holder, self.of(node.arg))
+
+    def _item(self, holder: Any, key: Any) -> Any:
+        if isinstance(holder, Undefined):
+            holder._fail_with_undefined_error()
+        if isinstance(holder, (dict, list, tuple, str)):
+            try:
+                return holder[key]
+            except (LookupError, TypeError):
+                return _ENVIRONMENT.undefined(obj=holder, name=key)
+        return _ENVIRONMENT.undefined(obj=holder, name=key)
+
+    # calls
+
+    def _call(self, node: nodes.Call) -> Any:
+        args = [self.of(arg) for arg in node.args]
+        kwargs = {arg.key: self.of(arg.value) for arg in node.kwargs}
+        if isinstance(node.node, nodes.Name):
+            numbers = range(*args, **kwargs)
+            self._charge(len(numbers))
+            return list(numbers)
+        assert isinstance(node.node, nodes.Getattr)
+        holder, method = self.of(node.node.node), node.node.attr
+        if isinstance(holder, Undefined):
+            holder._fail_with_undefined_error()
+        if not isinstance(holder, (str, list, tuple, dict)) or not hasattr(holder, method):
+            raise TypeError(f"{type(holder).__name__} has no method {method}")
+        if method == "join":
+            args = [list(args[0])] if len(args) == 1 else args
+            self._charge_join(holder, args[0] if args else [])
+        elif method == "replace":
+            self._charge_replace(self.text(holder), *args[:2])
+        result = getattr(holder, method)(*args, **kwargs)
+        return result if isinstance(result, (str, int, float, list, dict, tuple)) or result is None else _plain(result)
+
+    def _charge_join(self, separator: Any, items: Iterable[Any]) -> None:
+        pieces = list(items)
+        self._charge(sum(map(self._weigh, pieces)) + len(pieces) * len(str(separator)))
+
+    def _charge_replace(self, text: str, old: Any = "", new: Any = "", **_: Any) -> None:
+        old, new = self.text(old), self.text(new)
+        self._charge(len(text) + (text.count(old) if old else len(text) + 1) * len(new))
+
+    def _filter(self, node: nodes.Filter) -> Any:
+        value, args, kwargs = self._operands(node)
+        if node.name not in ("default", "d") and isinstance(value, Undefined):
+            value._fail_with_undefined_error()
+        if len(args) > _POSITIONAL.get(node.name, len(args)):
+            raise Refused("PB305", f"too many values for the filter '{node.name}'", node.name, "give `attribute` by its name")
+        if "attribute" in kwargs:  # a key, and one that is there: Jinja would go on to look for methods
+            value = list(value)
+            if not all(isinstance(each, dict) and kwargs["attribute"] in each for each in value):
+                raise KeyError(f"not every entry has {kwargs['attribute']!r}")
+        if node.name == "join":
+            self._charge_join(args[0] if args else kwargs.get("d", ""), value)
+        elif node.name == "replace":
+            self._charge_replace(self.text(value), *args[:2], **kwargs)
+        elif node.name == "sum" and "start" in kwargs:
+            raise Refused("PB305", "the filter 'sum' takes no start", "sum")
+        elif node.name == "round" and not all(abs(each) <= 20 for each in [*args[:1], kwargs.get("precision", 0)]):
+            raise Refused("PB307", "the filter 'round' takes at most 20 places", "round")
+        return _plain(_ENVIRONMENT.call_filter(node.name, value, args, kwargs))
+
+    def _test(self, node: nodes.Test) -> Any:
+        value, args, kwargs = self._operands(node)
+        return _ENVIRONMENT.call_test(node.name, value, args, kwargs)
+
+    def _operands(self, node: nodes.Filter | nodes.Test) -> tuple[Any, list[Any], dict[str, Any]]:
+        assert node.node is not None  # only a filter block, which is a statement, has none
+        return self.of(node.node), [self.of(arg) for arg in node.args], {arg.key: self.of(arg.value) for arg in node.kwargs}
+
+
+def _data(value: Any) -> Any:
+    """Plain data of a computed value: lists for tuples, text for keys, nothing undefined."""
+    if isinstance(value, Undefined):
+        value._fail_with_undefined_error()
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError("the keys of an object are text")
+        return {key: _data(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_data(each) for each in value]
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """What a filter or method gives, as plain data (some give iterators, views or markup)."""
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, Iterable) and not isinstance(value, (list, tuple, dict, Undefined)):
+        return list(value)
+    return value
+
+
+_BINARY: dict[str, Callable[[Any, Any], Any]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "//": operator.floordiv,
+    "%": operator.mod,
+    "**": operator.pow,
+}
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "gt": operator.gt,
+    "gteq": operator.ge,
+    "lt": operator.lt,
+    "lteq": operator.le,
+    "in": lambda one, other: one in other,
+    "notin": lambda one, other: one not in other,
+}
+_POSITIONAL = {"join": 1, "sum": 0, "unique": 1, "sort": 2, "min": 1, "max": 1}
+"""How many values these filters take before `attribute`, which must be named so that it is seen."""
+_E = _Evaluation
+_EVALUATORS: dict[type, Callable[[_Evaluation, Any], Any]] = {
+    nodes.Name: _E._name,
+    nodes.Const: _E._const,
+    nodes.List: _E._list,
+    nodes.Tuple: _E._tuple,
+    nodes.Dict: _E._dict,
+    nodes.And: _E._and,
+    nodes.Or: _E._or,
+    nodes.Concat: _E._concat,
+    nodes.Compare: _E._compare,
+    nodes.CondExpr: _E._condition,
+    nodes.Getattr: _E._getattr,
+    nodes.Getitem: _E._getitem,
+    nodes.Call: _E._call,
+    nodes.Filter: _E._filter,
+    nodes.Test: _E._test,
+    **dict.fromkeys((nodes.Add, nodes.Sub, nodes.Mul, nodes.Div, nodes.FloorDiv, nodes.Mod, nodes.Pow), _E._binary),
+    **dict.fromkeys((nodes.Not, nodes.Neg, nodes.Pos), _E._unary),
+}

@@ -1,0 +1,550 @@
+"""A playbook to a plan: the order of the work, the checks that need the whole, the digest, the plan as JSON.
+
+Reading, judging, variables, expansion, then capabilities and limits. Every stage goes on as far as it can, so that all problems come out
+together; a plan comes out only if none of them is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Protocol
+
+from playbook.errors import AuthorError, Place, Problem, RecordError
+from playbook.language.check import Format, check_file_node, is_part, judge, playbook_format
+from playbook.language.cues import Cue, cues
+from playbook.language.durations import show_duration
+from playbook.language.expand import Expansion, Setting, Times, build_expect
+from playbook.language.render import MASK, Abandoned, Broken, Renderer, Scope
+from playbook.language.source import Findings, Node, Reader
+from playbook.language.variables import Inputs, lone_part_scope, playbook_scope
+from playbook.model import (
+    VERBS,
+    Action,
+    AudioEcho,
+    Capabilities,
+    Chunk,
+    End,
+    Evidence,
+    Expect,
+    InterruptSpeech,
+    Length,
+    Limits,
+    Plan,
+    Say,
+    Start,
+    Step,
+    Wait,
+    WaitEvent,
+    WaitSpeech,
+)
+
+PLAN_VERSION = 1
+
+
+class World(Protocol):
+    """What the language must be told, because it knows no provider, no sound and no clock."""
+
+    def providers(self) -> Sequence[str]:
+        """The names there are."""
+
+    def session_schema(self, provider: str) -> Mapping[str, Any] | None:
+        """The schema of a provider's session settings; None where there is none."""
+
+    def capabilities(self, provider: str, settings: Mapping[str, Any]) -> Capabilities:
+        """What a provider can do with these settings."""
+
+    def check(self, plan: Plan) -> Iterable[Problem]:
+        """The provider's own problems and warnings about a compiled plan."""
+
+    def sound_length_ms(self, source: Path | bytes) -> int:
+        """How long a sound is. Raises `ValueError` with the reason when it is not audio."""
+
+    def speech_lengths(self, plan: Plan) -> Sequence[Length | None]:
+        """One per step: how long a say step takes to speak; None for other steps."""
+
+
+def check_file(
+    path: Path, world: World, inputs: Inputs | None = None, *, provider: str | None = None
+) -> tuple[tuple[Problem, ...], Plan | None]:
+    """Every problem of a file, and the plan if there are only warnings. A part is checked as a part and has no plan."""
+    return _Compilation(path, world, inputs or Inputs(), provider).run(parts=True)
+
+
+def compile_file(path: Path, world: World, inputs: Inputs | None = None, *, provider: str | None = None) -> Plan:
+    """The plan of a playbook; its warnings are in it. Raises `AuthorError` with every problem."""
+    problems, plan = _Compilation(path, world, inputs or Inputs(), provider).run(parts=False)
+    if plan is None:
+        raise AuthorError(problems)
+    return plan
+
+
+class _Compilation:
+    """The work on one file."""
+
+    def __init__(self, path: Path, world: World, inputs: Inputs, provider: str | None) -> None:
+        self._path, self._file = path, str(path)
+        self._absolute = Path(os.path.abspath(path))
+        self._world, self._inputs, self._override = world, inputs, provider
+        self._findings = Findings()
+        self._reader = Reader(self._findings)
+        self._expansion = Expansion(self._reader, world.sound_length_ms)
+
+    def run(self, *, parts: bool) -> tuple[tuple[Problem, ...], Plan | None]:
+        plan: Plan | None = None
+        root = self._reader.read(self._path, self._file)
+        if root is not None:
+            try:
+                if is_part(root):
+                    self._part(root, parts)
+                else:
+                    plan = self._playbook(root)
+            except Abandoned:
+                plan = None
+        if plan is not None and not self._findings.failed:
+            self._findings.extend(self._world.check(plan))
+        problems = self._findings.report(self._file)
+        if plan is None or self._findings.failed:
+            return problems, None
+        return problems, replace(plan, warnings=problems)
+
+    def _part(self, root: Node, parts: bool) -> None:
+        if not parts:
+            remedy = "add `provider: local`, or include it from a playbook"
+            self._findings.add("PB202", "a playbook needs 'provider'; without one this is a part", root.place, remedy)
+        steps = check_file_node(root, self._findings, ())
+        if steps is not None:
+            scope = lone_part_scope(root.get("vars"), self._findings)
+            self._expansion.timeline(steps, Setting(scope, files=(self._absolute,)))
+
+    def _playbook(self, root: Node) -> Plan | None:
+        findings, expansion = self._findings, self._expansion
+        steps = check_file_node(root, findings, ())
+        if steps is None:
+            return None
+        scope = playbook_scope(root.get("vars"), self._inputs, self._reader)
+        provider = self._provider(root)
+        session = self._session(root, scope)
+        renderer = Renderer(scope, findings, expansion.budget)
+        times = Times(root, findings, (), renderer)
+        head = self._head(root, renderer)
+        expansion.timeline(steps, Setting(scope, files=(self._absolute,)))
+        if head is None or provider is None or session is None or findings.failed:
+            return None
+        if not expansion.ended:
+            expansion.steps.append(Step(self._last_id(len(root.data["timeline"])), End()))
+        plan = Plan(
+            name=head.get("name") or self._path.name.split(".")[0] or "playbook",
+            provider=provider,
+            steps=tuple(expansion.steps),
+            session=session,
+            limits=_limits(head.get("limits", {}), times),
+            start=_start(head.get("start", "ready"), times),
+            expect=build_expect(head.get("expect"), times, "expect"),
+            capabilities=self._world.capabilities(provider, session),
+            description=head.get("description", ""),
+            file=self._file,
+            sounds=expansion.sounds,
+            secrets=frozenset(findings.secrets),
+        )
+        self._check_capabilities(plan, root)
+        if times.failed or findings.failed:
+            return None
+        lengths = self._world.speech_lengths(plan)
+        spoken = (step if length is None else replace(step, length=length) for step, length in zip(plan.steps, lengths, strict=True))
+        plan = replace(plan, steps=tuple(spoken))
+        self._check_times(plan, root)
+        return replace(plan, sha256=digest(plan))
+
+    def _last_id(self, entries: int) -> str:
+        """The id of the `end` that nobody wrote: the next one by number that is free."""
+        taken = {step.id for step in self._expansion.steps}
+        return next(name for number in itertools.count(entries + 1) if (name := f"end-{number}") not in taken)
+
+    # the head of the file
+
+    def _provider(self, root: Node) -> str | None:
+        """The provider that performs, if it is known."""
+        known = list(self._world.providers())
+        written = root.get("provider")
+        if written is not None and isinstance(written.data, str) and not written.templated and written.data not in known:
+            near = get_close_matches(written.data, known, n=1)
+            remedy = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
+            self._findings.add("PB212", f"unknown provider '{written.data}'", written.place, remedy)
+            written = None
+        if self._override is not None:
+            if self._override not in known:
+                near = get_close_matches(self._override, known, n=1)
+                remedy = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
+                self._findings.add("PB212", f"unknown provider '{self._override}' (asked for by --provider)", None, remedy)
+                return None
+            return self._override
+        return written.data if written is not None and isinstance(written.data, str) else None
+
+    def _session(self, root: Node, scope: Scope) -> Mapping[str, Any] | None:
+        """The session settings, rendered and judged by their own provider's schema; what another provider performs gets none."""
+        node, written = root.get("session"), root.get("provider")
+        provider = written.data if written is not None and isinstance(written.data, str) else ""
+        schema = self._world.session_schema(provider) if provider in self._world.providers() else None
+        if node is not None and not isinstance(node.data, dict):
+            return None
+        data: Any = {}
+        if node is not None:
+            where = f"the session settings of {provider}"
+            form = Format(schema) if schema is not None else None
+            written_well = form is None or judge(node, form, "", self._findings, where=where)
+            renderer = Renderer(scope, self._findings, self._expansion.budget)
+            try:
+                data = renderer.render(node)
+            except Broken:
+                return None
+            if not written_well or renderer.unknown:
+                return None
+            if form is not None and not judge(
+                node, form, "", self._findings, data=data, stage="rendered", where=where, tainted=renderer.tainted
+            ):
+                return None
+        elif schema is not None and schema.get("required") and written is not None and self._override in (None, provider):
+            needed = ", ".join(schema["required"])
+            remedy = f"add `session:` with {needed}"
+            self._findings.add("PB202", f"{provider} needs session settings: {needed}", written.place, remedy)
+            return None
+        if self._override is None or self._override == provider:
+            settings: Mapping[str, Any] = data
+            return settings
+        if data and node is not None:
+            message = f"left out, because {self._override} performs and not {provider}: {', '.join(data)}"
+            place = root.key_place("session")
+            self._findings.add("PB431", f"session settings are {message}", place, severity="warning")
+        return {}
+
+    def _head(self, root: Node, renderer: Renderer) -> dict[str, Any] | None:
+        """Name, description, limits, start and expect, rendered; None when one of them is wrong."""
+        head: dict[str, Any] = {}
+        wrong = False
+        for key in ("name", "description", "limits", "start", "expect"):
+            node = root.get(key)
+            if node is None:
+                continue
+            try:
+                head[key] = renderer.render(node)
+            except Broken:
+                wrong = True
+        if wrong or self._findings.failed or renderer.unknown:
+            return None
+        rendered = {**{key: root.data[key] for key in root.data if key not in head}, **head}
+        tainted = renderer.tainted
+        if root.templated and not judge(
+            root, playbook_format(), "playbook", self._findings, data=rendered, stage="rendered", tainted=tainted
+        ):
+            return None
+        for key in ("name", "description"):
+            node = root.get(key)
+            if node is not None and renderer.tainted(node):
+                head[key] = renderer.shown[node]
+        return head
+
+    # what only the whole plan shows
+
+    def _check_capabilities(self, plan: Plan, root: Node) -> None:
+        can, provider, add = plan.capabilities, plan.provider, self._findings.add
+        require = plan.limits.require_evidence
+        if require is not None and require > Evidence.estimated and can.speech == "none":
+            place = root.at(["limits", "require_evidence"]).place
+            add("PB419", f"{provider} reports no speech, so no line is ever '{require.name}'", place, "require `estimated`")
+        if plan.expect is not None and plan.expect.evidence is not None:
+            self._check_evidence(plan, plan.expect.evidence, root.at(["expect", "evidence"]).place, ())
+        for step in plan.steps:
+            if step.skipped is not None:
+                continue
+            action = step.action
+            code = lack = remedy = ""
+            if isinstance(action, Say) and not can.say:
+                code, lack, remedy = "PB410", "cannot say text", "use audio-echo"
+            elif isinstance(action, AudioEcho) and not can.audio_echo:
+                code, lack, remedy = "PB411", "cannot play audio", "use say"
+            elif isinstance(action, InterruptSpeech) and can.interrupt == "none":
+                code, lack, remedy = "PB412", "cannot be interrupted", "leave the interrupt out, or use another provider"
+            elif isinstance(action, Say) and action.voice is not None and not can.voice_per_line:
+                code, lack, remedy = "PB413", "cannot change the voice for a line", "set the voice in session"
+            if code:
+                add(code, f"{provider} {lack}", step.place, remedy, via=step.via)
+            if step.expect is not None and step.expect.evidence is not None:
+                self._check_evidence(plan, step.expect.evidence, step.place, step.via)
+
+    def _check_evidence(self, plan: Plan, wanted: Evidence, place: Place | None, via: tuple[Place, ...]) -> None:
+        if plan.capabilities.speech == "none" and wanted > Evidence.estimated:
+            message = f"{plan.provider} reports no speech, so no line is ever '{wanted.name}'"
+            self._findings.add("PB419", message, place, "expect `estimated`", via=via)
+
+    def _check_times(self, plan: Plan, root: Node) -> None:
+        can, limits, add = plan.capabilities, plan.limits, self._findings.add
+        timeline = cues(plan)
+        total = plan.start.delay_ms + timeline[-1].next_ms
+        planned = show_duration(total)
+        place = root.at(["timeline"]).place
+        if limits.max_duration_ms is not None and total > limits.max_duration_ms:
+            at = root.at(["limits", "max_duration"]).place
+            add("PB415", f"the plan takes {planned}, longer than its own limit", at, "raise the limit, or shorten the show")
+        if can.max_session_ms is not None and total > can.max_session_ms:
+            most = show_duration(can.max_session_ms)
+            remedy = "shorten the show, or set a longer session"
+            add("PB416", f"the plan takes {planned}; {plan.provider} ends the session after {most}", place, remedy)
+        if limits.max_cost is not None:
+            at = root.at(["limits", "max_cost"]).place
+            if can.price_per_minute is None:
+                add("PB414", "max_cost means nothing without a price", at, "give `price_per_minute` in session")
+            elif (cost := can.price_per_minute * total / 60_000) > limits.max_cost:
+                add("PB418", f"the plan costs about {cost:.2f}, more than {limits.max_cost:g}", at, "raise the limit, or shorten the show")
+        self._check_cues(plan, timeline)
+
+    def _check_cues(self, plan: Plan, timeline: tuple[Cue, ...]) -> None:
+        """Late cues, idle silences, interrupts with nothing to stop: one walk along the timeline."""
+        patience, add = plan.capabilities.idle_limit_ms, self._findings.add
+        quiet_since, complained, may_speak = -plan.start.delay_ms, False, False
+        for step, cue in zip(plan.steps, timeline, strict=True):
+            if step.skipped is not None:
+                continue
+            if cue.late_ms:
+                sure = "will come" if cue.exact else "will probably come"
+                late = show_duration(cue.late_ms)
+                add("PB430", f"the cue {sure} {late} late", step.place, "the steps before it take longer", via=step.via, severity="warning")
+            if patience is not None and isinstance(step.action, WaitEvent):
+                timeout = step.action.timeout_ms if step.action.timeout_ms is not None else step.timeout_ms
+                if timeout is None or timeout > patience:
+                    allowed = f"{plan.provider} ends the session after {show_duration(patience)} of silence"
+                    remedy = f"give it a timeout below {show_duration(patience)}"
+                    add("PB433", f"this wait may last longer: {allowed}", step.place, remedy, via=step.via, severity="warning")
+            silence = (cue.heard_ms if step.speaks else cue.next_ms) - quiet_since
+            if patience is not None and not complained and silence > patience:
+                complained = True
+                message = f"{show_duration(silence)} of silence; {plan.provider} ends the session after {show_duration(patience)}"
+                add("PB417", message, step.place, "say something in between, or set a longer idle time", via=step.via)
+            if step.speaks:
+                quiet_since, complained = max(cue.over_ms, quiet_since), False
+                may_speak = may_speak or step.until != "ended"
+            if isinstance(step.action, WaitSpeech):
+                may_speak = False
+            elif isinstance(step.action, InterruptSpeech):
+                if not may_speak:
+                    remedy = "give the line before it an `until`, such as `until: 2s`"
+                    message = "nothing can be speaking here: every line before it has ended"
+                    add("PB432", message, step.place, remedy, via=step.via, severity="warning")
+                may_speak, quiet_since = False, min(quiet_since, cue.start_ms)
+
+
+def _limits(data: Mapping[str, Any], times: Times) -> Limits:
+    margin = times.optional(data, "speech_margin", "limits", "speech_margin")
+    evidence = data.get("require_evidence")
+    return Limits(
+        max_duration_ms=times.optional(data, "max_duration", "limits", "max_duration"),
+        max_cost=data.get("max_cost"),
+        require_evidence=None if evidence is None else Evidence[evidence],
+        **({} if margin is None else {"speech_margin_ms": margin}),
+    )
+
+
+def _start(value: Any, times: Times) -> Start:
+    if value == "ready" or value == "go":
+        return Start(value)
+    return Start("delay", times.ms(value, "start"))
+
+
+# --- the digest ---------------------------------------------------------------------------------------------------------
+
+
+def digest(plan: Plan) -> str:
+    """The sha256 of what will be said and when: equal plans have equal digests on every machine.
+
+    Names, places and lengths are not in it, a sound is in it by its own digest, and a skipped step by its reason alone.
+    """
+    content = {
+        "provider": plan.provider,
+        "session": plan.session,
+        "start": asdict(plan.start),
+        "limits": asdict(plan.limits),
+        "expect": None if plan.expect is None else asdict(plan.expect),
+        "steps": [_substance(step) for step in plan.steps],
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _substance(step: Step) -> dict[str, Any]:
+    if step.skipped is not None:
+        return {"id": step.id, "verb": step.verb, "skipped": step.skipped}
+    action = _action_to_json(step.action, true=True)
+    if isinstance(step.action, AudioEcho):
+        action = {"sha256": step.action.sha256}
+    return {
+        "id": step.id,
+        "verb": step.verb,
+        "action": action,
+        "at_ms": step.at_ms,
+        "until": step.until,
+        "timeout_ms": step.timeout_ms,
+        "on_error": step.on_error,
+        "expect": None if step.expect is None else asdict(step.expect),
+    }
+
+
+# --- the plan as JSON ---------------------------------------------------------------------------------------------------
+
+
+def plan_to_json(plan: Plan) -> dict[str, Any]:
+    """The plan as it is written to `plan.json`: secrets masked, sounds by digest only."""
+    data: dict[str, Any] = {
+        "plan": PLAN_VERSION,
+        "name": plan.name,
+        "description": plan.description,
+        "file": plan.file,
+        "provider": plan.provider,
+        "plan_sha256": plan.sha256,
+        "session": plan.session,
+        "start": asdict(plan.start),
+        "limits": _without_nones(plan.limits),
+        "expect": None if plan.expect is None else _without_nones(plan.expect),
+        "capabilities": asdict(plan.capabilities),
+        "steps": [_step_to_json(step) for step in plan.steps],
+    }
+    if plan.secrets:
+        hidden = sorted((secret for secret in plan.secrets if secret), key=len, reverse=True)
+        data["session"] = _masked(data["session"], hidden, numbers=True)
+        for key in ("name", "description", "expect"):
+            data[key] = _masked(data[key], hidden)
+        for step in data["steps"]:
+            for key in ("name", "skipped", "expect", step["verb"]):
+                if key in step:
+                    step[key] = _masked(step[key], hidden)
+    return data
+
+
+def _masked(value: Any, secrets: list[str], *, numbers: bool = False) -> Any:
+    """The same data with every secret in it masked; `numbers` that are one, too."""
+    if isinstance(value, Mapping):
+        keep = ("sha256", "evidence", "status", "on_timeout")
+        return {key: each if key in keep else _masked(each, secrets, numbers=numbers) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_masked(each, secrets, numbers=numbers) for each in value]
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, MASK)
+    elif numbers and str(value) in secrets and not isinstance(value, bool):
+        return MASK
+    return value
+
+
+def _step_to_json(step: Step) -> dict[str, Any]:
+    data: dict[str, Any] = {"id": step.id, "verb": step.verb, step.verb: _action_to_json(step.action, true=False)}
+    for key in ("name", "at_ms", "timeout_ms", "skipped"):
+        value = getattr(step, key)
+        if value not in (None, ""):
+            data[key] = value
+    if step.until != "ended":
+        data["until"] = step.until
+    if step.on_error != "fail":
+        data["on_error"] = step.on_error
+    if step.expect is not None:
+        data["expect"] = _without_nones(step.expect)
+    data["length"] = asdict(step.length)
+    if step.place is not None:
+        data["place"] = asdict(step.place)
+    if step.via:
+        data["via"] = [asdict(place) for place in step.via]
+    return data
+
+
+def _action_to_json(action: Action, *, true: bool) -> dict[str, Any]:
+    """An action's facts; of a say step the true text, or what may be shown (then `masked` says that it is not the same)."""
+    if isinstance(action, Say):
+        chunks: list[dict[str, Any]] = []
+        for chunk in action.chunks:
+            masked = chunk.shown is not None and not true
+            facts: dict[str, Any] = {"text": chunk.shown if masked else chunk.text, "after_ms": chunk.after_ms}
+            chunks.append({**facts, "masked": True} if masked else facts)
+        return {"chunks": chunks, "voice": action.voice}
+    if isinstance(action, WaitSpeech):
+        return {"speech": True}
+    return asdict(action)
+
+
+def _without_nones(value: Limits | Expect) -> dict[str, Any]:
+    """Facts that were given; grades by their names."""
+    facts = {field.name: getattr(value, field.name) for field in fields(value)}
+    named = {
+        key: each.name if isinstance(each, Evidence) else list(each) if isinstance(each, tuple) else each for key, each in facts.items()
+    }
+    return {key: each for key, each in named.items() if each is not None and each != []}
+
+
+def plan_from_json(data: Any) -> Plan:
+    """The plan that `plan_to_json` wrote (masked texts stay masked, sounds stay away). Raises `RecordError`."""
+    try:
+        if data["plan"] != PLAN_VERSION:
+            raise RecordError(f"the plan has version {data['plan']}; this program reads version {PLAN_VERSION}")
+        return Plan(
+            name=data["name"],
+            description=data["description"],
+            file=data["file"],
+            provider=data["provider"],
+            sha256=data["plan_sha256"],
+            session=data["session"],
+            start=Start(**data["start"]),
+            limits=_limits_from_json(data["limits"]),
+            expect=_expect_from_json(data["expect"]),
+            capabilities=Capabilities(**data["capabilities"]),
+            steps=tuple(_step_from_json(step) for step in data["steps"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RecordError(
+            f"this is not a plan: {type(error).__name__} at {error}", remedy="make it anew with `playbook plan --json`"
+        ) from error
+
+
+def _limits_from_json(data: Mapping[str, Any]) -> Limits:
+    evidence = data.get("require_evidence")
+    return Limits(**{**data, "require_evidence": None if evidence is None else Evidence[evidence]})
+
+
+def _expect_from_json(data: Mapping[str, Any] | None) -> Expect | None:
+    if data is None:
+        return None
+    evidence = data.get("evidence")
+    return Expect(**{**data, "evidence": None if evidence is None else Evidence[evidence], "absent": tuple(data.get("absent", ()))})
+
+
+def _step_from_json(data: Mapping[str, Any]) -> Step:
+    action = _action_from_json(data["verb"], data[data["verb"]])
+    if VERBS[type(action)] != data["verb"] or data.get("on_error", "fail") not in ("fail", "continue"):
+        raise ValueError(data["id"])
+    return Step(
+        id=data["id"],
+        action=action,
+        name=data.get("name", ""),
+        at_ms=data.get("at_ms"),
+        until=data.get("until", "ended"),
+        timeout_ms=data.get("timeout_ms"),
+        on_error=data.get("on_error", "fail"),
+        skipped=data.get("skipped"),
+        expect=_expect_from_json(data.get("expect")),
+        length=Length(**data["length"]),
+        place=Place(**data["place"]) if "place" in data else None,
+        via=tuple(Place(**place) for place in data.get("via", ())),
+    )
+
+
+def _action_from_json(verb: str, data: Mapping[str, Any]) -> Action:
+    if verb == "say":
+        chunks = (Chunk(each["text"], each["after_ms"], each["text"] if each.get("masked") else None) for each in data["chunks"])
+        return Say(tuple(chunks), data["voice"])
+    if verb == "audio-echo":
+        return AudioEcho(**data)
+    if verb == "wait":
+        return WaitSpeech() if "speech" in data else WaitEvent(**data) if "event" in data else Wait(**data)
+    return End(**data) if verb == "end" else InterruptSpeech(**data)

@@ -1,0 +1,209 @@
+"""Templates to values, scalar by scalar.
+
+A `Scope` says which names there are, what they are worth, and what is known about them: a *secret* name taints every expression that
+uses it, and an *unknown* one (a part's variable while the part is checked alone) makes its result a thing that nothing can be said about.
+`Renderer.render` gives a node's plain data; which of its scalars are tainted, and how they may be shown, it notes in `shown`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from typing import Any
+
+from playbook.errors import Place
+from playbook.language.source import Findings, Node
+
+MASK = "***"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The names that a file's templates may use. `empty` are declared and have no value; `strict` is off while a part is checked alone."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    secret: frozenset[str] = frozenset()
+    unknown: frozenset[str] = frozenset()
+    empty: frozenset[str] = frozenset()
+    strict: bool = True
+
+    def bind(self, name: str, value: Any, *, secret: bool = False, unknown: bool = False) -> Scope:
+        """The same with one more name: a loop's."""
+
+        def adjusted(names: frozenset[str], member: bool) -> frozenset[str]:
+            return names | {name} if member else names - {name} if name in names else names
+
+        return replace(
+            self,
+            values={**self.values, name: value},
+            secret=adjusted(self.secret, secret),
+            unknown=adjusted(self.unknown, unknown),
+            empty=adjusted(self.empty, False),
+        )
+
+
+class Abandoned(Exception):
+    """Going on is pointless; the reason is among the findings."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """How much one compilation may still do: steps to make, and characters and entries for templates to make."""
+
+    steps: int = 100_000
+    weight: int = 50_000_000
+
+
+class Broken(Exception):
+    """A template could not be rendered; the problem is among the findings (or nobody wanted to know)."""
+
+
+@dataclass(slots=True)
+class Renderer:
+    """Renders nodes within one scope. `quiet` keeps problems that depend on values to itself (for steps that are skipped)."""
+
+    scope: Scope
+    findings: Findings
+    budget: Budget
+    via: tuple[Place, ...] = ()
+    quiet: bool = False
+    shown: dict[Node, str] = field(default_factory=dict)
+    unknown: bool = False
+
+    def render(self, node: Node) -> Any:
+        """The node's data with every template computed. Raises `Broken` when one of them cannot be, after having looked at all."""
+        if not node.templated:
+            return node.data
+        if isinstance(node.data, str):
+            return self._scalar(node)
+        data: Any = {} if isinstance(node.children, dict) else []
+        broken = False
+        for key, child in node.items():
+            try:
+                data[key] = self.render(child)
+            except Broken:
+                broken = True
+        for child in node.entries():
+            try:
+                data.append(self.render(child))
+            except Broken:
+                broken = True
+        if broken:
+            raise Broken
+        return data
+
+    def tainted(self, node: Node) -> bool:
+        """Whether anything rendered within a node came from a secret."""
+        if not self.shown:
+            return False
+        if node in self.shown:
+            return True
+        return any(self.tainted(child) for _, child in node.items()) or any(self.tainted(child) for child in node.entries())
+
+    def _scalar(self, node: Node) -> Any:
+        from playbook.language.evaluate import MAX_WEIGHT, Refused, compute, parse
+
+        scope, budget = self.scope, self.budget
+
+        def spend(weight: int) -> None:
+            budget.weight -= weight
+            if budget.weight < 0:
+                self._report(node, "PB307", "the templates of this playbook make too much, all together", "{{", "", ())
+                raise Abandoned
+
+        try:
+            template = parse(node.data)
+            if not self._know(node, template.names) or template.names & scope.unknown:
+                self.unknown = True
+                return node.data
+            values: list[Any] = []
+            shown: list[str] = []
+            for piece in template.pieces:
+                if isinstance(piece, str):
+                    values.append(piece)
+                    shown.append(piece)
+                    continue
+                expression, names = piece
+                secret = not scope.secret.isdisjoint(names)
+                try:
+                    value = compute(expression, self._value, spend)
+                except Refused as refused:
+                    if secret and refused.code == "PB306":  # Python's message may quote the value
+                        raise Refused("PB306", "the template cannot be computed (the reason would show a secret)", "{{") from None
+                    raise
+                if secret:
+                    self._seal(value)
+                values.append(value)
+                shown.append(MASK if secret else value if isinstance(value, str) else str(value))
+            if not scope.secret.isdisjoint(template.names):
+                self.shown[node] = "".join(shown)
+            if template.whole:
+                return list(values[0]) if isinstance(values[0], tuple) else values[0]
+            text = "".join(value if isinstance(value, str) else str(value) for value in values)
+            if len(text) > MAX_WEIGHT:
+                raise Refused("PB307", f"a template makes more than {MAX_WEIGHT:,} characters", "{{")
+            return text
+        except Refused as refused:
+            self._report(node, refused.code, refused.message, refused.near, refused.remedy, refused.offers)
+            raise Broken from refused
+
+    def _value(self, name: str) -> Any:
+        from playbook.language.evaluate import missing
+
+        return missing(name) if name in self.scope.empty else self.scope.values[name]
+
+    def _know(self, node: Node, names: frozenset[str]) -> bool:
+        """Whether every name is declared. Raises `Broken` where that is a mistake; in a part on its own a loop may still bring it."""
+        scope = self.scope
+        wrong = [name for name in sorted(names) if name not in scope.values and name not in scope.empty]
+        known = sorted({*scope.values, *scope.empty}) if wrong else []
+        for name in wrong:
+            near, place = _near(name, known), self._locate(node, name)
+            if scope.strict:
+                declared = f"declared are {', '.join(known)}" if known else "declare it under vars"
+                self.findings.add("PB302", f"'{name}' is undefined", place, near or declared, via=self.via)
+            elif name != "item":
+                remedy = near or f"declare it under vars, unless an include brings it with `as: {name}`"
+                self.findings.add("PB302", f"'{name}' is not declared in this part", place, remedy, via=self.via, severity="warning")
+        if wrong and scope.strict:
+            raise Broken
+        return not wrong
+
+    def _report(self, node: Node, code: str, message: str, near: str, remedy: str, offers: tuple[str, ...]) -> None:
+        if self.quiet and code in ("PB302", "PB306"):
+            return
+        hint = (_near(near, offers) if offers else "") or remedy
+        self.findings.add(code, message, self._locate(node, near), hint, via=self.via)
+
+    @staticmethod
+    def _locate(node: Node, word: str) -> Place:
+        """Where a word of a template stands, so far as the text as written still shows it."""
+        raw = node.raw
+        opening = max(raw.find("{{"), 0)
+        exact = re.compile(rf"(?<![\w.'\"]){re.escape(word)}(?!\w)" if word.isidentifier() else re.escape(word))
+        match = exact.search(raw, opening) or exact.search(raw)
+        if match is None or not word:
+            found = raw.find(word) if word else -1
+            start, end = (found, found + len(word)) if found >= 0 else (0, len(raw))
+        else:
+            start, end = match.span()
+        if word == "{{":
+            closing = raw.find("}}", end)
+            end = closing + 2 if closing >= 0 else end
+        return node.document.place(node.start + start, node.start + end)
+
+    def _seal(self, value: Any) -> None:
+        """Remember what an expression made of a secret, unless it is too short to be one."""
+        if isinstance(value, str) and len(value) >= 4:
+            self.findings.secrets.add(value)
+        elif isinstance(value, (list, tuple, dict)):
+            for each in value.values() if isinstance(value, dict) else value:
+                self._seal(each)
+
+
+def _near(word: str, words: Any) -> str:
+    """`did you mean …?`, or nothing."""
+    found = get_close_matches(word, list(words), n=1)
+    return f"did you mean '{found[0]}'?" if found else ""

@@ -1,0 +1,192 @@
+"""Where the values of variables come from.
+
+Later over earlier: the declaration's `default`, the files of `--vars`, `PLAYBOOK_VAR_name`, `--var name=value`, and values given by a
+Python program. Text from the environment and the command line is read as the declared type; everything else must be of it already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from playbook.errors import Place
+from playbook.language.render import Scope
+from playbook.language.schema import TYPES, is_type
+from playbook.language.source import Findings, Node, Reader, parse
+
+_NOT_GIVEN = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Values from outside: `var` from `--var`, `files` from `--vars`, `env` from `PLAYBOOK_VAR_…`; `values` are typed."""
+
+    var: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A value, and where it was given. `text`: still to be read as the declared type."""
+
+    value: object
+    origin: str
+    place: Place | None = None
+    text: bool = False
+
+
+def playbook_scope(declared: Node | None, inputs: Inputs, reader: Reader) -> Scope:
+    """The names of a playbook."""
+    findings = reader.findings
+    given: dict[str, _Given] = {}
+    names = dict(declared.items()) if declared is not None else {}
+    for file in inputs.files:
+        root = reader.read(file, str(file), missing="PB119")
+        if root is None:
+            continue
+        if not isinstance(root.children, dict):
+            findings.add("PB119", "a file of variables holds names and values", root.place, "write `name: value`, one a line")
+            continue
+        for name, node in root.items():
+            if name in names:
+                given[name] = _Given(node.data, f"in {file}", node.place)
+            else:
+                findings.add("PB310", f"no variable '{name}' is declared", root.key_place(name), _near(name, names), severity="warning")
+    given.update({name: _Given(text, f"in PLAYBOOK_VAR_{name}", text=True) for name, text in inputs.env.items() if name in names})
+    given.update({name: _Given(text, f"in --var {name}", text=True) for name, text in inputs.var.items()})
+    given.update({name: _Given(value, "given by the program") for name, value in inputs.values.items()})
+    for name in [*inputs.var, *inputs.values]:
+        if name not in names:
+            findings.add("PB310", f"no variable '{name}' is declared", None, _near(name, names))
+    return _scope(names, declared, given, findings, (), strict=True)
+
+
+def part_scope(
+    declared: Node | None,
+    given: Mapping[str, tuple[object, Place]],
+    secret: Collection[str],
+    unknown: Collection[str],
+    findings: Findings,
+    via: tuple[Place, ...],
+) -> Scope:
+    """The names of an included part, filled by `with` and by the loop; some of what they gave is secret, or unknown."""
+    names = dict(declared.items()) if declared is not None else {}
+    values = {name: _Given(value, "given to the part", place) for name, (value, place) in given.items() if name in names}
+    return _scope(names, declared, values, findings, via, strict=True, secret=secret, unknown=unknown)
+
+
+def lone_part_scope(declared: Node | None, findings: Findings) -> Scope:
+    """The names of a part that is checked alone: what has no value is unknown."""
+    names = dict(declared.items()) if declared is not None else {}
+    return _scope(names, declared, {}, findings, (), strict=False)
+
+
+def _scope(
+    names: Mapping[str, Node],
+    declared: Node | None,
+    given: Mapping[str, _Given],
+    findings: Findings,
+    via: tuple[Place, ...],
+    *,
+    strict: bool,
+    secret: Collection[str] = (),
+    unknown: Collection[str] = (),
+) -> Scope:
+    values: dict[str, Any] = {}
+    secret, unknown, empty = set(secret), set(unknown), set()
+    for name, node in names.items():
+        if name in unknown:
+            continue
+        facts = node.data
+        if not isinstance(facts, dict) or facts.get("type") not in TYPES:
+            unknown.add(name)  # the schema's judgement has said why
+            continue
+        hidden = name in secret or facts.get("secret") is True
+        if hidden:
+            secret.add(name)
+        source = given.get(name)
+        if source is None and "default" in facts:
+            default = node.at(["default"])
+            if default.templated:
+                findings.add("PB304", f"the default of '{name}' holds a template", default.place, "a default is plain data", via=via)
+                unknown.add(name)
+                continue
+            source = _Given(facts["default"], "by default", default.place)
+        if source is None:
+            if not strict:
+                unknown.add(name)
+            elif facts.get("required") is True:
+                assert declared is not None
+                how = f"give it with --var {name}=…, PLAYBOOK_VAR_{name} or --vars FILE" if not via else f"give it in `with: {{{name}: …}}`"
+                findings.add("PB308", f"the variable '{name}' has no value", declared.key_place(name), how, via=via)
+                unknown.add(name)
+            else:
+                empty.add(name)
+            continue
+        if hidden:
+            _seal(source.value, findings)
+        value = _judge(name, source, facts, findings, via, hidden)
+        if value is _NOT_GIVEN:
+            unknown.add(name)
+        else:
+            values[name] = value
+            if hidden:
+                _seal(value, findings)
+    values.update(dict.fromkeys(unknown))
+    return Scope(values, frozenset(secret), frozenset(unknown), frozenset(empty), strict)
+
+
+def _judge(name: str, given: _Given, facts: Mapping[str, Any], findings: Findings, via: tuple[Place, ...], hidden: bool) -> object:
+    """The value as the declared type, or `_NOT_GIVEN` with the reason among the findings."""
+    wanted: str = facts["type"]
+    try:
+        value = _from_text(str(given.value), wanted) if given.text else given.value
+    except ValueError:
+        value = _NOT_GIVEN
+    shown = "it" if hidden or isinstance(given.value, (dict, list)) else repr(given.value)[:60]
+    if value is _NOT_GIVEN or not is_type(value, wanted):
+        message = f"the variable '{name}' is {_article(wanted)}, and {shown} ({given.origin}) is not"
+        remedy = "put it in quotes" if wanted == "string" and isinstance(given.value, (int, float)) else ""
+        findings.add("PB309", message, given.place, remedy, via=via)
+        return _NOT_GIVEN
+    if "enum" in facts and value not in facts["enum"]:
+        allowed = ", ".join(map(str, facts["enum"]))
+        findings.add("PB309", f"the variable '{name}' may not be {shown} ({given.origin})", given.place, f"use one of {allowed}", via=via)
+        return _NOT_GIVEN
+    return value
+
+
+def _from_text(text: str, wanted: str) -> object:
+    """Text from the command line or the environment as a value; lists and objects are YAML or JSON. Raises `ValueError`."""
+    if wanted == "string":
+        return text
+    scratch = Findings()
+    root = parse(text.encode("utf-8", "surrogateescape"), Path("value"), "value", scratch)
+    if root is None or scratch.failed:
+        raise ValueError(text)
+    return root.data
+
+
+def _article(wanted: str) -> str:
+    return {"integer": "an integer", "array": "an array", "object": "an object", "null": "null"}.get(wanted, f"a {wanted}")
+
+
+def _near(name: str, names: Mapping[str, Node]) -> str:
+    near = get_close_matches(name, names, n=1)
+    if near:
+        return f"did you mean '{near[0]}'?"
+    return f"declared are {', '.join(names)}" if names else "the playbook has no variables"
+
+
+def _seal(value: object, findings: Findings) -> None:
+    """Every text and number within a secret is one."""
+    if isinstance(value, (list, dict)):
+        for each in value.values() if isinstance(value, dict) else value:
+            _seal(each, findings)
+    elif isinstance(value, (str, int, float)) and not isinstance(value, bool) and str(value):
+        findings.secrets.add(str(value))
