@@ -1,8 +1,8 @@
 """The show as an audience hears it, written down to the sample: `audio.wav`.
 
-Whoever makes the sound tells a `ShowRecorder` what begins when; an interrupt cuts what is sounding. Nothing is kept in memory but places and
-sources: the samples are read, resampled and mixed when the file is written, a second at a time, so an hour-long show costs no more than
-its longest line.
+Whoever makes the sound tells a `ShowRecorder` what begins when; an interrupt cuts what is sounding. Nothing is kept in memory but places
+and sources: the samples are read, resampled and mixed when the file is written, a second at a time, so an hour-long show costs no more
+than its longest line.
 
 Times are the run's; the file begins at timeline zero. May be imported by anything below `clock`; imports only `audio`.
 """
@@ -27,7 +27,9 @@ _BLOCK = RATE
 
 
 @dataclass(slots=True)
-class _Placement:
+class Placement:
+    """A stretch of a sound on the run's time. Whoever placed it may let it last longer by moving `to_ms`."""
+
     start_ms: int
     load: Callable[[], Sound]
     from_ms: int  # where in the sound it begins
@@ -40,7 +42,7 @@ class ShowRecorder:
 
     def __init__(self) -> None:
         self.words: dict[str, Sequence[tuple[int, int]]] = {}
-        self._placements: list[_Placement] = []
+        self._placements: list[Placement] = []
         self._uncut = 0  # placements before this one are over or cut
         self._zero_ms = 0
 
@@ -48,9 +50,11 @@ class ShowRecorder:
         """The origin of the file. What sounded before it is not in it."""
         self._zero_ms = at_ms
 
-    def place(self, start_ms: int, load: Callable[[], Sound], from_ms: int = 0, to_ms: int | None = None) -> None:
+    def place(self, start_ms: int, load: Callable[[], Sound], from_ms: int = 0, to_ms: int | None = None) -> Placement:
         """From `start_ms` on the sound is heard, from `from_ms` to `to_ms` of it. `load` is called when the file is written."""
-        self._placements.append(_Placement(start_ms, load, from_ms, to_ms))
+        placement = Placement(start_ms, load, from_ms, to_ms)
+        self._placements.append(placement)
+        return placement
 
     def cut(self, at_ms: int) -> None:
         """Whatever sounds at this moment falls silent. What is placed later is not touched."""
@@ -86,7 +90,7 @@ class ShowRecorder:
         return True
 
 
-def _samples(placement: _Placement) -> NDArray[np.int16]:
+def _samples(placement: Placement) -> NDArray[np.int16]:
     import numpy as np
 
     sound = resample(placement.load(), RATE)
