@@ -1,22 +1,75 @@
-"""What people see: problems, cue sheets, the progress of a run and its report. The only place that knows screens.
+"""What people see: problems, cue sheets, tables, the progress of a run and its report. The only place that knows screens.
 
-Everything here turns data into text; nothing here prints. `rich` lays out tables, and is imported only where there is one: `check` must
-answer at once.
+Everything here turns data into text and prints nothing. Colours are ANSI numbers; `rich` is imported only where it measures and wraps,
+since `check` must answer at once. `width` None means: not a terminal, so one line stays one line for whoever searches it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from playbook.engine import Result
 from playbook.errors import Problem, format_problem
+from playbook.language import cues, show_duration, total_ms
+from playbook.model import AudioEcho, Capabilities, Conflict, End, InterruptSpeech, Plan, Say, Step, Wait, WaitEvent, WaitSpeech
+from playbook.record.summary import Line, RunSummary, Utterance
 
-_COLOURS = {"error": "31", "warning": "33"}
+RED, GREEN, YELLOW, BLUE, BOLD, DIM = "31", "32", "33", "34", "1", "2"
 
 
 def paint(text: str, *codes: str, colour: bool) -> str:
-    """Text in a terminal's colours, by their ANSI numbers."""
+    """Text in a terminal's colours."""
     return f"\x1b[{';'.join(codes)}m{text}\x1b[0m" if colour and text else text
+
+
+def clock_time(ms: int) -> str:
+    """A moment of the show: `0:04.2`, `1:02:03.4`."""
+    tenths = (ms + 50) // 100
+    minutes, tenths = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    head = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
+    return f"{head}:{tenths // 10:02d}.{tenths % 10}"
+
+
+def seconds(ms: int) -> str:
+    """A length: `1.2 s`."""
+    return f"{ms / 1000:.1f} s" if ms < 600_000 else clock_time(ms)
+
+
+def count(n: int, one: str, many: str = "") -> str:
+    """`1 line`, `2 lines`."""
+    return f"{n} {one if n == 1 else many or one + 's'}"
+
+
+def one_line(text: str) -> str:
+    """Text from a file on one line, without the power to move the reader's cursor."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
+
+
+def clip(text: str, cells: int) -> str:
+    """As much of a text as fits into so many cells of a terminal."""
+    from rich.cells import cell_len, set_cell_size
+
+    return text if cell_len(text) <= cells else set_cell_size(text, max(0, cells - 1)).rstrip() + "…"
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, colour: bool = False) -> str:
+    """Columns of their natural widths; the last one may be as long as it likes."""
+    from rich.cells import cell_len
+
+    lines = [list(headers), *map(list, rows)]
+    widths = [max(cell_len(line[i]) for line in lines) for i in range(len(headers))]
+
+    def put(line: Sequence[str]) -> str:
+        padded = [cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)]
+        return "  ".join([*padded[:-1], line[-1]]).rstrip()
+
+    return "\n".join([paint(put(lines[0]), BOLD, colour=colour), *map(put, lines[1:])])
+
+
+# --- problems -----------------------------------------------------------------------------------------------------------
 
 
 def problems_text(problems: Sequence[Problem], *, colour: bool = False) -> str:
@@ -24,22 +77,293 @@ def problems_text(problems: Sequence[Problem], *, colour: bool = False) -> str:
     return "\n\n".join(_problem(problem, colour) for problem in problems)
 
 
+def problem_to_json(problem: Problem) -> dict[str, Any]:
+    """A problem as data."""
+    place = problem.place
+    data: dict[str, Any] = {"code": problem.code, "severity": problem.severity, "message": problem.message}
+    if place is not None:
+        data |= {"file": place.file, "line": place.line, "column": place.column, "length": place.length}
+    if problem.remedy:
+        data["remedy"] = problem.remedy
+    if problem.source:
+        data["source"] = problem.source
+    if problem.via:
+        data["via"] = [{"file": at.file, "line": at.line, "column": at.column} for at in problem.via]
+    return data
+
+
 def _problem(problem: Problem, colour: bool) -> str:
     text = format_problem(problem)
     if not colour:
         return text
-    hue = _COLOURS[problem.severity]
+    hue = RED if problem.severity == "error" else YELLOW
     head, *rest = text.split("\n")
     title, _, message = head.partition(": ")
-    lines = [paint(title, "1", hue, colour=True) + paint(f": {message}", "1", colour=True)]
+    lines = [paint(title, BOLD, hue, colour=True) + paint(f": {message}", BOLD, colour=True)]
     for line in rest:
-        margin = re.match(r"^( *\d* *(?:-->|[|=]))(.*)$", line)
+        margin = re.match(r"( *\d* *(?:-->|[|=]))(.*)", line)
         if margin is None:
             lines.append(line)
             continue
         bar, body = margin.groups()
-        carets = re.match(r"^( *)(\^+)(.*)$", body)
+        carets = re.match(r"( *)(\^+)(.*)", body)
         if carets is not None:
-            body = carets[1] + paint(carets[2] + carets[3], "1", hue, colour=True)
-        lines.append(paint(bar, "34", colour=True) + body)
+            body = carets[1] + paint(carets[2] + carets[3], BOLD, hue, colour=True)
+        lines.append(paint(bar, BLUE, colour=True) + body)
     return "\n".join(lines)
+
+
+# --- plans --------------------------------------------------------------------------------------------------------------
+
+
+def describe(step: Step) -> str:
+    """What a step does, in a few words; a line is its text."""
+    action = step.action
+    if isinstance(action, Say):
+        return one_line(action.shown)
+    if isinstance(action, AudioEcho):
+        return f"♪ {one_line(action.file)}"
+    if isinstance(action, Wait):
+        return f"wait {show_duration(action.duration_ms)}"
+    if isinstance(action, WaitSpeech):
+        return "wait until all is spoken"
+    if isinstance(action, WaitEvent):
+        return f"wait for '{one_line(action.event)}'" + (
+            f", at most {show_duration(action.timeout_ms)}" if action.timeout_ms is not None else ""
+        )
+    if isinstance(action, InterruptSpeech):
+        return "interrupt"
+    assert isinstance(action, End)
+    return "end" if action.drain else "end, cutting what is being said"
+
+
+def _modifiers(step: Step) -> str:
+    said = []
+    if step.at_ms is not None:
+        said.append(f"at {show_duration(step.at_ms)}")
+    if step.until != "ended":
+        said.append(f"until {show_duration(step.until) if isinstance(step.until, int) else step.until}")
+    if isinstance(step.action, Say):
+        if step.action.voice is not None:
+            said.append(f"voice {one_line(step.action.voice)}")
+        if len(step.action.chunks) > 1:
+            said.append(f"in {len(step.action.chunks)} chunks")
+    if step.timeout_ms is not None:
+        said.append(f"timeout {show_duration(step.timeout_ms)}")
+    if step.on_error == "continue":
+        said.append("on error continue")
+    return f"  [{', '.join(said)}]" if said else ""
+
+
+def cue_sheet(plan: Plan, *, width: int | None = None, colour: bool = False) -> str:
+    """A plan as people read a cue sheet: start, length, step, text; totals; how sure."""
+    timeline = cues(plan)
+    ids = max([len(step.id) for step in plan.steps] + [4])
+    indent = 10 + 2 + 9 + 2 + ids + 2
+    lines = [paint(one_line(plan.name), BOLD, colour=colour) + (f": {one_line(plan.description)}" if plan.description else "")]
+    lines += ["", paint(f"{'start':>10}  {'length':>9}  {'step':<{ids}}", BOLD, colour=colour)]
+    for step, cue in zip(plan.steps, timeline, strict=True):
+        if step.skipped is not None:
+            text = paint(f"skipped: {one_line(step.skipped)}", DIM, colour=colour)
+            lines.append(f"{'-':>10}  {'-':>9}  {step.id:<{ids}}  {text}")
+            continue
+        at = cue.heard_ms if step.speaks else cue.start_ms
+        start = ("" if cue.exact or (not step.speaks and cue.start_ms == 0) else "~") + clock_time(at)
+        lasts = "?" if isinstance(step.action, WaitEvent) else seconds(cue.over_ms - cue.heard_ms) if cue.over_ms > cue.heard_ms else ""
+        length = f"~{lasts}" if step.speaks and step.length.basis == "estimated" else lasts
+        what = describe(step) + _modifiers(step)
+        if not step.speaks:
+            what = paint(what, DIM, colour=colour)
+        elif width is not None and width - indent >= 20:
+            what = _wrapped(what, width - indent, indent)
+        lines.append(f"{start:>10}  {length:>9}  {paint(f'{step.id:<{ids}}', BLUE, colour=colour)}  {what}")
+    return "\n".join([*lines, "", *_totals(plan, exact=bool(timeline) and timeline[-1].exact)])
+
+
+def _wrapped(text: str, cells: int, indent: int) -> str:
+    """Text broken into rows of so many cells, each below the other."""
+    import io
+
+    from rich.console import Console
+    from rich.text import Text
+
+    rows = Text(text).wrap(Console(file=io.StringIO(), width=cells), cells)
+    return ("\n" + " " * indent).join(row.plain.rstrip() for row in rows)
+
+
+def _totals(plan: Plan, *, exact: bool) -> list[str]:
+    performed = [step for step in plan.steps if step.skipped is None]
+    spoken = [step for step in performed if step.speaks]
+    guessed = sum(step.length.basis == "estimated" for step in spoken)
+    speech = sum(step.length.ms for step in spoken)
+    words = sum(len(step.action.shown.split()) for step in spoken if isinstance(step.action, Say))
+    sure = "every length is exact" if not guessed else f"{guessed} of {count(len(spoken), 'length')} estimated (~)"
+    waits = sum(isinstance(step.action, WaitEvent) for step in performed)
+    total = f"{'' if exact else '~'}{clock_time(total_ms(plan))}"
+    lines = [
+        f"{count(len(performed), 'step')} on '{plan.provider}', {total} in all"
+        + (f", and {count(waits, 'wait')} for a trigger that nobody can foresee" if waits else ""),
+        f"{count(len(spoken), 'line')}, {count(words, 'word')}, {clock_time(speech)} of speech; {sure}",
+    ]
+    if plan.start.kind != "ready":
+        begins = (
+            "when the trigger 'go' comes" if plan.start.kind == "go" else f"{show_duration(plan.start.delay_ms)} after the session opened"
+        )
+        lines.append(f"the timeline begins {begins}")
+    price = plan.capabilities.price_per_minute
+    if price:
+        lines.append(f"about {total_ms(plan) / 60_000 * price:.2f} at {price:g} a minute")
+    return [*lines, f"plan_sha256 {plan.sha256}"]
+
+
+# --- providers ----------------------------------------------------------------------------------------------------------
+
+
+def capability_rows(can: Capabilities) -> list[tuple[str, str]]:
+    """What a provider can do, in words."""
+    scope = {
+        "none": "no",
+        "current": "the current line",
+        "all": "all that is queued",
+        "unknown": "the current line, perhaps what is queued",
+    }
+    speech = {"exact": "exact: it is our own sound", "reported": "reported by the vendor", "none": "estimated: the vendor does not tell"}
+    return [
+        ("says text", "yes" if can.say else "no"),
+        ("plays audio", "yes" if can.audio_echo else "no"),
+        ("interrupt stops", scope[can.interrupt]),
+        ("start and end of speech", speech[can.speech]),
+        ("a voice for one line", "yes" if can.voice_per_line else "no"),
+        ("longest session", "no limit" if can.max_session_ms is None else show_duration(can.max_session_ms)),
+        ("longest silence", "no limit" if can.idle_limit_ms is None else show_duration(can.idle_limit_ms)),
+    ]
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------------
+
+
+def verdict(result: Result) -> str:
+    """How a run ended, in a few words."""
+    where = f" at {result.step}" if result.step else ""
+    return result.end + where + (f": {one_line(result.reason)}" if result.reason else "")
+
+
+def run_report(
+    result: Result, summary: RunSummary, failures: Sequence[Conflict] = (), *, width: int | None = None, colour: bool = False
+) -> str:
+    """What was said, when, on what evidence; what went wrong; how it ended."""
+    zero = summary.zero_ms or 0
+    lines: list[str] = []
+    if summary.utterances:
+        rows = [_utterance_row(said, summary, zero) for said in summary.utterances.values()]
+        ids = max(4, *(len(row[3]) for row in rows))
+        lines.append(paint(f"{'start':>9}  {'heard':>8}  {'evidence':<9}  {'step':<{ids}}", BOLD, colour=colour))
+        for start, heard, evidence, step, text in rows:
+            shown = text if width is None else clip(text, max(10, width - 36 - ids))
+            hue = {"timeout": YELLOW, "-": RED}.get(evidence, GREEN)
+            grade, name = paint(f"{evidence:<9}", hue, colour=colour), paint(f"{step:<{ids}}", BLUE, colour=colour)
+            lines.append(f"{start:>9}  {heard:>8}  {grade}  {name}  {shown}")
+        lines.append("")
+    lines += _troubles(summary, failures, colour)
+    counts = summary.counts()
+    told = [f"{count(counts['steps'], 'step')}", f"{count(counts['utterances'], 'line')}"]
+    told += [
+        f"{counts[name]} {name}" for name in ("failed", "timeout", "cut", "skipped", "interrupted", "late", "conflicts") if counts.get(name)
+    ]
+    lasted = clock_time(max(0, summary.last_ms - zero))
+    hue = {"passed": GREEN, "stopped": YELLOW}.get(result.end, RED)
+    lines.append(paint(verdict(result), BOLD, hue, colour=colour))
+    lines.append(f"{', '.join(told)}; {lasted}")
+    return "\n".join(lines)
+
+
+def _utterance_row(said: Utterance, summary: RunSummary, zero: int) -> tuple[str, str, str, str, str]:
+    start = clock_time(said.started_ms - zero) if said.started_ms is not None else "never"
+    lasted = said.lasted_ms
+    text = one_line(said.text) if said.audio_sha256 is None else "♪"
+    notes = []
+    step = summary.steps.get(said.task)
+    if said.interrupted:
+        notes.append(f"cut after “{one_line(said.heard)}”" if said.heard else "cut")
+    if step is not None and step.late_ms:
+        notes.append(f"{step.late_ms} ms late")
+    if step is not None and step.outcome not in (None, "done") and step.reason:
+        notes.append(one_line(step.reason))
+    return (
+        start,
+        "-" if lasted is None else seconds(lasted),
+        said.evidence or "-",
+        said.task,
+        text + (f"  [{'; '.join(notes)}]" if notes else ""),
+    )
+
+
+def _troubles(summary: RunSummary, failures: Sequence[Conflict], colour: bool) -> list[str]:
+    lines = []
+    for line in summary.failures:
+        where = line.get("task") or "session"
+        lines.append(f"{paint(where, RED, colour=colour)}: {line['outcome']}: {one_line(line['reason'])}")
+    expected = {(failure.step, failure.reason) for failure in failures}
+    for line in summary.conflicts:
+        if (line.get("step"), line["reason"]) not in expected:
+            where = line.get("task") or line.get("step") or "run"
+            lines.append(f"{paint(where, YELLOW, colour=colour)}: {one_line(line['reason'])}")
+    lines += [f"{paint(failure.step or 'run', RED, colour=colour)}: {one_line(failure.reason)}" for failure in failures]
+    return [*lines, ""] if lines else []
+
+
+def run_to_json(result: Result, summary: RunSummary, failures: Sequence[Conflict] = ()) -> dict[str, Any]:
+    """A run's outcome as data. Times are on the run's clock; `zero_ms` is the origin of the timeline."""
+    return {
+        "end": result.end,
+        "exit_code": result.exit_code,
+        "reason": result.reason,
+        "step": result.step,
+        "session": summary.session,
+        "zero_ms": summary.zero_ms,
+        "duration_ms": summary.last_ms,
+        "counts": summary.counts(),
+        "failures": [{"step": failure.step, "reason": failure.reason} for failure in failures],
+        "utterances": [
+            {
+                "step": said.task,
+                "text": said.text,
+                "sent_ms": said.sent_ms,
+                "accepted_ms": said.accepted_ms,
+                "started_ms": said.started_ms,
+                "ended_ms": said.ended_ms,
+                "lasted_ms": said.lasted_ms,
+                "evidence": said.evidence,
+                "interrupted": said.interrupted,
+                "heard": said.heard,
+            }
+            for said in summary.utterances.values()
+        ],
+    }
+
+
+def progress_line(line: Line, steps: Mapping[str, Step], zero_ms: int) -> str | None:
+    """A line of the log as somebody wants to read it who watches the show; None for what only a machine cares for."""
+    at = clock_time(max(0, line["at_ms"] - zero_ms))
+    step = steps.get(line.get("step") or line.get("task") or "")
+    if line.get("event") == "session_opened":
+        remark = f" ({one_line(line['reason'])})" if line.get("reason") else ""
+        return f"{at:>9}  session {line['session']} open{remark}"
+    if line.get("event") == "session_closed":
+        failed = line.get("status") == "failed"
+        return f"{at:>9}  the session could not be closed: {one_line(line.get('reason', ''))}" if failed else f"{at:>9}  session closed"
+    if line.get("event") == "provider_failed":
+        return f"{at:>9}  {line['outcome']}: {one_line(line['reason'])}"
+    if line.get("event") == "stop_requested":
+        return f"{at:>9}  stopping: {one_line(line['reason'])}"
+    if line.get("event") == "trigger":
+        return f"{at:>9}  trigger '{one_line(line['trigger'])}'"
+    if line.get("note") == "step_started" and step is not None:
+        return f"{at:>9}  {step.id}: {describe(step)}"
+    if line.get("note") == "step_skipped":
+        return f"{at:>9}  {line['step']}: skipped, {one_line(line['reason'])}"
+    if line.get("note") == "step_finished" and line["outcome"] != "done":
+        return f"{at:>9}  {line['step']}: {line['outcome']}" + (f", {one_line(line['reason'])}" if line.get("reason") else "")
+    if line.get("note") == "late":
+        return f"{at:>9}  {line.get('step') or 'run'}: {line['late_ms']} ms late"
+    return None

@@ -11,8 +11,8 @@ where `add_check(parser)` declares the arguments and `check(args)` does the work
   `Parser` (`options.py`). Positionals have no twin.
 * `args.env` is the environment; nothing below the command line reads another. `args.redact` hides what must not be shown: add secrets to
   it as soon as they are known.
-* Results go through `out`, progress and diagnostics through `err` (both in `options.py`). Errors are raised, as `PlaybookError`; `main` shows
-  them and makes the exit code. Heavy libraries are imported inside the functions that need them.
+* Results go through `out`, progress and diagnostics through `err` (both in `options.py`). Errors are raised, as `PlaybookError`; they are
+  shown, and made an exit code, in one place. Heavy libraries are imported inside the functions that need them.
 
 This is the only place, with `api`, that reads the environment.
 """

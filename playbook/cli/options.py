@@ -46,15 +46,15 @@ class _Twin:
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises `UsageError`, abbreviates nothing, and gives every option an environment twin.
 
-    `--from-step` is `PLAYBOOK_FROM_STEP`. The command line wins over the twin, and the twin over the default. A switch takes 1 or 0; an option
-    that may be repeated takes several values, separated and quoted as in a shell.
+    `--from-step` is `PLAYBOOK_FROM_STEP`. The command line wins over the twin, and the twin over the default. A switch takes 1 or 0; an
+    option that may be repeated takes several values, separated and quoted as in a shell.
     """
 
     def __init__(self, prog: str, description: str) -> None:
         self._twins: list[_Twin] = []
         super().__init__(prog=prog, description=description, allow_abbrev=False, formatter_class=_Wide)
 
-    def add_argument(self, *names: str, **settings: Any) -> argparse.Action:  # type: ignore[override]  # the stub's many keywords
+    def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
         long = next((name for name in names if name.startswith("--") and name != "--help"), None)
         if long is None:
             return super().add_argument(*names, **settings)

@@ -159,8 +159,10 @@ class Provider(Protocol):
     name: str
     schema: str
     """The file name of its session schema under `schemas/providers/`."""
-    credentials: Sequence[Sequence[str]]
-    """The environment variables it reads credentials from: ways to be let in, each a group of which all are needed. Empty: none are."""
+
+    @property
+    def credentials(self) -> Sequence[Sequence[str]]:
+        """The environment variables it reads credentials from: ways to be let in, each a group of which all are needed. Empty: none."""
 
     def capabilities(self, settings: Mapping[str, Any]) -> Capabilities:
         """What it can do with these settings."""

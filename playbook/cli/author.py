@@ -1,0 +1,385 @@
+"""The verbs of an author: `new`, `check`, `plan`, `schema`, `providers`. Nothing here opens a session."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import shutil
+import sys
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from playbook.cli.options import Command, Parser, cache_folder, err, in_colour, name_and_value, out
+from playbook.errors import AuthorError, Problem, SetupError, UsageError
+from playbook.language import Inputs, check_file, compile_file, load_schema, schema_path
+from playbook.model import Plan
+from playbook.world import World
+
+if TYPE_CHECKING:
+    from playbook.providers.base import Provider
+
+SUFFIXES = (".yaml", ".yml")
+VARIABLE = "PLAYBOOK_VAR_"
+
+
+# --- what the other verbs share -----------------------------------------------------------------------------------------
+
+
+def add_inputs(parser: Parser) -> None:
+    """The options that decide what a playbook says."""
+    parser.add_argument("--provider", metavar="NAME", help="let this provider perform it, whichever the playbook names")
+    parser.add_argument("--var", metavar="NAME=VALUE", action="append", type=name_and_value, help="the value of a variable")
+    parser.add_argument("--vars", metavar="FILE", action="append", type=Path, help="values of variables, as YAML or JSON")
+
+
+def inputs(args: Namespace) -> Inputs:
+    """The values of variables, from everywhere but the playbook."""
+    files = tuple(args.vars or ())
+    for file in files:
+        if not file.exists():
+            raise UsageError(f"there is no file {file}", remedy="name a file of variables, in YAML or JSON")
+    env = {name.removeprefix(VARIABLE): value for name, value in args.env.items() if name.startswith(VARIABLE) and name != VARIABLE}
+    return Inputs(var=dict(args.var or ()), files=files, env=env)
+
+
+def load(args: Namespace, path: Path, world: World) -> Plan:
+    """The plan of the playbook that was asked for; its warnings are shown, its secrets hidden from here on."""
+    if not path.exists():
+        raise UsageError(f"there is no file {path}")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", remedy="name a playbook")
+    plan = compile_file(path, world, inputs(args), provider=args.provider)
+    for secret in plan.secrets:
+        args.redact.add(secret)
+    if plan.warnings:
+        from playbook.report import problems_text
+
+        err(problems_text(plan.warnings, colour=in_colour(sys.stderr, args.env)) + "\n")
+    return plan
+
+
+def playbook_files(paths: Iterable[str]) -> list[Path]:
+    """The files that paths, folders and globs mean, each once, in order. Raises `UsageError` for a path that does not exist."""
+    found: dict[Path, None] = {}
+    for path in paths:
+        found.update(dict.fromkeys(_meant(path)))
+    return list(found)
+
+
+def _meant(path: str) -> Iterator[Path]:
+    if os.path.isdir(path):
+        for folder, folders, files in os.walk(path):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            yield from (Path(folder) / name for name in sorted(files) if name.endswith(SUFFIXES) and not name.startswith("."))
+    elif os.path.lexists(path):
+        yield Path(path)
+    elif glob.has_magic(path):
+        for match in sorted(glob.glob(path, recursive=True)):
+            if os.path.isfile(match):
+                yield Path(match)
+    else:
+        raise UsageError(f"there is no file or folder {path}")
+
+
+# --- new ------------------------------------------------------------------------------------------------------------------
+
+_STARTER = """\
+# yaml-language-server: $schema={schema}
+#
+# A playbook says what a talking avatar says, and when.
+#
+#   playbook check {file}      everything that is wrong with it, and where
+#   playbook plan {file}       when each line will be heard
+#   playbook run {file}        perform it
+#
+version: 1
+name: {name}
+description: Welcomes a visitor.
+provider: {provider}
+{session}
+# Values from outside: --var visitor=Ada, PLAYBOOK_VAR_visitor=Ada, or --vars FILE.
+vars:
+  visitor: {{type: string, default: friend, description: how to address the visitor}}
+
+limits: {{max_duration: 5m}}
+
+timeline:
+  # A line. The show moves on when it has been heard to its end.
+  - say: Welcome, {{{{ visitor }}}}.
+    id: hello
+
+  - wait: 800ms
+
+  # This one is cut: the show moves on two seconds after its speech began.
+  - say: This sentence is a long one, and nobody will ever hear how it was meant to end.
+    until: 2s
+  - interrupt:
+
+  - say: That is all.
+  - end:
+"""
+
+
+def add_new(parser: Parser) -> None:
+    parser.add_argument("file", metavar="FILE", type=Path, help="where to write it; must not exist yet")
+    parser.add_argument("--provider", metavar="NAME", default="local", help="the provider that it is for (local)")
+
+
+def new(args: Namespace) -> int:
+    path: Path = args.file
+    world = World()
+    provider = _provider(world, args.provider)
+    schema = world.session_schema(args.provider) or {}
+    text = _STARTER.format(
+        schema=_relative(schema_path("playbook.schema.json"), path.parent),
+        file=path,
+        name=json.dumps(path.name.split(".")[0], ensure_ascii=False),
+        provider=provider.name,
+        session=_session_example(schema),
+    )
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise UsageError(f"{path} exists already", remedy="name a new file") from error
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no folder {path.parent}") from error
+    except OSError as error:
+        raise SetupError(f"{path} cannot be written: {error.strerror}") from error
+    out(f"wrote {path}; hear it with `playbook run {path}`")
+    return 0
+
+
+def _relative(schema: Path, folder: Path) -> str:
+    """The schema as an editor finds it from the file: beside it in one project, or where it is installed."""
+    project = Path.cwd()
+    inside = schema.is_relative_to(project) and folder.resolve().is_relative_to(project)
+    return Path(os.path.relpath(schema, folder.resolve())).as_posix() if inside else schema.as_uri()
+
+
+def _session_example(schema: dict[str, Any] | Any) -> str:
+    """Session settings to begin with: the schema's own example, but only where something is required."""
+    examples = schema.get("examples") or [{}]
+    needed = schema.get("required") or any(key in schema for key in ("anyOf", "oneOf", "allOf"))
+    if not needed or not examples[0]:
+        return ""
+    import yaml
+
+    settings: str = yaml.safe_dump({"session": examples[0]}, sort_keys=False, allow_unicode=True)
+    return settings
+
+
+# --- check ----------------------------------------------------------------------------------------------------------------
+
+
+def add_check(parser: Parser) -> None:
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="files, folders and globs; parts are checked as parts")
+    add_inputs(parser)
+    parser.add_argument("--strict", action="store_true", help="warnings are errors")
+    parser.add_argument("--json", action="store_true", help="the problems as JSON")
+
+
+def check(args: Namespace) -> int:
+    world, given = World(cache_folder(args.env)), inputs(args)
+    files = playbook_files(args.paths)
+    if not files:
+        err(f"error: nothing to check in {', '.join(args.paths)}\n  playbooks end in .yaml or .yml")
+        return 5
+    checked: list[tuple[Path, tuple[Problem, ...], Plan | None]] = []
+    shown: set[Any] = set()
+    for file in files:
+        problems, plan = check_file(file, world, given, provider=args.provider)
+        # A part's own problem comes with every playbook that includes it, and with the part; once is enough.
+        fresh = tuple(p for p in problems if (key := (p.code, p.place, p.message)) not in shown and not shown.add(key))  # type: ignore[func-returns-value]  # adds
+        for secret in plan.secrets if plan is not None else ():
+            args.redact.add(secret)
+        checked.append((file, fresh, plan))
+    everything = [problem for _, problems, _ in checked for problem in problems]
+    errors = sum(problem.severity == "error" or args.strict for problem in everything)
+    if args.json:
+        out(args.redact(_check_json(checked, strict=args.strict)))
+    else:
+        out(args.redact(_check_text(checked, colour=in_colour(sys.stdout, args.env))))
+    return 3 if errors else 0
+
+
+def _check_text(checked: Sequence[tuple[Path, tuple[Problem, ...], Plan | None]], *, colour: bool) -> str:
+    from playbook.report import count, problems_text
+
+    blocks = [problems_text(problems, colour=colour) for _, problems, _ in checked if problems]
+    lines = []
+    for file, problems, plan in checked:
+        errors = sum(problem.severity == "error" for problem in problems)
+        told = [count(errors, "error")] if errors else []
+        told += [count(len(problems) - errors, "warning")] if len(problems) > errors else []
+        lines.append(f"{file}: {', '.join(told) or 'good'}" + (f", {_size(plan)}" if plan is not None and not errors else ""))
+    return "\n\n".join([*blocks, "\n".join(lines)])
+
+
+def _size(plan: Plan) -> str:
+    from playbook.language import cues, total_ms
+    from playbook.report import clock_time, count
+
+    timeline = cues(plan)
+    about = "" if timeline and timeline[-1].exact else "about "
+    return f"{count(sum(step.skipped is None for step in plan.steps), 'step')}, {about}{clock_time(total_ms(plan))}"
+
+
+def _check_json(checked: Sequence[tuple[Path, tuple[Problem, ...], Plan | None]], *, strict: bool) -> str:
+    from playbook.report import problem_to_json
+
+    files = [
+        {
+            "file": str(file),
+            "good": not any(problem.severity == "error" or strict for problem in problems),
+            "plan_sha256": plan.sha256 if plan is not None else None,
+            "problems": [problem_to_json(problem) for problem in problems],
+        }
+        for file, problems, plan in checked
+    ]
+    return json.dumps({"files": files}, ensure_ascii=False, indent=1)
+
+
+# --- plan -----------------------------------------------------------------------------------------------------------------
+
+
+def add_plan(parser: Parser) -> None:
+    parser.add_argument("file", metavar="FILE", type=Path, help="a playbook")
+    add_inputs(parser)
+    parser.add_argument("--strict", action="store_true", help="warnings are errors")
+    parser.add_argument("--json", action="store_true", help="the plan itself, with its plan_sha256")
+
+
+def plan(args: Namespace) -> int:
+    compiled = load(args, args.file, World(cache_folder(args.env)))
+    if args.strict and compiled.warnings:
+        raise AuthorError(compiled.warnings)
+    if args.json:
+        from playbook.language import plan_to_json
+
+        out(args.redact(json.dumps(plan_to_json(compiled), ensure_ascii=False, indent=1)))
+        return 0
+    from playbook.report import cue_sheet
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    out(args.redact(cue_sheet(compiled, width=width, colour=in_colour(sys.stdout, args.env))))
+    return 0
+
+
+# --- schema ---------------------------------------------------------------------------------------------------------------
+
+
+def add_schema(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME", nargs="?", default="playbook", help="playbook (the default), runlog, or a provider's name")
+    parser.add_argument("--path", action="store_true", help="where the schema lies instead of what is in it")
+
+
+def schema(args: Namespace) -> int:
+    known = {path.name.removesuffix(".schema.json"): path for path in sorted(schema_path("").rglob("*.schema.json"))}
+    path = known.get(args.name)
+    if path is None:
+        near = get_close_matches(args.name, known, n=1)
+        raise UsageError(
+            f"there is no schema '{args.name}'", remedy=f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
+        )
+    out(str(path) if args.path else path.read_text("utf-8").rstrip())
+    return 0
+
+
+# --- providers ------------------------------------------------------------------------------------------------------------
+
+
+def add_providers(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME", nargs="?", help="tell everything of one provider, its session settings too")
+    parser.add_argument("--json", action="store_true", help="the same as JSON")
+
+
+def providers(args: Namespace) -> int:
+    from dataclasses import asdict
+
+    world = World()
+    names = [args.name] if args.name else list(world.providers())
+    found = [_provider(world, name) for name in names]
+    if args.json:
+        data = [
+            {
+                "name": provider.name,
+                "capabilities": asdict(provider.capabilities({})),
+                "credentials": [{"variables": list(each), "present": _present(each, args)} for each in _credentials(provider)],
+                "schema": str(schema_path("providers") / provider.schema),
+            }
+            for provider in found
+        ]
+        out(json.dumps(data, ensure_ascii=False, indent=1))
+        return 0
+    colour = in_colour(sys.stdout, args.env)
+    if args.name:
+        out(_one_provider(found[0], args, colour))
+        return 0
+    from playbook.report import capability_rows, table
+
+    headers = ["provider", *(what for what, _ in capability_rows(found[0].capabilities({}))), "credentials"]
+    columns = [
+        [provider.name, *(value.partition(":")[0] for _, value in capability_rows(provider.capabilities({}))), _ready(provider, args)]
+        for provider in found
+    ]
+    # Four or five providers with nine facts each read better turned by a right angle.
+    out(table(["", *(column[0] for column in columns)], zip(headers[1:], *(column[1:] for column in columns), strict=True), colour=colour))
+    return 0
+
+
+def _one_provider(provider: Provider, args: Namespace, colour: bool) -> str:
+    from playbook.report import BOLD, capability_rows, paint, table
+
+    title = paint(provider.name, BOLD, colour=colour)
+    lines = [title, "", table(["what it can do", ""], capability_rows(provider.capabilities({})), colour=colour), ""]
+    credentials = _credentials(provider)
+    if credentials:
+        rows = [(" and ".join(each), "present" if _present(each, args) else "missing") for each in credentials]
+        lines += [table(["credentials" if len(rows) == 1 else "credentials, one of", ""], rows, colour=colour), ""]
+    else:
+        lines += ["it needs no credentials", ""]
+    schema = load_schema(str(Path("providers") / provider.schema))
+    required = schema.get("required", ())
+    rows = [
+        (name + (" *" if name in required else ""), facts.get("description", "")) for name, facts in schema.get("properties", {}).items()
+    ]
+    lines.append(table(["session settings (* required)" if required else "session settings", ""], rows, colour=colour))
+    return "\n".join(lines)
+
+
+def _provider(world: World, name: str) -> Provider:
+    found = world.provider(name)
+    if found is None:
+        names = world.providers()
+        near = get_close_matches(name, names, n=1)
+        raise UsageError(f"there is no provider '{name}'", remedy=f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names)}")
+    return found
+
+
+def _credentials(provider: Provider) -> Sequence[Sequence[str]]:
+    return getattr(provider, "credentials", ())  # plug-ins written before it was asked for have none
+
+
+def _present(variables: Sequence[str], args: Namespace) -> bool:
+    return all(args.env.get(variable) for variable in variables)
+
+
+def _ready(provider: Provider, args: Namespace) -> str:
+    credentials = _credentials(provider)
+    if not credentials:
+        return "none needed"
+    return "present" if any(_present(each, args) for each in credentials) else "missing"
+
+
+COMMANDS = {
+    "new": Command(add_new, new),
+    "check": Command(add_check, check),
+    "plan": Command(add_plan, plan),
+    "schema": Command(add_schema, schema),
+    "providers": Command(add_providers, providers),
+}

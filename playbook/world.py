@@ -1,0 +1,81 @@
+"""What the language must know of the world: which providers there are, what they can do, how long sounds and lines take.
+
+One `World` serves one process; it keeps the providers it has found, so that a run speaks with the voice that the plan was measured
+with. The cache folder is given by the caller; nothing here reads the environment. A provider, the voice or a sound decoder is imported
+only when somebody asks for what it knows. May be imported by `runner` and everything below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from playbook.errors import Problem
+from playbook.language.schema import load_schema
+from playbook.model import Capabilities, Length, Plan, Say
+
+if TYPE_CHECKING:
+    from playbook.providers.base import Provider
+    from playbook.providers.local import LocalProvider
+
+
+class World:
+    """The language's `World`, made of the installed providers. Speech is kept in `cache_dir`; without one, for this process alone."""
+
+    def __init__(self, cache_dir: Path | None = None) -> None:
+        self._cache_dir = cache_dir
+        self._found: dict[str, Provider | None] = {}
+
+    def provider(self, name: str) -> Provider | None:
+        """The provider of that name, the same one every time. Raises `SetupError` when a plug-in does not load."""
+        if name == "local":
+            return self.local
+        if name not in self._found:
+            from playbook.providers import registry
+
+            self._found[name] = registry.find(name)
+        return self._found[name]
+
+    @cached_property
+    def local(self) -> LocalProvider:
+        """The local voice, which also tells how long lines take that another provider has it speak."""
+        from playbook.providers.local import LocalProvider
+        from playbook.speech.voice import Voice
+
+        return LocalProvider(Voice(self._cache_dir))
+
+    # what the language asks
+
+    def providers(self) -> Sequence[str]:
+        from playbook.providers import registry
+
+        return registry.names()
+
+    def session_schema(self, provider: str) -> Mapping[str, Any] | None:
+        found = self.provider(provider)
+        return None if found is None else load_schema(str(Path("providers") / found.schema))  # a plug-in's may be an absolute path
+
+    def capabilities(self, provider: str, settings: Mapping[str, Any]) -> Capabilities:
+        found = self.provider(provider)
+        assert found is not None, "the language asks only for providers that there are"
+        return found.capabilities(settings)
+
+    def check(self, plan: Plan) -> Iterable[Problem]:
+        found = self.provider(plan.provider)
+        return () if found is None else found.check(plan)
+
+    def sound_length_ms(self, source: Path | bytes) -> int:
+        from playbook.speech.audio import measure
+
+        return measure(source)
+
+    def speech_lengths(self, plan: Plan) -> Sequence[Length | None]:
+        if plan.capabilities.own_voice:
+            return self.local.lengths(plan)
+        from playbook.speech.pacing import estimate_ms
+
+        language = plan.session.get("language")
+        spoken = language if isinstance(language, str) else None
+        return [Length(estimate_ms(step.action.text, spoken), "estimated") if isinstance(step.action, Say) else None for step in plan.steps]
