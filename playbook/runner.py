@@ -166,7 +166,8 @@ class Runner:
             self._log.close()
 
     def _watch(self, line: Line) -> None:
-        self.summary.take(line)
+        if "runlog" not in line:
+            self.summary.take(line)
         if self.options.watch is not None:
             self.options.watch(line)
 

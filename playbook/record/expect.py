@@ -26,21 +26,26 @@ def _judge(plan: Plan, summary: RunSummary) -> Iterator[Conflict]:
         if whole.evidence is not None:
             yield from _evidence(utterance, whole.evidence, "expected")
     for step in plan.steps:
-        if step.expect is not None and step.skipped is None:
-            said = summary.utterances.get(step.id)
-            if said is None:
-                yield Conflict("expected to be performed, but the run never came to it", step=step.id)
-            else:
-                yield from _line(said, step.expect, summary)
+        if step.expect is None or step.skipped is not None:
+            continue
+        said, done = summary.utterances.get(step.id), summary.steps.get(step.id)
+        if done is None:
+            yield Conflict("expected to be performed, but the run never came to it", step=step.id)
+        elif said is not None:
+            yield from _line(said, step.expect)
+            yield from _lasts("the line", said.lasted_ms, step.expect, step.id)
+        else:
+            yield from _lasts("the step", done.lasted_ms, step.expect, step.id)
+        for event in step.expect.absent:
+            if event in summary.names_of.get(step.id, ()):
+                yield Conflict(f"expected no {event}, but there was one", step=step.id)
     for event in whole.absent:
-        if event in summary.events or (event == "conflict" and summary.conflicts):
+        if event in summary.names:
             yield Conflict(f"expected no {event}, but there was one")
-    if whole.lasts_min_ms is not None or whole.lasts_max_ms is not None:
-        lasted = summary.last_ms - (summary.zero_ms or 0)
-        yield from _between("the show", lasted, whole.lasts_min_ms, whole.lasts_max_ms, None)
+    yield from _lasts("the show", summary.last_ms - (summary.zero_ms or 0), whole, None)
 
 
-def _line(said: Utterance, expect: Expect, summary: RunSummary) -> Iterator[Conflict]:
+def _line(said: Utterance, expect: Expect) -> Iterator[Conflict]:
     if expect.evidence is not None:
         yield from _evidence(said, expect.evidence, "expected")
     if expect.starts_within_ms is not None:
@@ -48,27 +53,10 @@ def _line(said: Utterance, expect: Expect, summary: RunSummary) -> Iterator[Conf
         if took is None or took > expect.starts_within_ms:
             value = "never started" if took is None else f"took {took} ms"
             yield Conflict(f"expected to start within {expect.starts_within_ms} ms, but {value}", step=said.task)
-    if expect.lasts_min_ms is not None or expect.lasts_max_ms is not None:
-        yield from _between("the line", said.lasted_ms, expect.lasts_min_ms, expect.lasts_max_ms, said.task)
     if expect.heard is not None:
         heard = said.heard if said.interrupted else said.text
         if heard is None or " ".join(heard.split()) != " ".join(expect.heard.split()):
             yield Conflict(f"expected to hear '{expect.heard}', but heard '{heard or ''}'", step=said.task)
-    for event in expect.absent:
-        if _has(event, said, summary):
-            yield Conflict(f"expected no {event}, but there was one", step=said.task)
-
-
-def _has(event: str, said: Utterance, summary: RunSummary) -> bool:
-    if event == "interrupted":
-        return said.interrupted
-    if event == "conflict":
-        return any(line.get("task") == said.task for line in summary.conflicts)
-    if event == "late":
-        return summary.steps[said.task].late_ms > 0 if said.task in summary.steps else False
-    if event == "provider_failed":
-        return any(line.get("task") == said.task for line in summary.failures)
-    return {"speech_started": said.started_ms, "speech_ended": said.ended_ms, "task_accepted": said.accepted_ms}.get(event) is not None
 
 
 def _evidence(said: Utterance, least: Evidence, who: str) -> Iterator[Conflict]:
@@ -76,7 +64,10 @@ def _evidence(said: Utterance, least: Evidence, who: str) -> Iterator[Conflict]:
         yield Conflict(f"{who} evidence at least '{least.name}', but it is '{said.evidence}'", step=said.task)
 
 
-def _between(what: str, value: int | None, least: int | None, most: int | None, step: str | None) -> Iterator[Conflict]:
+def _lasts(what: str, value: int | None, expect: Expect, step: str | None) -> Iterator[Conflict]:
+    least, most = expect.lasts_min_ms, expect.lasts_max_ms
+    if least is None and most is None:
+        return
     if value is None or (least is not None and value < least) or (most is not None and value > most):
         wanted = f"{least if least is not None else 0} to {most if most is not None else 'any number of'} ms"
         yield Conflict(

@@ -56,6 +56,11 @@ class StepRun:
     reason: str | None = None
     late_ms: int = 0
 
+    @property
+    def lasted_ms(self) -> int | None:
+        """How long the cursor was in it."""
+        return None if self.started_ms is None or self.finished_ms is None else self.finished_ms - self.started_ms
+
 
 @dataclass(slots=True)
 class RunSummary:
@@ -70,7 +75,9 @@ class RunSummary:
     last_ms: int = 0
     steps: dict[str, StepRun] = field(default_factory=dict)
     utterances: dict[str, Utterance] = field(default_factory=dict)
-    events: set[str] = field(default_factory=set)
+    names: set[str] = field(default_factory=set)
+    """Every event and note that occurred; `names_of` has those of one step or its utterance. `interrupted` is among them."""
+    names_of: dict[str, set[str]] = field(default_factory=dict)
     ignored: int = 0
     conflicts: list[Line] = field(default_factory=list)
     failures: list[Line] = field(default_factory=list)
@@ -83,11 +90,12 @@ class RunSummary:
         if pending is not None and not (line.get("note") in ("ignored", "conflict") and line.get("task") in (pending["task"], None)):
             self._end(pending)
         if "event" in line:
-            self.events.add(line["event"])
+            self._name(line, line["event"])
             self._event(line)
         elif "command" in line:
             self._command(line)
         elif "note" in line:
+            self._name(line, line["note"])
             self._note(line)
         elif "end" in line:
             self.end, self.reason = line["end"], line.get("reason")
@@ -108,6 +116,11 @@ class RunSummary:
         counts["conflicts"] = len(self.conflicts)
         counts["late"] = sum(step.late_ms > 0 for step in self.steps.values())
         return counts
+
+    def _name(self, line: Line, name: str) -> None:
+        self.names.add(name)
+        if (whose := line.get("task") or line.get("step")) is not None:
+            self.names_of.setdefault(whose, set()).add(name)
 
     def _step(self, id: str) -> StepRun:
         step = self.steps.get(id)
@@ -168,6 +181,8 @@ class RunSummary:
         utterance.ended_ms = line["at_ms"]
         utterance.evidence = line["evidence"]
         utterance.interrupted = line.get("interrupted", False)
+        if utterance.interrupted:
+            self._name(line, "interrupted")
         utterance.heard_ms = line.get("heard_ms")
         utterance.heard = line.get("heard")
         utterance.duration_ms = line.get("duration_ms")
