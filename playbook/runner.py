@@ -50,7 +50,7 @@ from playbook.model import (
 from playbook.providers import registry
 from playbook.providers.base import CLOSE_BUDGET_S, Context, Provider, Session
 from playbook.record.captions import write_captions
-from playbook.record.expect import failed_expectations
+from playbook.record.expect import failed_expectations, judged
 from playbook.record.redact import Redactor
 from playbook.record.runlog import Header, Line, RunLog
 from playbook.record.summary import RunSummary
@@ -151,7 +151,7 @@ class Runner:
         try:
             self._session = self._connect(provider, folder, show)
             with self._signals():
-                self._carry_out(self._log_and_filter(self.engine.begin()))
+                self._carry_out(self._log_and_filter(self.engine.begin(), self._clock.now_ms()))
                 self._drain()
                 await self._finished
             if self._crash is not None:
@@ -188,8 +188,9 @@ class Runner:
                     self._finish()
                 if self.engine.done or self._crash is not None:
                     continue
-                effects = self.engine.handle(event, self._clock.now_ms())
-                self._carry_out(self._log_and_filter((event, *effects)))
+                now = self._clock.now_ms()  # read once: a log whose times are not the engine's could not be replayed
+                effects = self.engine.handle(event, now)
+                self._carry_out(self._log_and_filter((event, *effects), now))
                 self._after(event)
         except Exception as error:  # a bug of ours, wherever it is: the session must not outlive it
             self._inbox.clear()
@@ -197,11 +198,11 @@ class Runner:
         finally:
             self._busy = False
 
-    def _log_and_filter(self, items: Sequence[Event | Effect]) -> Sequence[Event | Effect]:
+    def _log_and_filter(self, items: Sequence[Event | Effect], now: int) -> Sequence[Event | Effect]:
         """Log, then hand on what may be carried out: nothing is said that could not be recorded."""
         if self._disk is None:
             try:
-                self._log.write(items, self._clock.now_ms())
+                self._log.write(items, now)
                 return items
             except OSError as error:
                 self._disk = f"disk: the run log cannot be written: {error.strerror}"
@@ -343,7 +344,7 @@ class Runner:
         now = self._clock.now_ms()
         self.summary.counts()  # takes the last line into account
         failures = failed_expectations(self.plan, self.summary) if result.end in ("passed", "failed") else ()
-        result = _judged(result, failures, self.plan)
+        result = judged(result, failures, self.plan)
         zero = self.summary.zero_ms
         try:
             if self._disk is None:
@@ -355,18 +356,6 @@ class Runner:
         except OSError as error:
             result = Result("error", 4, f"disk: {self._folder} cannot be written: {error.strerror}")
         return Outcome(result, self.summary, self._folder, failures)
-
-
-def _judged(result: Result, failures: Sequence[Conflict], plan: Plan) -> Result:
-    """The end of the run in the light of what was expected of it."""
-    wanted = plan.expect.status if plan.expect is not None else None
-    if failures:
-        return Result("failed", 1, failures[0].reason, failures[0].step) if result.end == "passed" else result
-    if wanted is None or (result.end == "error" and wanted != "error"):
-        return result
-    if result.end == wanted:
-        return Result("passed", 0, None if wanted == "passed" else f"ended as expected: {result.reason}")
-    return Result("failed", 1, f"expected the run to end as '{wanted}', but it ended as '{result.end}'")
 
 
 def _make_folder(folder: Path | None, plan: Plan) -> Path:

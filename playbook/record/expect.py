@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from playbook.engine import Result
 from playbook.model import Conflict, Evidence, Expect, Plan
 from playbook.record.summary import RunSummary, Utterance
 
@@ -11,6 +12,18 @@ from playbook.record.summary import RunSummary, Utterance
 def failed_expectations(plan: Plan, summary: RunSummary) -> tuple[Conflict, ...]:
     """What was expected and did not come true, each with the limit *and* the value. `status` is not judged here: it is about the end."""
     return tuple(_judge(plan, summary))
+
+
+def judged(result: Result, failures: Sequence[Conflict], plan: Plan) -> Result:
+    """The end of the run in the light of what was expected of it."""
+    wanted = plan.expect.status if plan.expect is not None else None
+    if failures:
+        return Result("failed", 1, failures[0].reason, failures[0].step) if result.end == "passed" else result
+    if wanted is None or (result.end == "error" and wanted != "error"):
+        return result
+    if result.end == wanted:
+        return Result("passed", 0, None if wanted == "passed" else f"ended as expected: {result.reason}")
+    return Result("failed", 1, f"expected the run to end as '{wanted}', but it ended as '{result.end}'")
 
 
 def _judge(plan: Plan, summary: RunSummary) -> Iterator[Conflict]:

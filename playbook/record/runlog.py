@@ -72,6 +72,12 @@ FIELDS = (
 )
 _SPOKEN = {"text", "heard", "reason", "session", "provider_task", "status"}  # where a secret could stand
 _ATTRIBUTES = {cls: tuple(name for name in FIELDS if name in cls.__dataclass_fields__) for cls in _NAMES}  # type: ignore[attr-defined]  # all are dataclasses
+_TYPES: dict[str, type | tuple[type, ...]] = (
+    dict.fromkeys(FIELDS, str)
+    | dict.fromkeys(("chunk", "due_ms", "late_ms", "duration_ms", "heard_ms"), int)
+    | dict.fromkeys(("final", "interrupted"), bool)
+    | {"status": (int, str)}
+)
 _EVENTS = {name: cls for cls, (kind, name) in _NAMES.items() if kind == "event"}
 
 Line = dict[str, Any]
@@ -104,6 +110,9 @@ def to_event(line: Mapping[str, Any]) -> Event | None:
     if cls is model.TimerFired:
         values.setdefault("step", None)  # a timer of the run itself
     try:
+        for field, value in values.items():
+            if not isinstance(value, _TYPES[field]) and not (value is None and field == "step"):
+                raise TypeError(f"{field} is {value!r}")
         if "evidence" in values:
             values["evidence"] = Evidence[values["evidence"]]
         return cls(**values)  # type: ignore[no-any-return]
