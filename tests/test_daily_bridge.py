@@ -38,7 +38,7 @@ from playbook.transports.room import (
 )
 from tests.rooms import FACE, Events
 
-STANDIN = Path(__file__).parent / "standin"
+PATHS = os.pathsep.join(str(path) for path in (Path(__file__).parent / "standin", Path(__file__).parent.parent))
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJyIjoiYyJ9.c2ln"
 FACE_EARLY = Participant("face-1")
 
@@ -54,7 +54,7 @@ def play(
 
     async def main() -> None:
         events = Events()
-        room = DailyRoom(events, {**os.environ, "PYTHONPATH": str(STANDIN), **(env or {})}, patience)
+        room = DailyRoom(events, {**os.environ, "PYTHONPATH": PATHS, **(env or {})}, patience)
         try:
             async with asyncio.timeout(20):
                 await script(room, events)
@@ -391,12 +391,12 @@ def test_a_child_that_stands_still_is_found_by_its_pulse(how: str) -> None:
 
 
 def test_a_quiet_room_is_not_taken_for_dead() -> None:
-    """Nothing but the pulse for ten beats."""
+    """Nothing but the pulse for five beats."""
 
     async def script(room: DailyRoom, events: Events) -> None:
         await room.open(Door(url("empty")))
         with pytest.raises(TimeoutError):
-            await events.first(RoomLost, within_s=1)
+            await events.first(RoomLost, within_s=0.5)
 
     play(script, patience=Patience(beat_s=0.1))
 
@@ -528,7 +528,7 @@ def test_a_parent_that_is_killed_leaves_no_child(name: str) -> None:
     if name == "freeze" and sys.platform != "linux":
         name = "never"  # elsewhere only the end of standard input tells, and a frozen interpreter cannot hear it
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, name], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(STANDIN)}, text=True
+        [sys.executable, "-c", PARENT, name], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": PATHS}, text=True
     )
     with parent:
         assert parent.stdout is not None

@@ -194,6 +194,17 @@ def test_a_malformed_url_is_refused_at_once(url: str) -> None:
     enter(script)
 
 
+def test_a_file_named_like_the_library_is_not_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies in the folder of a playbook is never run."""
+    (tmp_path / "daily.py").write_text("raise SystemExit('run')")
+    monkeypatch.chdir(tmp_path)
+
+    async def script(make: Callable[..., DailyRoom]) -> None:
+        assert (await failure(make().open(Door("nonsense")))).kind == "bad-url"
+
+    enter(script)
+
+
 def test_a_door_with_a_microphone_is_no_trouble() -> None:
     """Source, track and settings are taken by the library; the join then fails by its URL alone."""
 

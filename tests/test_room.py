@@ -109,6 +109,24 @@ def test_a_closed_room_says_nothing_more() -> None:
     play(script)
 
 
+def test_a_room_is_entered_once() -> None:
+    """One that was closed before it was opened stays closed; and what needs a room needs to be in it."""
+
+    async def script(room: SocketRoom, hall: Hall, events: Events, url: str) -> None:
+        await room.close()
+        assert (await failure(room.open(Door(url, microphone_hz=8000)))).kind == "closed"
+        other = SocketRoom(events)
+        await other.open(Door(url, microphone_hz=8000))
+        await other.close()
+        with pytest.raises(RoomFailure, match="not in the room"):
+            other.play("a", b"")
+        other.cut()
+        other.listen("face-1")
+        assert len(hall.guests) == 1
+
+    play(script)
+
+
 def test_a_refused_join_tells_why() -> None:
     """The library's words are kept, classified, and shown without the token; nothing is left connected."""
 

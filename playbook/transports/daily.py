@@ -22,19 +22,20 @@ from playbook.clock import VirtualLoop
 from playbook.errors import SetupError
 from playbook.transports.room import LineRoom, OnEvent, Patience, Room, SocketRoom, redact
 
-CHILD = (sys.executable, "-m", "playbook.transports.daily_child")
+CHILD = (sys.executable, "-P", "-m", "playbook.transports.daily_child")
+"""How the child is started. `-P`: a `daily.py` in the author's folder is not the library."""
 
 _ENVIRONMENT = re.compile(r"PATH|HOME|USER|LANG|LC_\w+|TZ|TMPDIR|(LD|DYLD)_LIBRARY_PATH|SSL_CERT_(FILE|DIR)|RUST_\w+|PYTHON\w+|VIRTUAL_ENV")
 _STDERR_BYTES = 4_000  # of the child's last words
 _REAP_S = 0.5  # SIGKILL is not a request
 
 
-def room_for(url: str, on_event: OnEvent, env: Mapping[str, str]) -> Room:
+def room_for(url: str, on_event: OnEvent, env: Mapping[str, str], patience: Patience | None = None) -> Room:
     """The room behind a URL: an emulator's (`tcp://`, loopback only) or Daily's.
 
     Daily's library never contacts the host of the URL itself, so no real room has such a URL.
     """
-    return SocketRoom(on_event) if url.startswith("tcp://") else DailyRoom(on_event, env)
+    return SocketRoom(on_event, patience) if url.startswith("tcp://") else DailyRoom(on_event, env, patience)
 
 
 class DailyRoom(LineRoom):
@@ -67,7 +68,7 @@ class DailyRoom(LineRoom):
                 env=self._env,
                 start_new_session=True,  # Ctrl-C and a lost terminal are ours to handle: the child leaves when we say so
             )
-        except OSError as error:
+        except (OSError, NotImplementedError) as error:  # NotImplementedError: this loop on Windows
             raise SetupError(f"the process for the Daily room could not be started: {error}") from error
 
     def _write(self, line: bytes) -> None:

@@ -285,7 +285,8 @@ class Room(Protocol):
         """From now on, tell what this participant's microphone sends (`Door.listen`)."""
 
     def play(self, clip: str, pcm: bytes, *, final: bool = True) -> None:
-        """Queue sound for our microphone. Pieces with one `clip` name are one clip until `final`; names are not used twice."""
+        """Queue sound for our microphone. Pieces with one `clip` name are one clip until `final`; names are not used twice. Raises
+        `RoomFailure` when we are not in the room."""
 
     def cut(self) -> None:
         """Forget all sound that was queued. Each clip it hits ends with `interrupted` and what was played of it."""
@@ -340,9 +341,10 @@ class LineRoom(ABC):
     # the port
 
     async def open(self, door: Door) -> str:
-        assert self._state == "new", "a room is opened once"
-        if "\0" in door.url:  # it would panic in the library
-            raise RoomFailure("bad-url", "it contains a NUL character")
+        if self._state != "new":
+            raise RoomFailure("closed", "the room was closed")
+        if any("\0" in text for text in (door.url, door.token or "", door.name, door.proxy or "")):  # the library would panic
+            raise RoomFailure("bad-url", "it, the token, the name or the proxy contains a NUL character")
         loop = asyncio.get_running_loop()
         self._state = "opening"
         self._url, self._secrets = door.url, door.secrets
@@ -390,6 +392,8 @@ class LineRoom(ABC):
             raise ValueError("the room was entered without a microphone")
         if len(pcm) % 2:
             raise ValueError("16-bit sound has an even number of bytes")
+        if self._state != "joined":
+            raise RoomFailure("not-joined", "it is not open")
         size = self._hz * 2 * _PIECE_MS // 1000
         for start in range(0, max(len(pcm), 1), size):
             self._sound.append((clip, memoryview(pcm)[start : start + size], final and start + size >= len(pcm)))
