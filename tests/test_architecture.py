@@ -30,6 +30,7 @@ LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 WORLDLY = {"asyncio", "threading", "socket", "time", "random", "httpx", "subprocess", "os", "datetime", "secrets", "uuid", "signal"}
 ALLOWED = {  # what a pure room may take from a worldly module, and why
     ("record/runlog.py", "os"): "fsync and fstat of the log that it is given",
+    ("language/source.py", "os"): "the arithmetic of paths",
 }
 
 

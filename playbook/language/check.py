@@ -79,15 +79,16 @@ def playbook_format() -> Format:
 
 @dataclass(frozen=True, slots=True)
 class WrittenStep:
-    """A step that is what its schema says. `number` is its place in its own timeline, from 1."""
+    """A step with a verb. `number` is its place in its own timeline, from 1; `valid` says whether it is what its schema says."""
 
     number: int
     verb: str
     node: Node
+    valid: bool
 
 
 def check_file_node(root: Node, findings: Findings, via: tuple[Place, ...]) -> list[WrittenStep] | None:
-    """Judge a whole file as written. The steps that are well-formed; None when there is nothing to go on with."""
+    """Judge a whole file as written. Its steps, as far as they have a verb; None when there is nothing to go on with."""
     data = root.data
     if not isinstance(data, dict):
         findings.add("PB201", f"a playbook is a mapping, not {show(data)}", root.place, "begin with `version: 1`", via=via)
@@ -99,11 +100,13 @@ def check_file_node(root: Node, findings: Findings, via: tuple[Place, ...]) -> l
     steps = []
     for number, node in enumerate(timeline.entries() if timeline is not None else (), 1):
         verb = _verb(node, number, findings, via)
-        if verb is not None and judge(node, playbook_format(), f"{verb}-step", findings, via):
-            steps.append(WrittenStep(number, verb, node))
-            if node.templated:
-                for key in ("id", "as"):
-                    _refuse_template(node.get(key), key, findings, via)
+        if verb is None:
+            continue
+        valid = judge(node, playbook_format(), f"{verb}-step", findings, via)
+        if node.templated:
+            for key in ("id", "as"):
+                _refuse_template(node.get(key), key, findings, via)
+        steps.append(WrittenStep(number, verb, node, valid))
     return steps
 
 
@@ -387,6 +390,8 @@ class _Words:
         """What a schema asks for, in words. Our own schema's titles are nouns; a provider's need not be."""
         if not isinstance(schema, dict):
             return "something else"
+        if schema.get("type") == "object":
+            return "a mapping"
         if "title" in schema and not self.where:
             return str(schema["title"])
         if "enum" in schema:

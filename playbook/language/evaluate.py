@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, Undefined, UndefinedError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -121,6 +123,9 @@ METHODS = frozenset(
 )
 FUNCTIONS = frozenset({"range"})
 
+_SIMPLE = re.compile(r"""\{\{(?![-+])([^{}'"%#]*)(?<![-+])\}\}""")
+"""An expression without quotes, braces and whitespace control: there is one way only to read it."""
+
 _ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, cache_size=0)
 
 
@@ -132,27 +137,46 @@ class Refused(Exception):
         self.code, self.message, self.near, self.remedy, self.offers = code, message, near, remedy, tuple(offers)
 
 
+Piece = str | tuple[nodes.Expr, frozenset[str]]
+"""Text, or an expression with the names it uses."""
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A scalar's pieces: text, and expressions with the names they use. `whole`: it is one expression and nothing else."""
+    """A scalar taken apart. `whole`: it is one expression and nothing else."""
 
-    pieces: tuple[str | tuple[nodes.Expr, frozenset[str]], ...]
+    pieces: tuple[Piece, ...]
     names: frozenset[str]
     whole: bool
 
 
-@lru_cache(maxsize=4096)
 def parse(text: str) -> Template:
     """Take a scalar apart. Raises `Refused`."""
     if len(text) > MAX_TEMPLATE:
         raise Refused("PB307", f"a template of more than {MAX_TEMPLATE:,} characters")
+    # Lines differ, the expressions in them are mostly the same: where it is certain what Jinja would see, parse only those, and each once.
+    pieces: list[Piece] = []
+    for number, part in enumerate(_SIMPLE.split(text)):
+        if number % 2:
+            pieces += _parse("{{" + part + "}}")
+        elif "{" in part or "}" in part or "\r" in part:
+            pieces = list(_parse(text))
+            break
+        elif part:
+            pieces.append(part)
+    names = frozenset[str]().union(*(piece[1] for piece in pieces if not isinstance(piece, str)))
+    return Template(tuple(pieces), names, len(pieces) == 1 and not isinstance(pieces[0], str))
+
+
+@lru_cache(maxsize=4096)
+def _parse(text: str) -> tuple[Piece, ...]:
+    """The pieces of a scalar, as Jinja sees them."""
     try:
         if "{%" in text and any(token[1] == "block_begin" for token in _ENVIRONMENT.lexer.tokeniter(text, None)):
             remedy = "logic is `when` and `foreach`; within a value write {{ a if condition else b }}"
             raise Refused("PB303", "template statements {% … %} are refused", "{%", remedy)
-        body = _ENVIRONMENT.parse(text).body
-        pieces: list[str | tuple[nodes.Expr, frozenset[str]]] = []
-        for output in body:
+        pieces: list[Piece] = []
+        for output in _ENVIRONMENT.parse(text).body:
             assert isinstance(output, nodes.Output)  # nothing else comes without statements
             for node in output.nodes:
                 if isinstance(node, nodes.TemplateData):
@@ -161,14 +185,13 @@ def parse(text: str) -> Template:
                     names: set[str] = set()
                     inspect(node, names)
                     pieces.append((node, frozenset(names)))
+        return tuple(pieces)
     except TemplateSyntaxError as error:
         raise Refused("PB301", f"malformed template: {error.message}", "{{", "an expression stands in double braces: {{ name }}") from error
     except (ValueError, OverflowError) as error:  # a literal with thousands of digits
         raise Refused("PB307", "a number in a template is too large", "{{") from error
     except RecursionError as error:
         raise Refused("PB307", "a template is nested too deep", "{{") from error
-    everything = frozenset(name for piece in pieces if not isinstance(piece, str) for name in piece[1])
-    return Template(tuple(pieces), everything, len(pieces) == 1 and not isinstance(pieces[0], str))
 
 
 def inspect(node: nodes.Node, names: set[str]) -> None:
@@ -223,15 +246,11 @@ def compute(node: nodes.Expr, values: Callable[[str], Any], spend: Callable[[int
     except Refused:
         raise
     except UndefinedError as error:
-        raise Refused("PB302", _undefined(error), "{{") from error
+        raise Refused("PB302", str(error.message), "{{") from error
     except RecursionError as error:
         raise Refused("PB307", "a template is nested too deep", "{{") from error
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, TemplateError) as error:
         raise Refused("PB306", f"the template cannot be computed: {error or type(error).__name__}", "{{") from error
-
-
-def _undefined(error: UndefinedError) -> str:
-    return f"the template uses what is not there: {error.message}"
 
 
 def missing(name: str) -> Any:
@@ -310,9 +329,9 @@ class _Evaluation:
                 if isinstance(one, (str, list, tuple)) and isinstance(other, int):
                     self._charge(self._weigh(one) * max(other, 0))
         elif sign == "%" and isinstance(left, str):
-            raise Refused("PB305", "templates may not format text with %", "%", "join text with ~")
+            raise Refused("PB305", "templates may not format text with %", "{{", "join text with ~")
         elif sign == "**" and isinstance(left, int) and isinstance(right, int) and left.bit_length() * abs(right) > MAX_BITS:
-            raise Refused("PB307", "a template makes a number that is too large", "**")
+            raise Refused("PB307", "a template makes a number that is too large", "{{")
         elif sign == "+" and isinstance(left, (str, list, tuple)):
             self._charge(self._weigh(left) + self._weigh(right))
         return _BINARY[sign](left, right)
@@ -371,8 +390,10 @@ class _Evaluation:
             try:
                 return holder[key]
             except (LookupError, TypeError):
-                return _ENVIRONMENT.undefined(obj=holder, name=key)
-        return _ENVIRONMENT.undefined(obj=holder, name=key)
+                pass
+        near = get_close_matches(key, holder, n=1) if isinstance(key, str) and isinstance(holder, dict) else []
+        hint = f"there is no {key!r} here" + (f"; did you mean '{near[0]}'?" if near else "")
+        return _ENVIRONMENT.undefined(hint)
 
     # calls
 
@@ -431,7 +452,8 @@ class _Evaluation:
 
     def _operands(self, node: nodes.Filter | nodes.Test) -> tuple[Any, list[Any], dict[str, Any]]:
         assert node.node is not None  # only a filter block, which is a statement, has none
-        return self.of(node.node), [self.of(arg) for arg in node.args], {arg.key: self.of(arg.value) for arg in node.kwargs}
+        named = cast("list[nodes.Keyword]", node.kwargs)  # Jinja's annotation says pairs
+        return self.of(node.node), [self.of(arg) for arg in node.args], {arg.key: self.of(arg.value) for arg in named}
 
 
 def _data(value: Any) -> Any:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import io
-import os
 import wave
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from playbook.errors import Place
 from playbook.language.check import WrittenStep, check_file_node, is_part, judge, playbook_format, show
 from playbook.language.durations import parse_duration
 from playbook.language.render import MASK, Abandoned, Broken, Budget, Renderer, Scope
-from playbook.language.source import Findings, Node, Reader
+from playbook.language.source import Findings, Node, Reader, absolute, beside
 from playbook.language.variables import part_scope
 from playbook.model import (
     Action,
@@ -84,7 +84,16 @@ class Expansion:
     def timeline(self, steps: list[WrittenStep], setting: Setting) -> None:
         """Add a timeline's steps to the plan."""
         for step in steps:
-            self._step(step, setting)
+            if step.valid:
+                self._step(step, setting)
+            else:
+                self._glance(step, setting)
+
+    def _glance(self, step: WrittenStep, setting: Setting) -> None:
+        """Look at the templates of a step that cannot be made, so that their problems come out with the others."""
+        if step.node.templated and "foreach" not in step.node.data:
+            with contextlib.suppress(Broken):
+                Renderer(setting.scope, self.findings, self.budget, setting.via).render(step.node)
 
     # loops and conditions
 
@@ -109,7 +118,13 @@ class Expansion:
     def _count(self, node: Node, setting: Setting) -> None:
         self.budget.steps -= 1
         if self.budget.steps < 0:
-            self.findings.add("PB408", "the playbook has more than 100,000 steps", node.place, "loop less", via=setting.via)
+            self.findings.add(
+                "PB408",
+                "the playbook has more than 100,000 steps",
+                node.place,
+                "are the loops meant to go round so often?",
+                via=setting.via,
+            )
             raise Abandoned
 
     def _rounds(self, node: Node, setting: Setting) -> Iterator[tuple[str, Scope]]:
@@ -177,8 +192,8 @@ class Expansion:
         if not isinstance(relative, str) or not relative.strip():
             self.findings.add("PB204", "include must be a path", written.place, via=setting.via)
             return
-        path = Path(os.path.abspath(node.document.path.parent / relative))
-        file = _beside(node.document.file, relative)
+        path = absolute(node.document.path.parent / relative)
+        file = beside(node.document.file, relative)
         if path in setting.files:
             chain = [*setting.files[setting.files.index(path) :], path]
             names = " -> ".join(each.name for each in chain)
@@ -369,7 +384,7 @@ class Expansion:
         if isinstance(value, dict) and "base64" in value:
             return self._samples(node, value, times)
         relative = value["file"] if isinstance(value, dict) else value
-        path = os.path.abspath(node.document.path.parent / relative)
+        path = str(absolute(node.document.path.parent / relative))
         found = self._measured.get(path)
         if found is None:
             found = self._measured[path] = self._measure(Path(path))
@@ -462,7 +477,7 @@ def build_expect(value: Any, times: Times, *path: str) -> Expect | None:
     most = times.optional(lasts, "max", *path, "lasts", "max")
     if least is not None and most is not None and least > most:
         place = times.node.at([*path, "lasts"]).place
-        times.findings.add("PB420", "it must last at least longer than it may at most", place, "min is the smaller one", via=times.via)
+        times.findings.add("PB420", "`min` is longer than `max`", place, "swap them", via=times.via)
         times.failed = True
     absent = value.get("absent", ())
     return Expect(
@@ -509,8 +524,3 @@ def _shown(shown: Mapping[Node, str], node: Node, *path: str | int) -> str | Non
         if node in shown:
             return shown[node] if key == path[-1] else MASK
     return None
-
-
-def _beside(file: str, relative: str) -> str:
-    """The name of a file for people: next to the file that names it."""
-    return os.path.normpath(os.path.join(os.path.dirname(file), relative))

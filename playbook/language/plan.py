@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from difflib import get_close_matches
@@ -22,7 +21,7 @@ from playbook.language.cues import Cue, cues
 from playbook.language.durations import show_duration
 from playbook.language.expand import Expansion, Setting, Times, build_expect
 from playbook.language.render import MASK, Abandoned, Broken, Renderer, Scope
-from playbook.language.source import Findings, Node, Reader
+from playbook.language.source import Findings, Node, Reader, absolute
 from playbook.language.variables import Inputs, lone_part_scope, playbook_scope
 from playbook.model import (
     VERBS,
@@ -90,7 +89,7 @@ class _Compilation:
 
     def __init__(self, path: Path, world: World, inputs: Inputs, provider: str | None) -> None:
         self._path, self._file = path, str(path)
-        self._absolute = Path(os.path.abspath(path))
+        self._absolute = absolute(path)
         self._world, self._inputs, self._override = world, inputs, provider
         self._findings = Findings()
         self._reader = Reader(self._findings)
@@ -288,7 +287,7 @@ class _Compilation:
         timeline = cues(plan)
         total = plan.start.delay_ms + timeline[-1].next_ms
         planned = show_duration(total)
-        place = root.at(["timeline"]).place
+        place = root.key_place("timeline")
         if limits.max_duration_ms is not None and total > limits.max_duration_ms:
             at = root.at(["limits", "max_duration"]).place
             add("PB415", f"the plan takes {planned}, longer than its own limit", at, "raise the limit, or shorten the show")
@@ -471,7 +470,7 @@ def _action_to_json(action: Action, *, true: bool) -> dict[str, Any]:
         return {"chunks": chunks, "voice": action.voice}
     if isinstance(action, WaitSpeech):
         return {"speech": True}
-    return asdict(action)
+    return {name: getattr(action, name) for name in action.__slots__}
 
 
 def _without_nones(value: Limits | Expect) -> dict[str, Any]:

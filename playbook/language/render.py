@@ -130,8 +130,8 @@ class Renderer:
                 try:
                     value = compute(expression, self._value, spend)
                 except Refused as refused:
-                    if secret and refused.code == "PB306":  # Python's message may quote the value
-                        raise Refused("PB306", "the template cannot be computed (the reason would show a secret)", "{{") from None
+                    if secret and refused.code in ("PB302", "PB306"):  # the reason may quote the value
+                        raise Refused(refused.code, "the template cannot be computed (the reason would show a secret)", "{{") from None
                     raise
                 if secret:
                     self._seal(value)

@@ -99,7 +99,7 @@ class _Compiler:
             tests.append(self._properties({}, schema))
         if len(tests) == 1:
             return self._wild(tests[0])
-        return self._wild(lambda value: all(test(value) for test in tests))
+        return self._wild(_all(tests))
 
     def _wild(self, test: Test) -> Test:
         if not self._templates:
@@ -190,7 +190,7 @@ class _Compiler:
                 if mine is not None and not mine(child):
                     return False
                 matched = [each for search, each in patterns if search(key)] if patterns else ()
-                if not all(each(child) for each in matched):
+                if matched and not all(each(child) for each in matched):
                     return False
                 if mine is None and not matched and rest is not None and not rest(child):
                     return False
@@ -200,15 +200,21 @@ class _Compiler:
 
     def _anyOf(self, schemas: list[Schema], _: Schema) -> Test:
         tests = [self.test(schema) for schema in schemas]
-        return lambda value: any(test(value) for test in tests)
+
+        def test(value: Any) -> bool:
+            for each in tests:  # plain loops: `any` and `all` with a generator take twice as long, and this is a hot place
+                if each(value):
+                    return True
+            return False
+
+        return test
 
     def _oneOf(self, schemas: list[Schema], _: Schema) -> Test:
         tests = [self.test(schema) for schema in schemas]
         return lambda value: sum(test(value) for test in tests) == 1
 
     def _allOf(self, schemas: list[Schema], _: Schema) -> Test:
-        tests = [self.test(schema) for schema in schemas]
-        return lambda value: all(test(value) for test in tests)
+        return _all([self.test(schema) for schema in schemas])
 
     def _not(self, schema: Schema, _: Schema) -> Test:
         test = self.test(schema)
@@ -218,6 +224,16 @@ class _Compiler:
         test = self.test(condition)
         then, otherwise = self.test(schema.get("then", True)), self.test(schema.get("else", True))
         return lambda value: then(value) if test(value) else otherwise(value)
+
+
+def _all(tests: list[Test]) -> Test:
+    def test(value: Any) -> bool:
+        for each in tests:
+            if not each(value):
+                return False
+        return True
+
+    return test
 
 
 def _is_number(value: Any) -> bool:

@@ -63,6 +63,16 @@ class Document:
         return self.text[first:after].rstrip("\r\n")
 
 
+def absolute(path: Path) -> Path:
+    """Where a path leads, without following links."""
+    return Path(os.path.abspath(path))
+
+
+def beside(file: str, relative: str) -> str:
+    """The name of a file for people: as seen from where `file` is named from."""
+    return os.path.normpath(os.path.join(os.path.dirname(file), relative))
+
+
 class Node:
     """A piece of data and where it was written. A plain class with slots: a long playbook has a hundred thousand of them.
 
@@ -194,7 +204,7 @@ class Reader:
 
     def read(self, path: Path, file: str, *, missing: str = "PB101", at: Place | None = None, via: tuple[Place, ...] = ()) -> Node | None:
         """The root of a file, or None when it cannot be had. `at` is who asked for it, `missing` the code if it is not there."""
-        known = Path(os.path.abspath(path))
+        known = absolute(path)
         if known not in self._read:
             try:
                 raw = _bytes(known)
@@ -459,6 +469,9 @@ def _malformed(error: Exception, text: str) -> _Refused:
     if "\\t" in problem or "\t" in line[: len(line) - len(line.lstrip())]:
         at = start - len(line) + 1 + line.index("\t") if "\t" in line else start
         return _Refused("PB106", "a tab stands where YAML wants spaces", at, remedy="indent with spaces")
+    if "unexpected end of stream" in problem and getattr(error, "context_mark", None) is not None:
+        opened = error.context_mark.index  # type: ignore[attr-defined]  # PyYAML's MarkedYAMLError has it; YAMLError is what is caught
+        return _Refused("PB105", "the YAML is malformed: a quote is opened and not closed", opened, remedy="close the quote")
     remedy = ""
     if "mapping values are not allowed" in problem:
         remedy = "is the indentation right? text that contains ': ' must be in quotes"
