@@ -209,6 +209,14 @@ class Emulator(ABC):
         """How the vendor says that no more sessions can be had."""
         return self.refusal(429, "quota exceeded")
 
+    def environment(self) -> Mapping[str, str]:
+        """What brings an adapter here instead of to the vendor, once we serve: addresses, and a key that we take."""
+        return {f"{self.name.upper()}_BASE_URL": self.url, f"{self.name.upper()}_API_KEY": "emulated"}
+
+    def extras(self) -> Mapping[str, Any]:
+        """Stand-ins for transports that a run beside us needs (`Context.extras`), by the transport's name. Most vendors need none."""
+        return {}
+
     # what a vendor calls
 
     def note(self, what: str, **facts: Any) -> dict[str, Any]:
