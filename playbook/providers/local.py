@@ -89,6 +89,7 @@ class LocalProvider:
 
     name = "local"
     schema = "local.schema.json"
+    credentials = ()
 
     def __init__(self, voice: Voice | None = None) -> None:
         self.voice = voice or Voice()
@@ -188,7 +189,13 @@ class LocalProvider:
 
 
 def _settings(plan: Plan) -> Settings:
-    return Settings(**{name: plan.session.get(name) for name in ("voice", "rate", "pitch", "language")})
+    """The voice that the session asks for. (Another provider that lends our voice may mean something else by one of these names.)"""
+
+    def given(name: str, kind: type) -> Any:
+        value = plan.session.get(name)
+        return value if type(value) is kind else None
+
+    return Settings(voice=given("voice", str), rate=given("rate", int), pitch=given("pitch", int), language=given("language", str))
 
 
 # --- the session --------------------------------------------------------------------------------------------------------

@@ -266,13 +266,16 @@ class Voice:
 
         assert self._library is not None
         program = Path(__file__).with_name("espeak_child.py")
-        return subprocess.Popen(
-            [sys.executable, "-I", "-S", str(program), str(self._library), str(self._library.parent)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # an interrupt from the terminal is for us to handle; the child ends with its pipe
-        )
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-I", "-S", str(program), str(self._library), str(self._library.parent)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # an interrupt from the terminal is for us to handle; the child ends with its pipe
+            )
+        except OSError as error:
+            raise SetupError(f"the voice's process cannot be started: {error.strerror}") from error
 
     @cached_property
     def _library(self) -> Path | None:
@@ -338,14 +341,15 @@ class Voice:
     def _unknown(self, what: str, name: str) -> Unspeakable:
         import difflib
 
-        if what == "variant":
-            names = {_file_name(variant) for variant in self.variants()}
-        else:
-            names = {code for voice in self.voices() for _, code in voice.languages}
-            if what == "voice":
-                names |= {voice.name for voice in self.voices()} | {_file_name(variant) for variant in self.variants()}
-        by_fold = {name.casefold(): name for name in sorted(names)}
-        near = [by_fold[hit] for hit in difflib.get_close_matches(name.casefold(), by_fold, n=3, cutoff=0.5)]
+        names: dict[str, str] = {}  # what somebody may have meant, and what to write for it
+        if what != "language":
+            names |= {_file_name(variant).casefold(): _file_name(variant) for variant in self.variants()}
+        if what != "variant":
+            for voice in self.voices():
+                names |= {code.casefold(): code for _, code in voice.languages}
+                names[voice.name.casefold()] = voice.name if what == "voice" else min(voice.languages)[1]
+        hits = difflib.get_close_matches(name.casefold(), names, n=3, cutoff=0.6)
+        near = list(dict.fromkeys(names[hit] for hit in hits))
         examples = "such as 'en-us', 'de', 'fr'" if what != "variant" else "such as 'f2', 'm3', 'Annie'"
         return Unspeakable(
             f"the local voice has no {what} '{name}'",
