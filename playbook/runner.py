@@ -108,6 +108,8 @@ class Runner:
         self.engine = Engine(plan)
         self.summary = RunSummary()
         self.redact = Redactor(plan.secrets)
+        self.folder: Path | None = None
+        self._interactive = self.options.interactive
         self._inbox: deque[Event] = deque()
         self._busy = False
         self._timers: dict[tuple[str | None, str], asyncio.TimerHandle] = {}
@@ -129,6 +131,13 @@ class Runner:
         """Give a named sign."""
         self._emit(Trigger(name))
 
+    def no_more_triggers(self) -> None:
+        """Nobody outside gives a sign any more; what waits for one has stalled."""
+        self._interactive = False
+        self._stop_if_stalled()
+        if not self._busy:
+            self._drain()
+
     async def run(self) -> Outcome:
         """Perform the plan. Raises `UsageError` or `SetupError` before anything began; after that everything is in the outcome, but for a
         bug of ours, which is raised when the session has been closed."""
@@ -136,13 +145,11 @@ class Runner:
         if provider is None:
             raise SetupError(f"there is no provider '{self.plan.provider}'")
         folder = _make_folder(self.options.folder, self.plan)
-        self._folder = folder
+        self.folder = self._folder = folder
         self._clock = Clock()
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
-            (folder / "plan.json").write_text(
-                self.redact(json.dumps(plan_to_json(self.plan), ensure_ascii=False, indent=1)) + "\n", "utf-8"
-            )
+            (folder / "plan.json").write_text(_plan_text(self.plan), "utf-8")
             self._log = RunLog(folder / "run.jsonl", redact=self.redact, watch=self._watch)
             self._log.header(self._header(folder))
         except OSError as error:
@@ -224,8 +231,11 @@ class Runner:
             self._schedule(lambda cue: self.plan.start.kind == "go" and cue.trigger == "go", self._clock.now_ms())
         elif isinstance(event, Trigger) and event.trigger in self._expected_triggers:
             self._expected_triggers.remove(event.trigger)
+        self._stop_if_stalled()
+
+    def _stop_if_stalled(self) -> None:
         awaited = self.engine.stalled_on
-        if awaited is not None and not self.options.interactive and awaited not in self._expected_triggers:
+        if awaited is not None and not self._interactive and awaited not in self._expected_triggers:
             step = self.engine.current_step
             where = f"step '{step.id}'" if step is not None else "the start"
             self._inbox.append(StopRequested(f"stall: {where} waits for the trigger '{awaited}', which nothing can give any more"))
@@ -358,6 +368,13 @@ class Runner:
         return Outcome(result, self.summary, self._folder, failures)
 
 
+def _plan_text(plan: Plan) -> str:
+    """`plan.json`: readable, one step a line."""
+    data = plan_to_json(plan)
+    steps = ",\n".join("  " + json.dumps(step, ensure_ascii=False) for step in data.pop("steps"))
+    return json.dumps(data, ensure_ascii=False, indent=1).removesuffix("\n}") + f',\n "steps": [\n{steps}\n ]\n}}\n'
+
+
 def _make_folder(folder: Path | None, plan: Plan) -> Path:
     """The run folder, which must be new or empty."""
     if folder is None:
@@ -372,6 +389,8 @@ def _make_folder(folder: Path | None, plan: Plan) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise UsageError(f"the run folder {folder} is in use", remedy="name a new folder, or remove this one")
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"the run folder {folder} is no folder", remedy="name a new folder") from error
     except OSError as error:
         raise SetupError(f"the run folder {folder} cannot be made: {error.strerror}") from error
     return folder

@@ -49,8 +49,9 @@ def _judge(plan: Plan, summary: RunSummary) -> Iterator[Conflict]:
             yield from _lasts("the line", said.lasted_ms, step.expect, step.id)
         else:
             yield from _lasts("the step", done.lasted_ms, step.expect, step.id)
+        occurred = summary.remarks.get(step.id, set()) | (said.events if said is not None else set())
         for event in step.expect.absent:
-            if event in summary.names_of.get(step.id, ()):
+            if event in occurred:
                 yield Conflict(f"expected no {event}, but there was one", step=step.id)
     for event in whole.absent:
         if event in summary.names:

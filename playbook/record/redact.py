@@ -26,6 +26,15 @@ class Redactor:
             longest_first = sorted(self._forms, key=len, reverse=True)
             self._pattern = re.compile("|".join(map(re.escape, longest_first)))
 
+    def absorb(self, other: Redactor) -> None:
+        """From now on, never show what the other hides."""
+        for form in other._forms:
+            self.add(form)
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to hide."""
+        return self._pattern is not None
+
     def __call__(self, text: str) -> str:
         """The text, as it may be shown."""
         return text if self._pattern is None else self._pattern.sub(MASK, text)

@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import orjson
+
 from playbook import model
 from playbook.errors import RecordError
 from playbook.model import Effect, Event, Evidence
+from playbook.record.redact import Redactor
 
 VERSION = 1
 MAX_LINE = 4_000_000
@@ -81,7 +84,6 @@ _TYPES: dict[str, type | tuple[type, ...]] = (
 _EVENTS = {name: cls for cls, (kind, name) in _NAMES.items() if kind == "event"}
 
 Line = dict[str, Any]
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
 
 def to_line(item: Event | Effect, n: int, at_ms: int) -> Line:
@@ -146,9 +148,9 @@ class RunLog:
     `redact` is applied to every string in which a secret could stand. `watch` sees each line after it was written.
     """
 
-    def __init__(self, path: Path, *, redact: Callable[[str], str] | None = None, watch: Callable[[Line], None] | None = None) -> None:
+    def __init__(self, path: Path, *, redact: Redactor | None = None, watch: Callable[[Line], None] | None = None) -> None:
         self.path = path
-        self._redact = redact
+        self._redact = redact if redact is not None else Redactor()
         self._watch = watch
         self._n = 0
         self._file: IO[bytes] = open(path, "xb+", buffering=0)  # noqa: SIM115  # closed by `close`
@@ -185,12 +187,12 @@ class RunLog:
         file.close()
 
     def _put(self, lines: list[Line]) -> None:
-        if self._redact is not None:
+        if self._redact:
             for line in lines:
                 for key in _SPOKEN & line.keys():
                     if isinstance(line[key], str):
                         line[key] = self._redact(line[key])
-        data = ("\n".join(map(_encode, lines)) + "\n").encode("utf-8", "backslashreplace") if lines else b""
+        data = b"".join(map(_encode, lines))
         while data:
             data = data[self._file.write(data) :]
         if self._watch is not None:
@@ -247,6 +249,14 @@ def read_log(path: Path) -> LogReader:
     return LogReader(header, False, None, lines)
 
 
+def _encode(line: Line) -> bytes:
+    try:
+        return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # half a surrogate pair, which only a vendor can send
+        text = json.dumps(line, ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
 def _raw_lines(path: Path) -> Iterator[bytes]:
     try:
         with open(path, "rb") as file:
@@ -260,7 +270,7 @@ def _parse(raw: bytes) -> Line | None:
     if not raw.endswith(b"\n"):
         return None
     try:
-        line = json.loads(raw)
-    except (ValueError, RecursionError):
+        line = orjson.loads(raw)
+    except ValueError:
         return None
     return line if isinstance(line, dict) else None

@@ -13,6 +13,7 @@ from typing import Any
 Line = dict[str, Any]
 
 GRADES = ("reported", "unmatched", "heard", "estimated", "timeout")
+REMARKABLE = ("late", "ignored", "conflict", "provider_failed", "interrupted")
 OUTCOMES = ("done", "failed", "timeout", "cut")
 
 
@@ -34,6 +35,12 @@ class Utterance:
     heard: str | None = None
     reason: str | None = None
     provider_tasks: list[str] = field(default_factory=list)
+
+    @property
+    def events(self) -> set[str]:
+        """Which events it had."""
+        moments = {"task_accepted": self.accepted_ms, "speech_started": self.started_ms, "speech_ended": self.ended_ms}
+        return {name for name, at_ms in moments.items() if at_ms is not None}
 
     @property
     def lasted_ms(self) -> int | None:
@@ -76,8 +83,9 @@ class RunSummary:
     steps: dict[str, StepRun] = field(default_factory=dict)
     utterances: dict[str, Utterance] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
-    """Every event and note that occurred; `names_of` has those of one step or its utterance. `interrupted` is among them."""
-    names_of: dict[str, set[str]] = field(default_factory=dict)
+    """Every event and note that occurred, and `interrupted`."""
+    remarks: dict[str, set[str]] = field(default_factory=dict)
+    """By step: what is remarkable of it (`REMARKABLE`)."""
     ignored: int = 0
     conflicts: list[Line] = field(default_factory=list)
     failures: list[Line] = field(default_factory=list)
@@ -90,12 +98,12 @@ class RunSummary:
         if pending is not None and not (line.get("note") in ("ignored", "conflict") and line.get("task") in (pending["task"], None)):
             self._end(pending)
         if "event" in line:
-            self._name(line, line["event"])
+            self.names.add(line["event"])
             self._event(line)
         elif "command" in line:
             self._command(line)
         elif "note" in line:
-            self._name(line, line["note"])
+            self.names.add(line["note"])
             self._note(line)
         elif "end" in line:
             self.end, self.reason = line["end"], line.get("reason")
@@ -117,10 +125,10 @@ class RunSummary:
         counts["late"] = sum(step.late_ms > 0 for step in self.steps.values())
         return counts
 
-    def _name(self, line: Line, name: str) -> None:
+    def _remark(self, line: Line, name: str) -> None:
         self.names.add(name)
         if (whose := line.get("task") or line.get("step")) is not None:
-            self.names_of.setdefault(whose, set()).add(name)
+            self.remarks.setdefault(whose, set()).add(name)
 
     def _step(self, id: str) -> StepRun:
         step = self.steps.get(id)
@@ -138,6 +146,8 @@ class RunSummary:
 
     def _note(self, line: Line) -> None:
         note = line["note"]
+        if note in REMARKABLE:
+            self._remark(line, note)
         if note == "step_started":
             self._step(line["step"]).started_ms = line["at_ms"]
         elif note == "step_finished":
@@ -164,6 +174,7 @@ class RunSummary:
             self.closed_ms = line["at_ms"]
         elif event == "provider_failed":
             self.failures.append(line)
+            self._remark(line, event)
         utterance = self.utterances.get(line.get("task") or "")
         if utterance is None:
             return
@@ -182,7 +193,7 @@ class RunSummary:
         utterance.evidence = line["evidence"]
         utterance.interrupted = line.get("interrupted", False)
         if utterance.interrupted:
-            self._name(line, "interrupted")
+            self._remark(line, "interrupted")
         utterance.heard_ms = line.get("heard_ms")
         utterance.heard = line.get("heard")
         utterance.duration_ms = line.get("duration_ms")
