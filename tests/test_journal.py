@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import fcntl
 import json
 import os
 import stat
@@ -232,3 +233,15 @@ def test_the_state_folder_follows_the_environment() -> None:
     assert state_folder({"PLAYBOOK_STATE_DIR": "/a", "XDG_STATE_HOME": "/b"}) == Path("/a")
     assert state_folder({"XDG_STATE_HOME": "/b", "HOME": "/h"}) == Path("/b/playbook")
     assert state_folder({"XDG_STATE_HOME": "b", "HOME": "/h"}) == Path("/h/.local/state/playbook")
+
+
+def test_a_journal_that_is_held_is_an_error_and_no_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A suspended process that holds the lock does not hold up everybody else for ever."""
+    monkeypatch.setattr("playbook.sessions.LOCK_TRIES", 2)
+    journal = Journal(tmp_path)
+    journal.entry("r", "p").intent("tavus")
+    with (tmp_path / "sessions.lock").open("r+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(SetupError, match="held by another process"):
+            journal.entry("r2", "p").intent("tavus")
+    assert [record.run for record in journal.open_sessions()] == ["r"]

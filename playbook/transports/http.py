@@ -361,7 +361,7 @@ class _Wire:
     def _connect(self) -> httpx.AsyncClient:
         import httpx
 
-        near = is_loopback(self._host)
+        # Loading the world's certificates takes 30 ms, which a server without TLS needs not cost.
         plain = self._base.startswith("http:")
         self._client = httpx.AsyncClient(
             base_url=self._base,
@@ -369,8 +369,8 @@ class _Wire:
             timeout=httpx.Timeout(self._answer_s, connect=self._connect_s, pool=self._connect_s),
             limits=httpx.Limits(max_connections=20, max_keepalive_connections=4, keepalive_expiry=KEEPALIVE_S),
             follow_redirects=False,
-            trust_env=not near,  # a proxy that is set for the world must not be asked for this machine
-            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else True,  # loading the world's certificates takes 30 ms
+            trust_env=not is_loopback(self._host),  # a proxy that is set for the world must not be asked for this machine
+            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else httpx.create_ssl_context(),
         )
         return self._client
 
