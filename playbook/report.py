@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from playbook.engine import Result
@@ -342,28 +343,83 @@ def run_to_json(result: Result, summary: RunSummary, failures: Sequence[Conflict
     }
 
 
-def progress_line(line: Line, steps: Mapping[str, Step], zero_ms: int) -> str | None:
+# --- a run while it goes on -----------------------------------------------------------------------------------------------
+
+
+def progress_line(line: Line, steps: Mapping[str, Step], zero_ms: int, *, colour: bool = False) -> str | None:
     """A line of the log as somebody wants to read it who watches the show; None for what only a machine cares for."""
-    at = clock_time(max(0, line["at_ms"] - zero_ms))
-    step = steps.get(line.get("step") or line.get("task") or "")
-    if line.get("event") == "session_opened":
-        remark = f" ({one_line(line['reason'])})" if line.get("reason") else ""
-        return f"{at:>9}  session {line['session']} open{remark}"
-    if line.get("event") == "session_closed":
-        failed = line.get("status") == "failed"
-        return f"{at:>9}  the session could not be closed: {one_line(line.get('reason', ''))}" if failed else f"{at:>9}  session closed"
-    if line.get("event") == "provider_failed":
-        return f"{at:>9}  {line['outcome']}: {one_line(line['reason'])}"
-    if line.get("event") == "stop_requested":
-        return f"{at:>9}  stopping: {one_line(line['reason'])}"
-    if line.get("event") == "trigger":
-        return f"{at:>9}  trigger '{one_line(line['trigger'])}'"
-    if line.get("note") == "step_started" and step is not None:
-        return f"{at:>9}  {step.id}: {describe(step)}"
-    if line.get("note") == "step_skipped":
-        return f"{at:>9}  {line['step']}: skipped, {one_line(line['reason'])}"
-    if line.get("note") == "step_finished" and line["outcome"] != "done":
-        return f"{at:>9}  {line['step']}: {line['outcome']}" + (f", {one_line(line['reason'])}" if line.get("reason") else "")
-    if line.get("note") == "late":
-        return f"{at:>9}  {line.get('step') or 'run'}: {line['late_ms']} ms late"
+    text = _event_words(line) or _note_words(line, steps, colour)
+    if text is None:
+        return None
+    bad = line.get("event") == "provider_failed" or line.get("status") == "failed" or line.get("outcome") in ("failed", "timeout")
+    return f"{clock_time(max(0, line['at_ms'] - zero_ms)):>9}  {paint(text, RED, colour=colour) if bad else text}"
+
+
+def _event_words(line: Line) -> str | None:
+    reason = one_line(line.get("reason", ""))
+    match line.get("event"):
+        case "session_opened":
+            return f"session {line['session']} is open" + (f" ({reason})" if reason else "")
+        case "session_closed":
+            return f"the session could not be closed: {reason}" if line.get("status") == "failed" else "session closed"
+        case "provider_failed":
+            return f"{line['outcome']}: {reason}"
+        case "stop_requested":
+            return f"stopping: {reason}"
+        case "trigger":
+            return f"trigger '{one_line(line['trigger'])}'"
     return None
+
+
+def _note_words(line: Line, steps: Mapping[str, Step], colour: bool) -> str | None:
+    reason, name = one_line(line.get("reason", "")), line.get("step") or line.get("task") or "run"
+    match line.get("note"):
+        case "step_started":
+            step = steps[name]
+            return f"{paint(name, BLUE, colour=colour)}  {describe(step) if step.speaks else paint(describe(step), DIM, colour=colour)}"
+        case "step_skipped":
+            return f"{paint(name, BLUE, colour=colour)}  {paint(f'skipped: {reason}', DIM, colour=colour)}"
+        case "step_finished" if line["outcome"] != "done":
+            return f"{name}: {line['outcome']}" + (f", {reason}" if reason else "")
+        case "late":
+            return f"{name}: {line['late_ms']} ms late"
+        case "ignored" if "trigger" in reason:
+            return f"ignored: {reason}"
+        case "conflict":
+            return f"{name}: {reason}"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """What is going on: the step the cursor is in since `since_ms`, and the one after it; `awaits` where it is no step that waits."""
+
+    step: Step | None
+    after: Step | None
+    since_ms: int
+    awaits: str | None = None
+
+
+def now_line(now: Now, now_ms: int, zero_ms: int, width: int, *, interactive: bool = False, colour: bool = False) -> str:
+    """What is going on, in one row: how far the step is, and what comes next."""
+    step = now.step
+    action = step.action if step is not None else None
+    awaits = action.event if isinstance(action, WaitEvent) else now.awaits
+    if awaits is not None:  # it stands still, so that what somebody types stays readable
+        how = "press Enter" if awaits == "go" else f"type {one_line(awaits)} and press Enter"
+        return clip(f"{'':>9}  waits for the trigger '{one_line(awaits)}'" + (f": {how} " if interactive else ""), width)
+    assert step is not None
+    spent, total = now_ms - now.since_ms, _expected(step)
+    row = f"{clock_time(max(0, now_ms - zero_ms)):>9}  {step.id}  {spent / 1000:.1f} s"
+    row += f" of {'~' if step.speaks and step.length.basis == 'estimated' else ''}{total / 1000:.1f} s" if total else ""
+    row += f"   next: {describe(now.after)}" if now.after is not None else ""
+    return paint(clip(row, width), DIM, colour=colour)
+
+
+def _expected(step: Step) -> int:
+    """How long the cursor is expected to stay in a step; 0 where nobody can tell."""
+    if isinstance(step.action, Wait):
+        return step.action.duration_ms
+    if step.speaks:
+        return step.until if isinstance(step.until, int) else step.length.ms if step.until == "ended" else 0
+    return 0

@@ -173,7 +173,7 @@ def carry_out(argv: Sequence[str], env: Mapping[str, str]) -> int:
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a character gets its code instead of our traceback
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
-    redact = Redactor(value for name, value in env.items() if _is_credential(name) and len(value) >= 4)
+    redact = Redactor(value for name, value in env.items() if _is_credential(name) and len(value) >= 8)
     try:
         if argv[0] == "--version":
             from importlib import metadata

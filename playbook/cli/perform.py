@@ -1,0 +1,484 @@
+"""The verbs that reach the world: `run`, `sessions`, `emulate`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import inspect
+import json
+import os
+import shutil
+import sys
+from argparse import Namespace
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from playbook import clock as clocks
+from playbook.cli.author import add_inputs, load
+from playbook.cli.options import Command, Parser, cache_folder, err, in_colour, is_live, name_and_value, out
+from playbook.emulators import EMULATORS
+from playbook.emulators import find as find_emulator
+from playbook.errors import PlaybookError, SetupError, UsageError
+from playbook.language import parse_duration, show_duration
+from playbook.model import Plan, Say
+from playbook.providers.base import EndsSessions, ListsSessions, SessionRecord
+from playbook.sessions import Journal, state_folder
+from playbook.world import World
+
+if TYPE_CHECKING:
+    from playbook.emulators.base import Emulator
+    from playbook.runner import Cue, Outcome, Runner
+
+VIEWER_MS = 500
+"""When somebody begins to watch an emulated session: some vendors speak only then."""
+
+
+# --- run ------------------------------------------------------------------------------------------------------------------
+
+
+def add_run(parser: Parser) -> None:
+    parser.add_argument("file", metavar="FILE", type=Path, help="a playbook")
+    add_inputs(parser)
+    parser.add_argument("--clock", choices=("system", "virtual"), default="system", help="virtual: an hour takes a moment")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="the run folder, new or empty (runs/<time>-<name>)")
+    parser.add_argument("--trigger", metavar="NAME@TIME", action="append", type=_cue, help="give a trigger at a time of the show")
+    parser.add_argument("--triggers", metavar="-", choices=("-",), help="read triggers from standard input, one name a line")
+    parser.add_argument("--emulate", action="store_true", help="perform it against the provider's emulator, without a key")
+    parser.add_argument("--fault", metavar="NAME[@STEP]", action="append", help="let the emulator fail in this way")
+    parser.add_argument("--json", action="store_true", help="the outcome as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress, and only the last words of the report")
+
+
+def run(args: Namespace) -> int:
+    world = World(cache_folder(args.env))
+    plan = load(args, args.file, world)
+    if args.fault and not args.emulate:
+        raise UsageError("--fault is for emulated runs", remedy="add --emulate")
+    at_terminal = sys.stdin is not None and sys.stdin.isatty() and not args.triggers and args.clock == "system"
+    journal = None if args.emulate else state_folder(args.env)
+    runner: Runner | None = None
+
+    async def perform() -> Outcome:
+        nonlocal runner
+        from playbook.runner import Options, Runner
+
+        async with _emulated(plan, args) as (env, extras):
+            with _progress(plan, args, interactive=at_terminal) as (watch, started):
+                options = Options(
+                    folder=args.out,
+                    env=env,
+                    state_dir=journal,
+                    cues=args.trigger or (),
+                    interactive=at_terminal or bool(args.triggers),
+                    watch=watch,
+                    extras=extras,
+                    provider=world.provider(plan.provider),
+                )
+                runner = Runner(plan, options)
+                started(clocks.Clock().now_ms)
+                with _triggers(runner, at_terminal=at_terminal, to_the_end=bool(args.triggers)):
+                    return await runner.run()
+
+    try:
+        outcome = clocks.run(perform(), args.clock)
+        code = outcome.result.exit_code
+        try:
+            _show(outcome, args)
+        except SetupError:  # standard output is full: no reason to forget how the run went
+            if code == 0:
+                raise
+        return code
+    finally:
+        if runner is not None:
+            args.redact.absorb(runner.redact)
+        if runner is not None and journal is not None and runner.folder is not None:
+            _tell_open(journal, runner.folder.name)
+
+
+def _show(outcome: Outcome, args: Namespace) -> None:
+    from playbook.report import count, run_report, run_to_json, verdict
+
+    folder = str(outcome.folder)
+    if args.json:
+        data = {"folder": folder, **run_to_json(outcome.result, outcome.summary, outcome.failures)}
+        out(args.redact(json.dumps(data, ensure_ascii=False, indent=1)))
+    elif args.quiet:
+        lines = count(len(outcome.summary.utterances), "line")
+        out(args.redact(f"{verdict(outcome.result)}; {lines}; {folder}"))
+    else:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        colour = in_colour(sys.stdout, args.env)
+        if sys.stdout.isatty() and sys.stderr.isatty():
+            out("")
+        text = run_report(outcome.result, outcome.summary, outcome.failures, width=width, colour=colour)
+        out(args.redact(f"{text}\n{folder}"))
+
+
+def _tell_open(journal: Path, run: str) -> None:
+    """When a session of this run is still open, the last line on the screen is the command that ends it."""
+    try:
+        left = [record for record in Journal(journal).open_sessions() if record.run == run and record.pid == os.getpid()]
+    except PlaybookError as error:
+        err(f"error: {error.message}\n  whether a session of this run is still open cannot be told")
+        return
+    for record in left:
+        if record.session is None:
+            err(f"a session may have been created at {record.provider}; nobody knows its id. See what is known with:")
+            err("playbook sessions")
+        else:
+            err(f"a session at {record.provider} is still open, and billed. End it with:")
+            err(f"playbook sessions end {record.session}")
+
+
+@contextlib.contextmanager
+def _progress(
+    plan: Plan, args: Namespace, *, interactive: bool
+) -> Iterator[tuple[Callable[[dict[str, Any]], None] | None, Callable[[Callable[[], int]], None]]]:
+    """What watches the log, and what is told the run's time."""
+    if args.quiet:
+        yield None, lambda _: None
+        return
+    from playbook.cli.progress import Progress
+
+    live = is_live(sys.stderr, args.env) and args.clock == "system"
+    colour = in_colour(sys.stderr, args.env)
+    with Progress(plan, sys.stderr, live=live, colour=colour, interactive=interactive, redact=args.redact) as progress:
+        yield progress.watch, lambda now_ms: setattr(progress, "now_ms", now_ms)
+
+
+# triggers
+
+
+def _cue(text: str) -> Cue:
+    from playbook.runner import Cue
+
+    name, at, time = text.rpartition("@")
+    if not at:
+        return Cue(text)
+    try:
+        return Cue(name, parse_duration(time))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{time}' in '{text}' {error}; write {name or 'NAME'}@2s") from error
+
+
+@contextlib.contextmanager
+def _triggers(runner: Runner, *, at_terminal: bool, to_the_end: bool) -> Iterator[None]:
+    """Standard input gives triggers: a line is a trigger's name, an empty one is `go`."""
+    if not (at_terminal or to_the_end):
+        yield
+        return
+    loop, number, rest = asyncio.get_running_loop(), sys.stdin.fileno(), b""
+
+    def read() -> None:
+        nonlocal rest
+        if at_terminal and os.tcgetpgrp(number) != os.getpgrp():  # in the background, reading would suspend us
+            loop.remove_reader(number)
+            loop.call_later(1.0, listen)
+            return
+        try:
+            data = os.read(number, 4096)
+        except BlockingIOError:
+            return
+        except OSError:  # the terminal is lost
+            data = b""
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            runner.trigger(line.decode("utf-8", "replace").strip() or "go")
+        if not data:
+            stop()
+            if to_the_end:
+                runner.no_more_triggers()
+
+    def listen() -> None:
+        try:
+            loop.add_reader(number, read)
+        except PermissionError:  # a plain file is always ready, and epoll does not take it
+            for line in sys.stdin:
+                runner.trigger(line.strip() or "go")
+            runner.no_more_triggers()
+
+    def stop() -> None:
+        loop.remove_reader(number)
+
+    loop.call_soon(listen)
+    try:
+        yield
+    finally:
+        stop()
+
+
+# the emulator beside a run
+
+
+@contextlib.asynccontextmanager
+async def _emulated(plan: Plan, args: Namespace) -> AsyncIterator[tuple[Mapping[str, str], Mapping[str, Any]]]:
+    """The environment of the run, and stand-ins for its transports; with `--emulate`, those of an emulator that serves meanwhile."""
+    if not args.emulate:
+        yield args.env, {}
+        return
+    kind = _emulator(plan.provider)
+    from playbook.emulators.faults import choose
+
+    texts = {step.id: step.action.text for step in plan.steps if isinstance(step.action, Say)}
+    emulator = kind(faults=[choose(fault, texts) for fault in args.fault or ()], viewer_after_ms=VIEWER_MS)
+    async with emulator.serve():
+        # A real credential has no business here.
+        env = {name: value for name, value in args.env.items() if not name.startswith(f"{plan.provider.upper()}_")}
+        yield {**env, **emulator.environment()}, emulator.extras()
+
+
+def _emulator(name: str) -> type[Emulator]:
+    found = find_emulator(name)
+    if found is None:
+        near = get_close_matches(name, EMULATORS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(EMULATORS)}"
+        raise UsageError(f"there is no emulator of '{name}'", remedy="the local provider needs none" if name == "local" else hint)
+    return found
+
+
+# --- emulate ----------------------------------------------------------------------------------------------------------------
+
+
+def add_emulate(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(EMULATORS)}")
+    parser.add_argument("--port", metavar="N", type=int, default=0, help="the port to listen on, on this machine alone (any free one)")
+    parser.add_argument("--fault", metavar="NAME[@WHICH]", action="append", help="fail in this way")
+    parser.add_argument("--option", metavar="NAME=VALUE", action="append", type=name_and_value, help="a setting of this emulator")
+    parser.add_argument("--json", action="store_true", help="the address and the environment as one line of JSON")
+
+
+def emulate(args: Namespace) -> int:
+    from playbook.emulators.base import CONTROL, serve_forever
+
+    kind = _emulator(args.name)
+    emulator = kind(faults=args.fault or (), **_options(kind, args.option or ()))
+
+    def ready(url: str) -> None:
+        env = emulator.environment()
+        if args.json:
+            out(json.dumps({"url": url, "env": dict(env)}))
+            return
+        out(f"{args.name} is emulated at {url}; what goes on is told at {url}{CONTROL}/; Ctrl-C ends it")
+        out("\n".join(f"  export {name}={value}" for name, value in env.items()))
+
+    serve_forever(emulator, port=args.port, ready=ready)
+    return 0
+
+
+def _options(kind: type[Emulator], given: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Settings of an emulator: whatever its constructor takes by name. Values are JSON where they can be, else text."""
+    known = [name for name, item in inspect.signature(kind).parameters.items() if item.kind is item.KEYWORD_ONLY and name != "faults"]
+    options: dict[str, Any] = {}
+    for name, text in given:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(known)}"
+            raise UsageError(f"the emulator has no option '{name}'", remedy=hint)
+        try:
+            options[name] = json.loads(text)
+        except ValueError:
+            options[name] = text
+    return options
+
+
+# --- sessions ---------------------------------------------------------------------------------------------------------------
+
+
+def add_sessions(parser: Parser) -> None:
+    parser.add_argument("action", nargs="?", choices=("list", "end", "forget", "reconcile"), default="list", help="what to do (list)")
+    parser.add_argument("ids", metavar="ID", nargs="*", help="the ids of sessions, as `list` shows them")
+    parser.add_argument("--all", action="store_true", help="end all that are open, also those of runs that still go on")
+    parser.add_argument(
+        "--provider", metavar="NAME", help="end: where the session is, if the journal does not know it; reconcile: ask this one"
+    )
+    parser.add_argument("--json", action="store_true", help="the list as JSON")
+
+
+def sessions(args: Namespace) -> int:
+    journal = Journal(state_folder(args.env), redact=args.redact)
+    if args.action in ("list", "reconcile") and args.ids:
+        raise UsageError(f"`sessions {args.action}` takes no id")
+    if args.action == "forget" and not args.ids:
+        raise UsageError("which session?", remedy="playbook sessions forget ID")
+    if args.action == "end" and bool(args.ids) == args.all:
+        raise UsageError("which session?", remedy="playbook sessions end ID, or playbook sessions end --all")
+    return {"list": _list, "end": _end, "forget": _forget, "reconcile": _reconcile}[args.action](args, journal)
+
+
+def _list(args: Namespace, journal: Journal) -> int:
+    records = journal.open_sessions()
+    now = clocks.wall_time()
+    if args.json:
+        data = [
+            {
+                "session": record.session,
+                "key": record.key,
+                "provider": record.provider,
+                "playbook": record.playbook,
+                "run": record.run,
+                "pid": record.pid,
+                "running": record.alive,
+                "since": record.since.isoformat(timespec="seconds"),
+                "ends_by": None if record.ends_by is None else record.ends_by.isoformat(timespec="seconds"),
+                "estimated_cost": record.cost(now),
+            }
+            for record in records
+        ]
+        out(json.dumps(data, ensure_ascii=False, indent=1))
+        return 0
+    if not records:
+        out("no session is open")
+        return 0
+    from playbook.report import one_line, table
+
+    rows = []
+    for record in records:
+        age = show_duration(max(0, int((now - record.since).total_seconds())) * 1000)
+        cost = record.cost(now)
+        whose = {True: f"runs, pid {record.pid}", False: f"pid {record.pid} is gone", None: "another machine's"}[record.alive]
+        until = "" if record.ends_by is None else f"{record.ends_by:%Y-%m-%d %H:%M}" + (" (past)" if record.ends_by < now else "")
+        rows.append(
+            [
+                record.session or f"unknown ({record.key})",
+                record.provider,
+                f"{record.since:%Y-%m-%d %H:%M} ({age})",
+                "?" if cost is None else f"{cost:.2f}",
+                until or "?",
+                whose,
+                one_line(f"{record.playbook}, {record.run}"),
+            ]
+        )
+    out(
+        args.redact(
+            table(
+                ["session", "provider", "since (UTC)", "cost", "over by (UTC)", "process", "playbook, run"],
+                rows,
+                colour=in_colour(sys.stdout, args.env),
+            )
+        )
+    )
+    return 0
+
+
+def _end(args: Namespace, journal: Journal) -> int:
+    records = journal.open_sessions()
+    if not args.all:
+        wanted: list[SessionRecord] = []
+        for id in args.ids:
+            found = [record for record in records if id in (record.session, record.key)]
+            if not found and args.provider:
+                found = [_stranger(id, args.provider)]
+            if not found:
+                hint = "`playbook sessions` lists them; give --provider to end one that it does not know"
+                err(f"error: the journal has no open session '{id}'\n  {hint}")
+                return 5
+            wanted += found
+        records = wanted
+    if not records:
+        out("no session is open")
+        return 0
+    world, failed = World(), 0
+    for record in records:
+        try:
+            what = clocks.run(_end_one(record, world, args.env))
+        except PlaybookError as error:
+            failed += 1
+            err(
+                args.redact(
+                    f"error: {record.provider} {record.session or record.key}: {error.message}"
+                    + (f"\n  {error.remedy}" if error.remedy else "")
+                )
+            )
+            continue
+        if record.pid:
+            journal.ended(record.key, what)
+        out(f"{record.provider} {record.session or record.key}: {what}")
+    return 4 if failed else 0
+
+
+async def _end_one(record: SessionRecord, world: World, env: Mapping[str, str]) -> str:
+    """End one, and say what became of it."""
+    if record.session is None:
+        if record.ends_by is not None and record.ends_by < clocks.wall_time():
+            return "over by the vendor's own limit"
+        when = (
+            f"the vendor's own limit ends it by {record.ends_by:%Y-%m-%d %H:%M} UTC"
+            if record.ends_by
+            else "the vendor's console may show it"
+        )
+        raise SetupError(
+            "the answer that named it was never seen, so it cannot be ended from here",
+            remedy=f"{when}; `playbook sessions reconcile` asks the vendor, `playbook sessions forget {record.key}` takes it off the list",
+        )
+    provider = world.provider(record.provider)
+    if provider is None:
+        raise SetupError(f"the provider '{record.provider}' is not installed")
+    if not isinstance(provider, EndsSessions):
+        raise SetupError(f"the provider '{record.provider}' cannot end a session of another process")
+    await provider.end_session(record, env)
+    return "ended"
+
+
+def _stranger(id: str, provider: str) -> SessionRecord:
+    """A session that is not in the journal."""
+    return SessionRecord(key=id, provider=provider, session=id, playbook="", run="", pid=0, alive=None, since=clocks.wall_time())
+
+
+def _forget(args: Namespace, journal: Journal) -> int:
+    missing = 0
+    for id in args.ids:
+        forgotten = journal.forget(id)
+        missing += not forgotten
+        if forgotten:
+            out(f"{forgotten[0].provider} {id}: forgotten, not ended")
+        else:
+            err(f"error: the journal has no open session '{id}'\n  `playbook sessions` lists them")
+    return 5 if missing else 0
+
+
+def _reconcile(args: Namespace, journal: Journal) -> int:
+    """Compare the journal with what the vendors say. Changes nothing: other credentials would show other sessions."""
+    world = World()
+    names = [args.provider] if args.provider else list(world.providers())
+    asked, differences = [], []
+    for name in names:
+        provider = world.provider(name)
+        if provider is None:
+            raise UsageError(f"there is no provider '{name}'", remedy=f"there are {', '.join(world.providers())}")
+        if not isinstance(provider, ListsSessions):
+            if args.provider:
+                raise SetupError(f"{name} does not tell which sessions are open")
+            continue
+        if not args.provider and not any(all(args.env.get(variable) for variable in group) for group in provider.credentials):
+            continue
+        asked.append(name)
+        open_there = {found.session: found for found in clocks.run(provider.list_sessions(args.env))}
+        ours = {record.session: record for record in journal.open_sessions() if record.provider == name and record.session}
+        for id in open_there.keys() - ours.keys():
+            since = open_there[id].since
+            facts = [open_there[id].name] if open_there[id].name else []
+            facts += [f"since {since:%Y-%m-%d %H:%M} UTC"] if since is not None else []
+            told = f" ({', '.join(facts)})" if facts else ""
+            differences.append(
+                f"{name} {id}{told}: open, but not in the journal; end it with `playbook sessions end {id} --provider {name}`"
+            )
+        for id in ours.keys() - open_there.keys():
+            differences.append(f"{name} {id}: in the journal, but not open there; `playbook sessions end {id}` takes it off the list")
+    if not asked:
+        err("error: nobody to ask: no provider with credentials here tells which sessions are open")
+        return 5
+    if args.json:
+        out(json.dumps({"asked": asked, "differences": sorted(differences)}, ensure_ascii=False, indent=1))
+    else:
+        out("\n".join(sorted(differences)) or f"the journal agrees with {', '.join(asked)}")
+    return 1 if differences else 0
+
+
+COMMANDS = {
+    "run": Command(add_run, run),
+    "sessions": Command(add_sessions, sessions),
+    "emulate": Command(add_emulate, emulate),
+}

@@ -1,0 +1,102 @@
+"""A run as somebody watches it: a line for each thing that happens and, on a terminal, one that shows what is going on now.
+
+It is drawn by a thread of its own, because a terminal that was stopped by Ctrl-S, or a pipe that nobody reads, must not stop the show. The
+loop only drops the log's lines into a queue.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import TextIO
+
+from playbook.model import Plan, Step
+from playbook.record.runlog import Line
+from playbook.report import Now, now_line, progress_line
+
+TICK_S = 0.1
+PATIENCE_S = 2.0
+"""How long the end of a run waits for a screen that does not take its lines."""
+
+
+class Progress:
+    """Shows the lines given to `watch` on a stream until it is left. `now_ms` is the run's time; with `live`, a last line follows it."""
+
+    def __init__(self, plan: Plan, stream: TextIO, *, live: bool, colour: bool, interactive: bool, redact: Callable[[str], str]) -> None:
+        self.now_ms: Callable[[], int] | None = None
+        self._plan = plan
+        self._stream = stream
+        self._live, self._colour, self._interactive = live, colour, interactive
+        self._redact = redact
+        self._steps: dict[str, tuple[Step, Step | None]] = {}
+        performed = [step for step in plan.steps if step.skipped is None]
+        for step, after in zip(performed, [*performed[1:], None], strict=True):
+            self._steps[step.id] = step, after
+        self._all = {step.id: step for step in plan.steps}
+        self._lines: deque[Line] = deque()
+        self._wake, self._over = threading.Event(), False
+        self._now: Now | None = None
+        self._zero_ms = 0
+        self._drawn = ""
+        self._thread = threading.Thread(target=self._work, name="progress", daemon=True)
+
+    def __enter__(self) -> Progress:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._over = True
+        self._wake.set()
+        self._thread.join(PATIENCE_S)
+
+    def watch(self, line: Line) -> None:
+        """Take a line of the log."""
+        self._lines.append(line)
+        self._wake.set()
+
+    # the thread
+
+    def _work(self) -> None:
+        try:
+            while True:
+                over = self._over
+                self._wake.wait(TICK_S if self._live and self._now is not None else None)
+                self._wake.clear()
+                text = "".join(self._take(self._lines.popleft()) for _ in range(len(self._lines)))
+                status = "" if self._over else self._status()
+                if text or status != self._drawn:
+                    erase = "\r\x1b[2K" if self._drawn else ""
+                    self._stream.write(erase + text + status)
+                    self._stream.flush()
+                    self._drawn = status
+                if over:
+                    return
+        except (OSError, ValueError):  # the screen is gone; the show goes on
+            return
+
+    def _take(self, line: Line) -> str:
+        """What a line of the log adds to the screen."""
+        if line.get("note") == "timeline_zero":
+            self._zero_ms = line["at_ms"]
+        if line.get("event") == "session_opened" and self._plan.start.kind == "go":
+            self._now = Now(None, self._first(), line["at_ms"], awaits="go")
+        elif line.get("note") == "step_started":
+            step, after = self._steps[line["step"]]
+            self._now = Now(step, after, line["at_ms"])
+        elif line.get("note") == "timeline_zero" or line.get("command") == "close_session" or "end" in line:
+            self._now = None
+        text = progress_line(line, self._all, self._zero_ms, colour=self._colour)
+        return "" if text is None else self._redact(text) + "\n"
+
+    def _first(self) -> Step | None:
+        return next((step for step in self._plan.steps if step.skipped is None), None)
+
+    def _status(self) -> str:
+        """The last line, as it should stand there now."""
+        if not self._live or self._now is None or self.now_ms is None:
+            return ""
+        width = shutil.get_terminal_size().columns - 1
+        return self._redact(now_line(self._now, self.now_ms(), self._zero_ms, width, interactive=self._interactive, colour=self._colour))
