@@ -12,6 +12,8 @@ and never outlives us: it ends when its standard input does, and on Linux with i
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -59,7 +61,7 @@ class DailyRoom(LineRoom):
         if isinstance(loop, VirtualLoop):
             raise SetupError("a Daily room lives in real time", remedy="use --clock system, or rehearse with --emulate")
         try:
-            self._process, _ = await loop.subprocess_exec(
+            await loop.subprocess_exec(
                 lambda: _Child(self),
                 *self._command,
                 stdin=subprocess.PIPE,
@@ -78,8 +80,10 @@ class DailyRoom(LineRoom):
                 pipe.write(line)
 
     def _abort(self) -> None:
+        # Not `self._process.kill()`: it asks for the status of a child that has just died, which then is missing to the loop's watcher.
         if self._process is not None and self._process.get_returncode() is None:
-            self._process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.get_pid(), signal.SIGKILL)
 
     async def _hang_up(self, leave_s: float) -> None:
         if self._process is None:
@@ -92,6 +96,10 @@ class DailyRoom(LineRoom):
             except TimeoutError:
                 self._abort()
         self._process.close()
+
+    def started(self, process: asyncio.SubprocessTransport) -> None:
+        """There is a child (for `_Child`); it may be dead before we hear of it from anywhere else."""
+        self._process = process
 
     def exited(self) -> None:
         """The child is dead and its pipes are read to their end (for `_Child`)."""
@@ -109,6 +117,10 @@ class DailyRoom(LineRoom):
 class _Child(asyncio.SubprocessProtocol):
     def __init__(self, room: DailyRoom) -> None:
         self._room = room
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.SubprocessTransport)
+        self._room.started(transport)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         if fd == 1:
