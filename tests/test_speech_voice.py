@@ -140,8 +140,8 @@ def test_names_are_found_by_code_name_and_region(voice: Voice) -> None:
     ("settings", "message", "near"),
     [
         (Settings(voice="Germn"), "no voice 'Germn'", "'German'"),
-        (Settings(language="german"), "no language 'german'", "did you mean 'de'?"),
-        (Settings(language="tlh1"), "no language 'tlh1'", "such as 'en-us'"),
+        (Settings(language="german"), "no language 'german'", "did you mean 'de'"),
+        (Settings(language="qqqqqqqq"), "no language 'qqqqqqqq'", "such as 'en-us'"),
         (Settings(voice="de+Anie"), "no variant 'Anie'", "'Annie'"),
         (Settings(voice="qqqqqqqq"), "no voice 'qqqqqqqq'", "such as 'en-us'"),
     ],

@@ -110,6 +110,11 @@ def split(cues: Iterable[Cue]) -> list[Caption]:
 
 
 def _split(cue: Cue) -> Iterator[Caption]:
+    row = " ".join(_CONTROL.sub(" ", cue.text).split())
+    if _width(row) <= ROW:  # most lines
+        if row:
+            yield Caption(cue.id, max(0, cue.start_ms), cue.end_ms, (row,))
+        return
     pieces = list(_pieces(cue))
     parts = _partition(pieces)
     for n, (first, last) in enumerate(parts, 1):
@@ -119,29 +124,38 @@ def _split(cue: Cue) -> Iterator[Caption]:
 
 
 def _pieces(cue: Cue) -> Iterator[_Piece]:
-    text = re.sub(r"[\x00-\x1f\x7f]", " ", cue.text)
-    length = max(1, len(text))
-    marks, mark = cue.words, 0
+    text = _CONTROL.sub(" ", cue.text)
+    lasts = cue.end_ms - cue.start_ms
+    marks = [(0, 0), *((min(at_ms, lasts), place) for at_ms, place in cue.words if place < len(text)), (lasts, len(text))]
+    mark = 0
+
+    def at_ms(place: int) -> int:
+        """When this character is spoken: at its word's time, or between two of them in proportion."""
+        nonlocal mark
+        while mark + 2 < len(marks) and marks[mark + 1][1] <= place:
+            mark += 1
+        (since, first), (until, last) = marks[mark : mark + 2]
+        return cue.start_ms + since + (until - since) * (place - first) // max(1, last - first)
+
     for match in _PIECE.finditer(text):
-        start = match.start()
-        if marks:
-            while mark + 1 < len(marks) and marks[mark + 1][1] <= start:
-                mark += 1
-            offset = marks[mark][0]
-        else:
-            offset = (cue.end_ms - cue.start_ms) * start // length
-        word = match.group()
-        end = 2 if _SENTENCE.search(word) else 1 if _CLAUSE.search(word) else 0
+        start, word = match.start(), match.group()
         spaced = start > 0 and text[start - 1].isspace()
-        yield _Piece(word, min(cue.start_ms + offset, cue.end_ms), spaced, _width(word), end)
+        while _width(word) > ROW:  # full-width signs that are no script, or a crowd of punctuation
+            yield _Piece(word[: ROW // 2], at_ms(start), spaced, _width(word[: ROW // 2]), 0)
+            start, word, spaced = start + ROW // 2, word[ROW // 2 :], False
+        end = 2 if _SENTENCE.search(word) else 1 if _CLAUSE.search(word) else 0
+        yield _Piece(word, at_ms(start), spaced, _width(word), end)
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _WIDE = "\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\uffe0-\uffe6\U00020000-\U0003fffd"
 _OPENING = "「『（《〈【〔［｛"
 _CLOSING = "、。，．！？：；」』）》〉】〕］｝…ー々ぁぃぅぇぉっゃゅょァィゥェォッャュョ"
+_EMOJI = "\U0001f000-\U0001faff"
 _PIECE = re.compile(
     rf"[{_OPENING}]*[{_WIDE}][{_CLOSING}]*"  # one full-width character and what clings to it
-    rf"|[^\s{_WIDE}]{{1,{ROW}}}[{_CLOSING}]*"  # a word; one that is wider than a row is cut hard
+    rf"|[{_EMOJI}](?:[\ufe0f\U0001f3fb-\U0001f3ff]|\u200d[{_EMOJI}\u2600-\u27bf])*"  # one emoji, however it is made up
+    rf"|[^\s{_WIDE}{_EMOJI}]{{1,{ROW}}}[{_CLOSING}]*"  # a word; one that is wider than a row is cut hard
 )
 _SENTENCE = re.compile(r"[.!?…。！？][\"'”’»)\]」』）]*\Z")
 _CLAUSE = re.compile(r"[,;:–—、，；：][\"'”’»)\]」』）]*\Z")

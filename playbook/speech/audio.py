@@ -13,7 +13,7 @@ import io
 import math
 import struct
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -211,8 +211,11 @@ def to_wav(sound: Sound) -> bytes:
     return out.getvalue()
 
 
-def to_mp3(sound: Sound, rate: int = 44_100, kbps: int = 128) -> bytes:
-    """As the bytes of an MP3 file, mono, at a constant bit rate (one that MPEG layer III knows at this sample rate)."""
+def to_mp3(sound: Sound, rate: int = 44_100, kbps: int = 128, go_on: Callable[[], bool] = lambda: True) -> bytes:
+    """As the bytes of an MP3 file, mono, at a constant bit rate (one that MPEG layer III knows at this sample rate).
+
+    It takes a second for a minute of sound; `go_on` is asked every now and then, and the file ends where it says no.
+    """
     import numpy as np
     import soundfile
 
@@ -220,13 +223,19 @@ def to_mp3(sound: Sound, rate: int = 44_100, kbps: int = 128) -> bytes:
     if not least <= kbps <= most:
         raise ValueError(f"an MP3 at {rate} Hz has between {least} and {most} kbit/s, not {kbps}")
     out = io.BytesIO()
-    soundfile.write(
+    samples = np.frombuffer(resample(sound, rate).pcm, "<i2")
+    with soundfile.SoundFile(
         out,
-        np.frombuffer(resample(sound, rate).pcm, "<i2"),
+        "w",
         rate,
+        1,
         format="MP3",
         subtype="MPEG_LAYER_III",
         compression_level=(most - kbps) / (most - least),
         bitrate_mode="CONSTANT",
-    )
+    ) as file:
+        for at in range(0, len(samples), _BLOCK):
+            if not go_on():
+                break
+            file.write(samples[at : at + _BLOCK])
     return out.getvalue()
