@@ -74,8 +74,12 @@ class World:
     def speech_lengths(self, plan: Plan) -> Sequence[Length | None]:
         if plan.capabilities.own_voice:
             return self.local.lengths(plan)
+        from playbook.providers.base import PacesLines
         from playbook.speech.pacing import estimate_ms
 
+        found = self.provider(plan.provider)
+        if isinstance(found, PacesLines):
+            return found.lengths(plan)
         language = plan.session.get("language")
         spoken = language if isinstance(language, str) else None
         return [Length(estimate_ms(step.action.text, spoken), "estimated") if isinstance(step.action, Say) else None for step in plan.steps]

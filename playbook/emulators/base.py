@@ -180,9 +180,11 @@ class Emulator(ABC):
     """
 
     name = ""
+    never: frozenset[str] = frozenset()
+    """Named faults that this vendor cannot show, because it reports nothing of the kind."""
 
     def __init__(self, *, faults: Iterable[Chosen | str] = (), viewer_after_ms: int | None = None) -> None:
-        self.faults = Faults(faults)
+        self.faults = self._possible(faults)
         self.injections: list[Injection] = []
         self.journal: list[dict[str, Any]] = []
         self.sessions: dict[str, Any] = {}
@@ -448,7 +450,7 @@ class Emulator(ABC):
     async def _show_faults(self, _: Request) -> Response:
         return JSONResponse(
             {
-                "known": {name: fault.description for name, fault in FAULTS.items()},
+                "known": {name: fault.description for name, fault in FAULTS.items() if name not in self.never},
                 "faults": [str(fault) for fault in self.faults.chosen],
                 "injections": [injection.to_json() for injection in self.injections],
             }
@@ -461,19 +463,27 @@ class Emulator(ABC):
                 raise ValueError("expected an object with faults and injections")
             faults = [choose(spec) for spec in wanted.get("faults", [])]
             injections = [Injection.from_json(item) for item in wanted.get("injections", [])]
+            self.set_faults(faults)
         except (ValueError, TypeError, AttributeError) as error:
             return JSONResponse({"error": str(error)}, 400)
         except UsageError as error:
             return JSONResponse({"error": f"{error.message}: {error.remedy}"}, 400)
-        self.set_faults(faults)
         self.injections = injections
         return await self._show_faults(request)
 
     def set_faults(self, faults: Iterable[Chosen | str]) -> None:
         """Choose the named faults anew, for the sessions that live too."""
-        self.faults = Faults(faults)
+        self.faults = self._possible(faults)
         for session in self.sessions.values():
             session.queue.faults = self.faults
+
+    def _possible(self, faults: Iterable[Chosen | str]) -> Faults:
+        chosen = Faults(faults)
+        for fault in chosen.chosen:
+            if fault.name in self.never:
+                possible = ", ".join(name for name in FAULTS if name not in self.never)
+                raise UsageError(f"{self.name} cannot show the fault '{fault.name}'", remedy=f"it can show {possible}")
+        return chosen
 
     async def _viewer(self, request: Request) -> Response:
         try:

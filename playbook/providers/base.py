@@ -32,6 +32,7 @@ from playbook.errors import Problem, ProviderError, SetupError
 from playbook.model import (
     Capabilities,
     Event,
+    Length,
     Plan,
     PlayAudio,
     ProviderFailed,
@@ -119,6 +120,14 @@ class ListsSessions(Protocol):
 
     async def list_sessions(self, env: Mapping[str, str]) -> Sequence[FoundSession]:
         """All that are open with these credentials. Raises `ProviderError` or `SetupError`."""
+
+
+@runtime_checkable
+class PacesLines(Protocol):
+    """A provider that can tell better than the general estimate how long lines of text take, because its settings bear on it."""
+
+    def lengths(self, plan: Plan) -> Sequence[Length | None]:
+        """One entry a step; None for what is no line of text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

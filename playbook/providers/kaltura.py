@@ -1,0 +1,399 @@
+"""Kaltura Avatar: text, streamed text and sound go in by its Control API; no word about speech comes out.
+
+The vendor's rules, from https://docs.kaltura.ai/models/avatar/docs/control-api/overview and, where the documentation is silent or was
+seen to differ, from its SDK (https://github.com/kaltura/intelligent-agents-sdk):
+
+* A Kaltura Session (KS) opens an avatar session and is good for nothing else here. The Bearer token that comes back does the rest, for
+  a day.
+* Lines ("turns") are queued and spoken one after another; the answer to a request means queued. The pieces of a text carry one
+  `turnId` and wait until the final one has come. With a sound we tell how long it is. Only MP3 is known to be taken.
+* Nothing tells when speech begins or ends, so the engine reckons: sounds by their length, text by estimate.
+* `interrupt` stops everything (the documentation) or the current line only (the SDK). Nobody knows, so `interrupt="unknown"`.
+* Somebody has to call `keep-alive` every ten seconds. A session that is over answers 410 or 404.
+* Text was seen to be refused altogether, by 503. That is no passing trouble: the line fails with that meaning, or (`text_unavailable:
+  local-voice`) the local voice speaks it and from then on all others, as sounds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+
+from playbook.errors import Problem, ProviderError, SetupError
+from playbook.language.durations import parse_duration
+from playbook.model import AudioEcho, Capabilities, Length, Plan, PlayAudio, Say, SayText, StopSpeaking, TaskAccepted
+from playbook.providers.base import Context, QueuedSession, SessionRecord
+from playbook.providers.kaltura_login import WAYS, mint, read_login
+from playbook.speech.pacing import estimate_ms
+from playbook.transports.http import MAX_SAID, Answer, Http, Retry, said
+
+if TYPE_CHECKING:
+    from playbook.speech.audio import Sound
+    from playbook.speech.voice import Voice
+
+API = "https://api.avatar.us.kaltura.ai"
+SERVICE = "https://www.kaltura.com"
+SESSIONS = "/v1/avatar-session"
+TOKEN_LIFE_MS = 24 * 3_600_000
+KEEP_ALIVE_MS = 10_000
+JITTER_MS = 1_000
+"""By how much a keep-alive may come early, so that many sessions do not call in step."""
+START_LATENCY = "500ms"
+"""What the service is assumed to need from taking a line to its first sound; it is not documented."""
+TAIL_MS = 1_500
+"""How long the session outlives its last line, since a voice may be slower than the estimate. (Less than a second signal's patience.)"""
+INTERRUPT_BUDGET_MS = 2_000
+TEXT_UNAVAILABLE = (
+    "the service takes no text now (503); name a voice in session.voiceConfig.id, or set session.text_unavailable: local-voice"
+)
+
+_Outcome = Literal["refused", "ambiguous", "lost"]
+_AT_CREATE: Mapping[int, tuple[_Outcome, str]] = {
+    401: ("refused", "the Kaltura Session was refused; it is wrong or has expired"),
+    403: ("refused", "the Kaltura Session may not open avatar sessions; it must be an administrator's (type 2)"),
+}
+_LATER: Mapping[int, tuple[_Outcome, str]] = {
+    401: ("lost", "the session's token is not valid any more"),
+    404: ("lost", "the service does not know the session any more"),
+    410: ("lost", "the session has ended"),
+}
+
+
+class KalturaProvider:
+    """What the registry holds."""
+
+    name = "kaltura"
+    schema = "kaltura.schema.json"
+    credentials = WAYS
+
+    def capabilities(self, settings: Mapping[str, Any]) -> Capabilities:
+        return Capabilities(
+            speech="none",
+            interrupt="unknown",
+            chunks_held=True,
+            own_voice=False,
+            voice_per_line=False,
+            start_latency_ms=parse_duration(settings.get("start_latency", START_LATENCY)),
+            max_session_ms=TOKEN_LIFE_MS,
+            price_per_minute=settings.get("price_per_minute"),
+        )
+
+    def check(self, plan: Plan) -> Iterator[Problem]:
+        settings = plan.session
+        lines = [step for step in plan.steps if step.speaks and step.skipped is None]
+        texts = [step for step in lines if isinstance(step.action, Say)]
+        if not settings.get("visualConfig"):
+            remedy = "name one by its id in Kaltura's catalogue: `session: {visualConfig: {id: …}}`"
+            yield Problem("PB480", "kaltura is not told which avatar appears", remedy=remedy)
+        if texts and not settings.get("voiceConfig", {}).get("id") and settings.get("text_unavailable") != "local-voice":
+            message = "text without a voice: sessions that were given none have refused every line of text (503)"
+            remedy = "name a voice in `session.voiceConfig.id`, or set `session.text_unavailable: local-voice`"
+            yield Problem("PB481", message, texts[0].place, remedy, "warning", via=texts[0].via)
+        if lines and plan.start.kind == "ready":
+            message = "this line may be spoken before anybody watches; nobody knows what Kaltura does with it then"
+            remedy = "set `start: go` (or a delay; `0s` says that you do not mind)"
+            yield Problem("PB482", message, lines[0].place, remedy, "warning", via=lines[0].via)
+
+    def lengths(self, plan: Plan) -> Sequence[Length | None]:
+        """How long each line of text will take, by estimate: the session tells the language and how fast the voice is."""
+        voice = plan.session.get("voiceConfig", {})
+        return [
+            Length(estimate_ms(step.action.text, voice.get("language"), voice.get("speed", 1.0)), "estimated")
+            if isinstance(step.action, Say)
+            else None
+            for step in plan.steps
+        ]
+
+    def connect(self, context: Context) -> KalturaSession:
+        return KalturaSession(context)
+
+    async def end_session(self, record: SessionRecord, env: Mapping[str, str]) -> None:  # noqa: ARG002 -- the token suffices
+        token = record.end.get("token")
+        if not token:
+            raise SetupError("the token of this session was never received, and without it nobody can end the session")
+        # The host is the one that gave the token out, whatever the environment says today.
+        async with Http(record.end.get("base_url") or API, headers=_bearer(token), explain=_refusal) as http:
+            assert record.session is not None
+            await _end(http, record.session)
+
+
+@dataclass(frozen=True, slots=True)
+class _Upload:
+    """A sound as the service takes it. `seconds` is its true length, by which the mouth will move."""
+
+    mp3: bytes
+    duration_ms: int
+    seconds: str
+
+
+class KalturaSession(QueuedSession):
+    """One session."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        env, settings = context.env, context.plan.session
+        self._settings = settings
+        self._login = read_login(env)
+        for secret in self._login.secrets:
+            context.seal(secret)
+        self._voice = _local_voice(context.plan)
+        self._base_url = env.get("KALTURA_BASE_URL") or API
+        wrap = context.extras.get("http")
+        self._http = Http(self._base_url, explain=self._explain, wrap=wrap)
+        self._service = Http(env.get("KALTURA_SERVICE_URL") or SERVICE, wrap=wrap)
+        self._token: str | None = None
+        self._uploads: dict[str, _Upload] = {}
+        self._text_is_gone = False
+        self._pieces: dict[str, list[str]] = {}  # of lines that the local voice will speak, until their last piece has come
+        self._length_ms = {step.id: step.length.ms for step in context.plan.steps}
+        self._latency_ms = context.plan.capabilities.start_latency_ms
+        self._over_ms = 0  # when all that was said should be over
+        self._encoding = True
+
+    # opening
+
+    async def _open(self) -> str | None:
+        try:
+            await self._encode_sounds()
+            ks = await mint(self._login, self._service, self.context.seal)
+            self._http.authorize({"Authorization": f"KS {ks}"})
+            await self.creating(self._create())
+            await self._init_client()
+        except (ProviderError, SetupError):
+            if self.session_id is None:  # then nobody will call `close`
+                await self._hang_up()
+            raise
+        self.in_background(self._keep_alive())
+        return None
+
+    async def _encode_sounds(self) -> None:
+        """Before anything is paid for: this takes a second for every minute of sound."""
+        for step in self.context.plan.steps:
+            if isinstance(step.action, AudioEcho) and step.skipped is None and step.action.sha256 not in self._uploads:
+                try:
+                    sound = await asyncio.to_thread(self.context.sound, step.action.sha256)
+                except ValueError as error:  # the file was good when the plan was made
+                    raise SetupError(f"the sound {step.action.file} cannot be used any more: {error}") from error
+                self._uploads[step.action.sha256] = await self._encode(sound)
+
+    async def _encode(self, sound: Sound) -> _Upload:
+        from playbook.speech.audio import to_mp3
+
+        mp3 = await asyncio.to_thread(to_mp3, sound, go_on=lambda: self._encoding)
+        return _Upload(mp3, sound.duration_ms, f"{max(sound.duration_ms, 1) / 1000:.3f}")
+
+    async def _create(self) -> None:
+        journal = self.context.journal
+        journal.intent("kaltura", base_url=self._base_url, price_per_minute=self._settings.get("price_per_minute"))
+        try:
+            answer = await self._request_session()
+        except ProviderError as error:
+            if error.outcome == "refused":
+                journal.ended(f"never created: {error.message}")
+            raise
+        try:
+            self.session_id = answer.need("sessionId")
+            token = answer.need("token")
+        except ProviderError:
+            if self.session_id is not None:
+                journal.created(self.session_id)
+            raise
+        self.context.seal(token)
+        self._token = token
+        self._http.authorize(_bearer(token))
+        journal.created(self.session_id, token=token, base_url=self._base_url)
+
+    async def _request_session(self) -> Answer:
+        """The documentation knows two paths to create a session. Unless the playbook chose, the second is tried when there is no first."""
+        body = {name: self._settings[name] for name in ("visualConfig", "voiceConfig", "clientId") if name in self._settings}
+        chosen = self._settings.get("create_path")
+        if chosen != "bare":
+            try:
+                return _not_refused(await self._http.request("POST", f"{SESSIONS}/create", json=body, retry=Retry.UNSENT))
+            except ProviderError as error:
+                if chosen is not None or error.status not in (404, 405):
+                    raise
+        return _not_refused(await self._http.request("POST", SESSIONS, json=body, retry=Retry.UNSENT))
+
+    async def _init_client(self) -> None:
+        """Once: a second call was seen to open a second stream."""
+        answer = await self._post("init-client", retry=Retry.UNSENT, json={})
+        turn = answer.fields().get("turn")
+        self.context.publish(
+            {
+                "provider": "kaltura",
+                "sessionId": self.session_id,
+                "token": self._token,
+                "whepUrl": answer.need("whepUrl"),
+                "turn": turn if isinstance(turn, dict) else None,
+            }
+        )
+
+    async def _keep_alive(self) -> None:
+        clock, jitter = self.context.clock, random.Random(self.session_id)
+        while True:
+            await clock.sleep_until(clock.now_ms() + KEEP_ALIVE_MS - jitter.randrange(JITTER_MS))
+            try:
+                await self._post("keep-alive", retry=Retry.SAFE, json={})
+            except ProviderError as error:
+                raise ProviderError(f"session lost: the keep-alive failed: {error.message}", status=error.status) from error
+
+    # speaking
+
+    async def _say(self, command: SayText) -> TaskAccepted:
+        if self._text_is_gone or command.task in self._pieces:
+            return await self._say_by_ourselves(command)
+        body = {"text": command.text, "turnId": command.task, "isFinal": command.final}
+        try:
+            await self._post("say-text", retry=Retry.UNSENT, json=body)
+        except ProviderError as error:
+            unavailable = error.status == 503
+            if unavailable and self._voice is not None and command.chunk == 1:
+                self._text_is_gone = True
+                return await self._say_by_ourselves(command)
+            if command.chunk > 1 and (unavailable or error.outcome == "refused"):
+                await self._drop_half_a_line()
+            if unavailable:
+                raise ProviderError(TEXT_UNAVAILABLE, status=503) from error
+            raise
+        if command.final:
+            self._said(self._length_ms.get(command.task, 0))
+        return TaskAccepted(command.task, chunk=command.chunk)
+
+    async def _say_by_ourselves(self, command: SayText) -> TaskAccepted:
+        """The local voice speaks; the service plays it."""
+        from playbook.speech.voice import Settings
+
+        assert self._voice is not None
+        pieces = self._pieces.setdefault(command.task, [])
+        pieces.append(command.text)
+        why = "text is unavailable (503)"
+        if not command.final:
+            return TaskAccepted(command.task, chunk=command.chunk, reason=f"{why}: kept for the local voice until the line is complete")
+        del self._pieces[command.task]
+        settings = Settings(language=self._settings.get("voiceConfig", {}).get("language"))
+        try:
+            speech = await asyncio.to_thread(self._voice.speak, "".join(pieces), settings)
+            upload = await self._encode(speech.sound)
+        except SetupError as error:
+            raise ProviderError(f"{why}, and the local voice fails: {error.message}") from error
+        await self._upload(command.task, upload)
+        return TaskAccepted(command.task, chunk=command.chunk, duration_ms=upload.duration_ms, reason=f"{why}: spoken by the local voice")
+
+    async def _drop_half_a_line(self) -> None:
+        """A line whose end was refused would hold up all that follow: take back its beginning. If that fails, too, nothing is worse."""
+        try:
+            await self._post("interrupt", retry=Retry.NEVER, json={})
+        except ProviderError:
+            return
+
+    async def _play_audio(self, command: PlayAudio) -> TaskAccepted:
+        upload = self._uploads[command.audio_sha256]
+        await self._upload(command.task, upload)
+        return TaskAccepted(command.task, duration_ms=upload.duration_ms)
+
+    async def _upload(self, task: str, upload: _Upload) -> None:
+        form = {"turnId": task, "duration": upload.seconds}
+        await self._post("say-audio", retry=Retry.UNSENT, data=form, files={"audio": ("audio", upload.mp3, "audio/mpeg")})
+        self._said(upload.duration_ms)
+
+    def _said(self, length_ms: int) -> None:
+        self._over_ms = max(self._over_ms, self.context.clock.now_ms() + self._latency_ms) + length_ms
+
+    async def _interrupt(self, command: StopSpeaking) -> TaskAccepted:
+        await self._post("interrupt", retry=Retry.SAFE, json={}, budget_ms=INTERRUPT_BUDGET_MS)
+        self._over_ms = 0
+        return TaskAccepted(command.task)
+
+    # closing
+
+    async def _close(self, reason: str) -> None:
+        self._encoding = False
+        try:
+            if self.session_id is None:
+                return
+            if self._token is None:
+                raise ProviderError("the session cannot be ended: its token was never received")
+            if reason == "end":
+                clock = self.context.clock
+                await clock.sleep_until(min(self._over_ms, clock.now_ms()) + TAIL_MS)
+            await _end(self._http, self.session_id)
+            self.context.journal.ended(reason)
+        finally:
+            await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        await self._http.aclose()
+        await self._service.aclose()
+
+    def _explain(self, answer: Answer, text: str) -> ProviderError | None:
+        return _refusal(answer, text, _AT_CREATE if self._token is None else _LATER)
+
+    async def _post(self, operation: str, *, retry: Retry, **request: Any) -> Answer:
+        assert self.session_id is not None
+        return _succeeded(await self._http.request("POST", _path(self.session_id, operation), retry=retry, **request))
+
+
+# --- the vendor's answers -----------------------------------------------------------------------------------------------
+
+
+async def _end(http: Http, session: str) -> None:
+    """End a session, unless it is over already. An answer that makes no sense is followed by a second request, which tells."""
+    for last in (False, True):
+        try:
+            _succeeded(await http.request("POST", _path(session, "end"), json={}, retry=Retry.SAFE))
+            return
+        except ProviderError as error:
+            if error.status in (404, 410):
+                return
+            if last or error.outcome != "ambiguous":
+                raise
+
+
+def _path(session: str, operation: str) -> str:
+    return f"{SESSIONS}/{quote(session, safe='')}/{operation}"
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def _refusal(answer: Answer, text: str, meanings: Mapping[int, tuple[_Outcome, str]] = _LATER) -> ProviderError | None:
+    """What a status means here."""
+    if answer.status not in meanings:
+        return None
+    outcome, meaning = meanings[answer.status]
+    return ProviderError(f"{meaning} ({answer.status}{': ' + text if text else ''})", outcome=outcome)
+
+
+def _not_refused(answer: Answer) -> Answer:
+    """A 200 that does not say that it is none."""
+    if answer.fields().get("success") is False:
+        why = said(answer)[:MAX_SAID] or "no reason given"
+        raise ProviderError(f"the service answered {answer.status}, but refused: {why}", status=answer.status)
+    return answer
+
+
+def _succeeded(answer: Answer) -> Answer:
+    """A 200 that says so itself. (Creating is judged by what it gives out: a session must not get lost over a missing word.)"""
+    if _not_refused(answer).fields().get("success") is not True:
+        what = f"the service answered {answer.status}, but not whether it did what was asked"
+        raise ProviderError(what, outcome="ambiguous", status=answer.status)
+    return answer
+
+
+def _local_voice(plan: Plan) -> Voice | None:
+    """The voice that steps in when text is refused, if it was asked for and there is text."""
+    wanted = plan.session.get("text_unavailable") == "local-voice"
+    if not wanted or not any(isinstance(step.action, Say) and step.skipped is None for step in plan.steps):
+        return None
+    from playbook.speech.voice import Voice, VoiceMissing
+
+    voice = Voice()
+    if not voice.available:
+        raise VoiceMissing
+    return voice
