@@ -125,6 +125,7 @@ class Engine:
         self._utterances: dict[str, _Utterance] = {}
         self._open: dict[str, _Utterance] = {}
         self._interrupts: set[str] = set()  # acknowledgements still owed, by task
+        self._why = "end"  # what the session is closed for, once speech has stopped
         self._timers: dict[tuple[str | None, str], int] = {}
         self._out: list[Effect] = []
 
@@ -384,7 +385,7 @@ class Engine:
             self._conclude("error", 6, reason)
             self._stop(reason)
         else:
-            self._close("end")
+            self._close(self._why)
 
     # --- utterances -------------------------------------------------------------------------------------------------
 
@@ -590,7 +591,7 @@ class Engine:
         """Whatever waited for this utterance goes on."""
         if self.phase == "stopping":
             if not self._open:
-                self._close("end")
+                self._close(self._why)
             return
         step = self._step
         if step is None or self.phase != "running":
@@ -644,7 +645,7 @@ class Engine:
         still = [u for u in self._open.values() if u.stopping]
         if self.phase == "stopping":
             if not still:
-                self._close("end")
+                self._close(self._why)
         elif self._step is not None and self._step.id == task:
             if still:
                 self._start_timer(self._step, "settle", self._now + SETTLE_MS)
@@ -669,7 +670,7 @@ class Engine:
 
     def _stop(self, reason: str) -> None:
         """Stop speaking, then close."""
-        self._awaits = None
+        self._awaits, self._why = None, reason
         if self._open and self._can.interrupt != "none":
             self.phase = "stopping"
             self._interrupt(None, "stop")
