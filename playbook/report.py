@@ -260,7 +260,8 @@ def run_report(
         ids = max(4, *(len(row[3]) for row in rows))
         lines.append(paint(f"{'start':>9}  {'heard':>8}  {'evidence':<9}  {'step':<{ids}}", BOLD, colour=colour))
         for start, heard, evidence, step, text in rows:
-            shown = text if width is None else clip(text, max(10, width - 36 - ids))
+            indent = 9 + 2 + 8 + 2 + 9 + 2 + ids + 2
+            shown = text if width is None or width - indent < 20 else _wrapped(text, width - indent, indent)
             hue = {"timeout": YELLOW, "-": RED}.get(evidence, GREEN)
             grade, name = paint(f"{evidence:<9}", hue, colour=colour), paint(f"{step:<{ids}}", BLUE, colour=colour)
             lines.append(f"{start:>9}  {heard:>8}  {grade}  {name}  {shown}")
@@ -346,17 +347,32 @@ def run_to_json(result: Result, summary: RunSummary, failures: Sequence[Conflict
 # --- a run while it goes on -----------------------------------------------------------------------------------------------
 
 
-def progress_line(line: Line, steps: Mapping[str, Step], zero_ms: int, *, colour: bool = False) -> str | None:
-    """A line of the log as somebody wants to read it who watches the show; None for what only a machine cares for."""
-    text = _event_words(line) or _note_words(line, steps, colour)
-    if text is None:
-        return None
-    bad = line.get("event") == "provider_failed" or line.get("status") == "failed" or line.get("outcome") in ("failed", "timeout")
-    return f"{clock_time(max(0, line['at_ms'] - zero_ms)):>9}  {paint(text, RED, colour=colour) if bad else text}"
+def progress_line(
+    line: Line, steps: Mapping[str, Step], zero_ms: int | None, *, width: int | None = None, colour: bool = False
+) -> str | None:
+    """A line of the log as somebody wants to read it who watches the show; None for what only a machine cares for.
+
+    Times are on the timeline; what comes before it (`zero_ms` is None) has none.
+    """
+    at = "" if zero_ms is None else clock_time(line["at_ms"] - zero_ms)
+    name, reason = line.get("step") or line.get("task") or "", one_line(line.get("reason", ""))
+    if line.get("note") in ("step_started", "step_skipped"):
+        what = describe(steps[name]) if line["note"] == "step_started" else f"skipped: {reason}"
+        if width is not None:
+            what = clip(what, max(10, width - 14 - len(name)))
+        speaks = line["note"] == "step_started" and steps[name].speaks
+        text = f"{paint(name, BLUE, colour=colour)}  {what if speaks else paint(what, DIM, colour=colour)}"
+    else:
+        told = _event_words(line, reason) or _note_words(line, name or "run", reason)
+        if told is None:
+            return None
+        text = told if width is None else clip(told, max(10, width - 12))
+        bad = line.get("event") == "provider_failed" or line.get("status") == "failed" or line.get("outcome") in ("failed", "timeout")
+        text = paint(text, RED, colour=colour) if bad else text
+    return f"{at:>9}  {text}"
 
 
-def _event_words(line: Line) -> str | None:
-    reason = one_line(line.get("reason", ""))
+def _event_words(line: Line, reason: str) -> str | None:
     match line.get("event"):
         case "session_opened":
             return f"session {line['session']} is open" + (f" ({reason})" if reason else "")
@@ -371,14 +387,8 @@ def _event_words(line: Line) -> str | None:
     return None
 
 
-def _note_words(line: Line, steps: Mapping[str, Step], colour: bool) -> str | None:
-    reason, name = one_line(line.get("reason", "")), line.get("step") or line.get("task") or "run"
+def _note_words(line: Line, name: str, reason: str) -> str | None:
     match line.get("note"):
-        case "step_started":
-            step = steps[name]
-            return f"{paint(name, BLUE, colour=colour)}  {describe(step) if step.speaks else paint(describe(step), DIM, colour=colour)}"
-        case "step_skipped":
-            return f"{paint(name, BLUE, colour=colour)}  {paint(f'skipped: {reason}', DIM, colour=colour)}"
         case "step_finished" if line["outcome"] != "done":
             return f"{name}: {line['outcome']}" + (f", {reason}" if reason else "")
         case "late":
@@ -400,7 +410,7 @@ class Now:
     awaits: str | None = None
 
 
-def now_line(now: Now, now_ms: int, zero_ms: int, width: int, *, interactive: bool = False, colour: bool = False) -> str:
+def now_line(now: Now, now_ms: int, zero_ms: int | None, width: int, *, interactive: bool = False, colour: bool = False) -> str:
     """What is going on, in one row: how far the step is, and what comes next."""
     step = now.step
     action = step.action if step is not None else None
@@ -410,7 +420,7 @@ def now_line(now: Now, now_ms: int, zero_ms: int, width: int, *, interactive: bo
         return clip(f"{'':>9}  waits for the trigger '{one_line(awaits)}'" + (f": {how} " if interactive else ""), width)
     assert step is not None
     spent, total = now_ms - now.since_ms, _expected(step)
-    row = f"{clock_time(max(0, now_ms - zero_ms)):>9}  {step.id}  {spent / 1000:.1f} s"
+    row = f"{clock_time(max(0, now_ms - (zero_ms or 0))):>9}  {step.id}  {spent / 1000:.1f} s"
     row += f" of {'~' if step.speaks and step.length.basis == 'estimated' else ''}{total / 1000:.1f} s" if total else ""
     row += f"   next: {describe(now.after)}" if now.after is not None else ""
     return paint(clip(row, width), DIM, colour=colour)

@@ -39,7 +39,7 @@ class Progress:
         self._lines: deque[Line] = deque()
         self._wake, self._over = threading.Event(), False
         self._now: Now | None = None
-        self._zero_ms = 0
+        self._zero_ms: int | None = None
         self._drawn = ""
         self._thread = threading.Thread(target=self._work, name="progress", daemon=True)
 
@@ -62,11 +62,11 @@ class Progress:
     def _work(self) -> None:
         try:
             while True:
-                over = self._over
                 self._wake.wait(TICK_S if self._live and self._now is not None else None)
                 self._wake.clear()
+                over = self._over  # whatever was to be shown is in the queue by now
                 text = "".join(self._take(self._lines.popleft()) for _ in range(len(self._lines)))
-                status = "" if self._over else self._status()
+                status = "" if over else self._status()
                 if text or status != self._drawn:
                     erase = "\r\x1b[2K" if self._drawn else ""
                     self._stream.write(erase + text + status)
@@ -88,7 +88,8 @@ class Progress:
             self._now = Now(step, after, line["at_ms"])
         elif line.get("note") == "timeline_zero" or line.get("command") == "close_session" or "end" in line:
             self._now = None
-        text = progress_line(line, self._all, self._zero_ms, colour=self._colour)
+        width = shutil.get_terminal_size().columns if self._live else None
+        text = progress_line(line, self._all, self._zero_ms, width=width, colour=self._colour)
         return "" if text is None else self._redact(text) + "\n"
 
     def _first(self) -> Step | None:
