@@ -98,6 +98,9 @@ CODES: Mapping[str, str] = {
     "PB431": "session settings that belong to another provider",
     "PB432": "an interrupt with nothing to stop",
     "PB433": "a wait that may outlast the provider's patience",
+    "PB480": "Kaltura is told no avatar",
+    "PB481": "text for Kaltura without a voice",
+    "PB482": "a line for Kaltura that nobody may see",
 }
 """Every problem there is: code and title. Each has a case under `tests/problems/`. PB43x are warnings."""
 
