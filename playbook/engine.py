@@ -65,6 +65,8 @@ SETTLE_MS = 3_000
 """How long after an acknowledged interrupt the provider may take to report the ends that it caused."""
 STOP_MS = 2_000
 """How long a run that must stop waits for its speech to stop before it closes the session."""
+WAKE_MS = 1_000
+"""How long a process that was suspended listens before it says that nothing was reported."""
 DISAGREE_MS = 500
 """From which difference on two sightings of one moment contradict each other."""
 
@@ -471,6 +473,8 @@ class Engine:
         elif utterance.ended_ms is not None:
             self._settle(utterance, Evidence.estimated, "the sound's own length; the provider reported its end too early")
             self._after_close(utterance)
+        elif self._now - event.due_ms >= NOTICEABLE_MS:  # we were asleep; what was reported meanwhile may still be on its way to us
+            self._start_timer(utterance.step, "speech", self._now + WAKE_MS)
         else:
             what = "a start" if utterance.started_ms is None else "the end"
             self._settle(utterance, Evidence.timeout, f"the provider never reported {what}")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from playbook.engine import DISAGREE_MS, NOTICEABLE_MS, SETTLE_MS, Engine
+from playbook.engine import DISAGREE_MS, NOTICEABLE_MS, SETTLE_MS, WAKE_MS, Engine
 from playbook.model import (
     CancelTimer,
     Capabilities,
@@ -204,6 +204,23 @@ def test_missing_end_is_a_timeout_grade():
     story, end = result(script, reports=False)
     assert [(ms, e.evidence) for ms, e in of(story, SpeechEnded)] == [(3000, Evidence.timeout), (6000, Evidence.timeout)]
     assert end.end == "passed"
+
+
+def test_a_suspended_process_listens_first():
+    """A margin that ran out while the process was suspended is no verdict: reports may be waiting, and one that is counts."""
+    for report in (True, False):
+        engine = Engine(plan(say("a")))
+        engine.begin()
+        engine.handle(SessionOpened("s"), 0)
+        (timer,) = [e for e in engine.handle(TaskAccepted("a"), 0) if isinstance(e, StartTimer)]
+        woken = timer.due_ms + 60_000
+        effects = engine.handle(TimerFired("a", "speech", timer.due_ms), woken)
+        assert effects[-1] == StartTimer("a", "speech", woken + WAKE_MS)
+        if report:
+            assert CancelTimer("a", "speech") in engine.handle(SpeechEnded("a"), woken + 1)
+        else:
+            effects = engine.handle(TimerFired("a", "speech", woken + WAKE_MS), woken + WAKE_MS)
+            assert effects[0].evidence is Evidence.timeout
 
 
 def test_unnamed_end_is_unmatched():
