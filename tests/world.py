@@ -44,7 +44,7 @@ class FakeWorld:
         return ("local", "pliable")
 
     def session_schema(self, provider: str) -> Mapping[str, Any] | None:
-        return PLIABLE if provider == "pliable" else load_schema("providers/local.schema.json")
+        return {"pliable": PLIABLE, "local": load_schema("providers/local.schema.json")}.get(provider)
 
     def capabilities(self, provider: str, settings: Mapping[str, Any]) -> Capabilities:
         known = {field.name for field in dataclasses.fields(Capabilities)}

@@ -5,16 +5,14 @@ gives the syntax tree, `inspect` refuses every node, filter, test and method tha
 Filters and tests are Jinja's own. There is no attribute access at all (`room.title` reads a key), no clock, no randomness, and every value
 that is made is weighed against a budget. A test compares the results with Jinja's.
 
-Imported only by `render`, and only when a playbook has a template: importing Jinja takes a third of a cold start.
+Imported only when a template is more than a name: importing Jinja takes a third of a cold start.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, cast
@@ -22,10 +20,8 @@ from typing import Any, cast
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, Undefined, UndefinedError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-MAX_TEMPLATE = 20_000
-"""Characters of a scalar that holds a template."""
-MAX_WEIGHT = 100_000
-"""Characters and entries of one value."""
+from playbook.language.templates import MAX_WEIGHT, Piece, Refused
+
 MAX_BITS = 256
 """Of a whole number."""
 
@@ -123,59 +119,17 @@ METHODS = frozenset(
 )
 FUNCTIONS = frozenset({"range"})
 
-_SIMPLE = re.compile(r"""\{\{(?![-+])([^{}'"%#]*)(?<![-+])\}\}""")
-"""An expression without quotes, braces and whitespace control: there is one way only to read it."""
-
 _ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, cache_size=0)
 
 
-class Refused(Exception):
-    """The template is wrong. `near` is the piece of source to point at; `offers` is what could have been meant."""
-
-    def __init__(self, code: str, message: str, near: str = "", remedy: str = "", offers: Iterable[str] = ()) -> None:
-        super().__init__(message)
-        self.code, self.message, self.near, self.remedy, self.offers = code, message, near, remedy, tuple(offers)
-
-
-Piece = str | tuple[nodes.Expr, frozenset[str]]
-"""Text, or an expression with the names it uses."""
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """A scalar taken apart. `whole`: it is one expression and nothing else."""
-
-    pieces: tuple[Piece, ...]
-    names: frozenset[str]
-    whole: bool
-
-
-def parse(text: str) -> Template:
-    """Take a scalar apart. Raises `Refused`."""
-    if len(text) > MAX_TEMPLATE:
-        raise Refused("PB307", f"a template of more than {MAX_TEMPLATE:,} characters")
-    # Lines differ, the expressions in them are mostly the same: where it is certain what Jinja would see, parse only those, and each once.
-    pieces: list[Piece] = []
-    for number, part in enumerate(_SIMPLE.split(text)):
-        if number % 2:
-            pieces += _parse("{{" + part + "}}")
-        elif "{" in part or "}" in part or "\r" in part:
-            pieces = list(_parse(text))
-            break
-        elif part:
-            pieces.append(part)
-    names = frozenset[str]().union(*(piece[1] for piece in pieces if not isinstance(piece, str)))
-    return Template(tuple(pieces), names, len(pieces) == 1 and not isinstance(pieces[0], str))
-
-
 @lru_cache(maxsize=4096)
-def _parse(text: str) -> tuple[Piece, ...]:
+def parse(text: str) -> tuple[str | Piece, ...]:
     """The pieces of a scalar, as Jinja sees them."""
     try:
         if "{%" in text and any(token[1] == "block_begin" for token in _ENVIRONMENT.lexer.tokeniter(text, None)):
             remedy = "logic is `when` and `foreach`; within a value write {{ a if condition else b }}"
             raise Refused("PB303", "template statements {% … %} are refused", "{%", remedy)
-        pieces: list[Piece] = []
+        pieces: list[str | Piece] = []
         for output in _ENVIRONMENT.parse(text).body:
             assert isinstance(output, nodes.Output)  # nothing else comes without statements
             for node in output.nodes:
@@ -184,7 +138,7 @@ def _parse(text: str) -> tuple[Piece, ...]:
                 else:
                     names: set[str] = set()
                     inspect(node, names)
-                    pieces.append((node, frozenset(names)))
+                    pieces.append(Piece(frozenset(names), node))
         return tuple(pieces)
     except TemplateSyntaxError as error:
         raise Refused("PB301", f"malformed template: {error.message}", "{{", "an expression stands in double braces: {{ name }}") from error

@@ -54,7 +54,7 @@ class World(Protocol):
         """The names there are."""
 
     def session_schema(self, provider: str) -> Mapping[str, Any] | None:
-        """The schema of a provider's session settings; None where there is none."""
+        """The schema of a provider's session settings; None when there is no such provider."""
 
     def capabilities(self, provider: str, settings: Mapping[str, Any]) -> Capabilities:
         """What a provider can do with these settings."""
@@ -70,10 +70,13 @@ class World(Protocol):
 
 
 def check_file(
-    path: Path, world: World, inputs: Inputs | None = None, *, provider: str | None = None
+    path: Path, world: World, inputs: Inputs | None = None, *, provider: str | None = None, measure: bool = True
 ) -> tuple[tuple[Problem, ...], Plan | None]:
-    """Every problem of a file, and the plan if there are only warnings. A part is checked as a part and has no plan."""
-    return _Compilation(path, world, inputs or Inputs(), provider).run(parts=True)
+    """Every problem of a file, and the plan if there are only warnings. A part is checked as a part and has no plan.
+
+    Without `measure`, lines are measured only if a check depends on how long they take: a cue, a limit, the provider's patience.
+    """
+    return _Compilation(path, world, inputs or Inputs(), provider, measure).run(parts=True)
 
 
 def compile_file(path: Path, world: World, inputs: Inputs | None = None, *, provider: str | None = None) -> Plan:
@@ -87,10 +90,11 @@ def compile_file(path: Path, world: World, inputs: Inputs | None = None, *, prov
 class _Compilation:
     """The work on one file."""
 
-    def __init__(self, path: Path, world: World, inputs: Inputs, provider: str | None) -> None:
+    def __init__(self, path: Path, world: World, inputs: Inputs, provider: str | None, measure: bool = True) -> None:
         self._path, self._file = path, str(path)
         self._absolute = absolute(path)
         self._world, self._inputs, self._override = world, inputs, provider
+        self._measure = measure
         self._findings = Findings()
         self._reader = Reader(self._findings)
         self._expansion = Expansion(self._reader, world.sound_length_ms)
@@ -155,9 +159,10 @@ class _Compilation:
         self._check_capabilities(plan, root)
         if times.failed or findings.failed:
             return None
-        lengths = self._world.speech_lengths(plan)
-        spoken = (step if length is None else replace(step, length=length) for step, length in zip(plan.steps, lengths, strict=True))
-        plan = replace(plan, steps=tuple(spoken))
+        if self._measure or _depends_on_lengths(plan):
+            lengths = self._world.speech_lengths(plan)
+            spoken = (step if length is None else replace(step, length=length) for step, length in zip(plan.steps, lengths, strict=True))
+            plan = replace(plan, steps=tuple(spoken))
         self._check_times(plan, root)
         return replace(plan, sha256=digest(plan))
 
@@ -170,27 +175,27 @@ class _Compilation:
 
     def _provider(self, root: Node) -> str | None:
         """The provider that performs, if it is known."""
-        known = list(self._world.providers())
         written = root.get("provider")
-        if written is not None and isinstance(written.data, str) and not written.templated and written.data not in known:
-            near = get_close_matches(written.data, known, n=1)
-            remedy = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
-            self._findings.add("PB212", f"unknown provider '{written.data}'", written.place, remedy)
-            written = None
-        if self._override is not None:
-            if self._override not in known:
-                near = get_close_matches(self._override, known, n=1)
-                remedy = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
-                self._findings.add("PB212", f"unknown provider '{self._override}' (asked for by --provider)", None, remedy)
-                return None
-            return self._override
-        return written.data if written is not None and isinstance(written.data, str) else None
+        name: str | None = None
+        if written is not None and isinstance(written.data, str) and not written.templated:
+            name = self._known(written.data, "", written.place)
+        return name if self._override is None else self._known(self._override, " (asked for by --provider)", None)
+
+    def _known(self, provider: str, how: str, place: Place | None) -> str | None:
+        """The name, if there is such a provider. All names are asked for only if there is not: that may need a search."""
+        if self._world.session_schema(provider) is not None:
+            return provider
+        known = self._world.providers()
+        near = get_close_matches(provider, known, n=1)
+        remedy = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
+        self._findings.add("PB212", f"unknown provider '{provider}'{how}", place, remedy)
+        return None
 
     def _session(self, root: Node, scope: Scope) -> Mapping[str, Any] | None:
         """The session settings, rendered and judged by their own provider's schema; what another provider performs gets none."""
         node, written = root.get("session"), root.get("provider")
         provider = written.data if written is not None and isinstance(written.data, str) else ""
-        schema = self._world.session_schema(provider) if provider in self._world.providers() else None
+        schema = self._world.session_schema(provider) if provider else None
         if node is not None and not isinstance(node.data, dict):
             return None
         data: Any = {}
@@ -336,6 +341,13 @@ class _Compilation:
                     message = "nothing can be speaking here: every line before it has ended"
                     add("PB432", message, step.place, remedy, via=step.via, severity="warning")
                 may_speak, quiet_since = False, min(quiet_since, cue.start_ms)
+
+
+def _depends_on_lengths(plan: Plan) -> bool:
+    """Whether a check of the times could come out otherwise if lines took longer."""
+    can, limits = plan.capabilities, plan.limits
+    bounds = (can.max_session_ms, can.idle_limit_ms, limits.max_duration_ms, limits.max_cost)
+    return any(bound is not None for bound in bounds) or any(step.at_ms is not None for step in plan.steps)
 
 
 def _limits(data: Mapping[str, Any], times: Times) -> Limits:

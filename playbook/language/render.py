@@ -8,13 +8,14 @@ uses it, and an *unknown* one (a part's variable while the part is checked alone
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
 from playbook.errors import Place
 from playbook.language.source import Findings, Node
+from playbook.language.templates import MAX_WEIGHT, Piece, Refused, take_apart
 
 MASK = "***"
 
@@ -103,8 +104,6 @@ class Renderer:
         return any(self.tainted(child) for _, child in node.items()) or any(self.tainted(child) for child in node.entries())
 
     def _scalar(self, node: Node) -> Any:
-        from playbook.language.evaluate import MAX_WEIGHT, Refused, compute, parse
-
         scope, budget = self.scope, self.budget
 
         def spend(weight: int) -> None:
@@ -114,7 +113,7 @@ class Renderer:
                 raise Abandoned
 
         try:
-            template = parse(node.data)
+            template = take_apart(node.data)
             if not self._know(node, template.names) or template.names & scope.unknown:
                 self.unknown = True
                 return node.data
@@ -125,10 +124,9 @@ class Renderer:
                     values.append(piece)
                     shown.append(piece)
                     continue
-                expression, names = piece
-                secret = not scope.secret.isdisjoint(names)
+                secret = not scope.secret.isdisjoint(piece.names)
                 try:
-                    value = compute(expression, self._value, spend)
+                    value = self._compute(piece, spend)
                 except Refused as refused:
                     if secret and refused.code in ("PB302", "PB306"):  # the reason may quote the value
                         raise Refused(refused.code, "the template cannot be computed (the reason would show a secret)", "{{") from None
@@ -140,7 +138,7 @@ class Renderer:
             if not scope.secret.isdisjoint(template.names):
                 self.shown[node] = "".join(shown)
             if template.whole:
-                return list(values[0]) if isinstance(values[0], tuple) else values[0]
+                return values[0]
             text = "".join(value if isinstance(value, str) else str(value) for value in values)
             if len(text) > MAX_WEIGHT:
                 raise Refused("PB307", f"a template makes more than {MAX_WEIGHT:,} characters", "{{")
@@ -148,6 +146,16 @@ class Renderer:
         except Refused as refused:
             self._report(node, refused.code, refused.message, refused.near, refused.remedy, refused.offers)
             raise Broken from refused
+
+    def _compute(self, piece: Piece, spend: Callable[[int], None]) -> Any:
+        if piece.node is None:
+            (name,) = piece.names
+            if name in self.scope.empty:
+                raise Refused("PB302", f"'{name}' has no value", name, "give it one, or write {{ " + name + " | default('…') }}")
+            return self.scope.values[name]
+        from playbook.language.evaluate import compute
+
+        return compute(piece.node, self._value, spend)
 
     def _value(self, name: str) -> Any:
         from playbook.language.evaluate import missing

@@ -1,0 +1,76 @@
+"""A scalar taken apart: text, names, expressions.
+
+Most templates of a playbook are a name in a sentence, and many lines hold the same expression. So a scalar is cut where it is certain what
+Jinja would see; a plain name needs no Jinja at all, and an expression is parsed once. Whatever is not certain is left to Jinja as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+MAX_TEMPLATE = 20_000
+"""Characters of a scalar that holds a template."""
+MAX_WEIGHT = 100_000
+"""Characters and entries of one value."""
+
+
+class Refused(Exception):
+    """The template is wrong. `near` is the piece of source to point at; `offers` is what could have been meant."""
+
+    def __init__(self, code: str, message: str, near: str = "", remedy: str = "", offers: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.code, self.message, self.near, self.remedy, self.offers = code, message, near, remedy, tuple(offers)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """An expression and the names it uses. `node` is Jinja's, or None when the expression is that one name."""
+
+    names: frozenset[str]
+    node: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The pieces in order. `whole`: it is one expression and nothing else, and so keeps its type."""
+
+    pieces: tuple[str | Piece, ...]
+    names: frozenset[str]
+    whole: bool
+
+
+_SIMPLE = re.compile(r"""\{\{(?![-+])([^{}'"%#]*)(?<![-+])\}\}""")
+"""An expression without quotes, braces and whitespace control: there is only one way to read it."""
+_NAME = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*")
+_WORDS = frozenset(("and", "or", "not", "in", "is", "if", "else", "true", "false", "none", "True", "False", "None"))
+"""Names that are none, in Jinja."""
+
+
+def take_apart(text: str) -> Template:
+    """The pieces of a scalar. Raises `Refused`."""
+    if len(text) > MAX_TEMPLATE:
+        raise Refused("PB307", f"a template of more than {MAX_TEMPLATE:,} characters")
+    pieces: list[str | Piece] = []
+    for number, part in enumerate(_SIMPLE.split(text)):
+        if number % 2:
+            name = _NAME.fullmatch(part)
+            if name is not None and name[1] not in _WORDS:
+                pieces.append(Piece(frozenset((name[1],))))
+            else:
+                pieces += _parse("{{" + part + "}}")
+        elif "{" in part or "}" in part or "\r" in part:
+            pieces = list(_parse(text))
+            break
+        elif part:
+            pieces.append(part)
+    names = frozenset[str]().union(*(piece.names for piece in pieces if isinstance(piece, Piece)))
+    return Template(tuple(pieces), names, len(pieces) == 1 and isinstance(pieces[0], Piece))
+
+
+def _parse(text: str) -> tuple[str | Piece, ...]:
+    from playbook.language.evaluate import parse
+
+    return parse(text)
