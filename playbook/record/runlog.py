@@ -75,12 +75,12 @@ FIELDS = (
 )
 _SPOKEN = {"text", "heard", "reason", "session", "provider_task", "status"}  # where a secret could stand
 _ATTRIBUTES = {cls: tuple(name for name in FIELDS if name in cls.__dataclass_fields__) for cls in _NAMES}  # type: ignore[attr-defined]  # all are dataclasses
-_TYPES: dict[str, type | tuple[type, ...]] = (
-    dict.fromkeys(FIELDS, str)
-    | dict.fromkeys(("chunk", "due_ms", "late_ms", "duration_ms", "heard_ms"), int)
-    | dict.fromkeys(("final", "interrupted"), bool)
-    | {"status": (int, str)}
-)
+_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(FIELDS, (str,)),
+    **dict.fromkeys(("chunk", "due_ms", "late_ms", "duration_ms", "heard_ms"), (int,)),
+    **dict.fromkeys(("final", "interrupted"), (bool,)),
+    "status": (int, str),
+}
 _EVENTS = {name: cls for cls, (kind, name) in _NAMES.items() if kind == "event"}
 
 Line = dict[str, Any]

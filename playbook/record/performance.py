@@ -1,0 +1,189 @@
+"""A run, or a plan, as something that can be compared: one `Act` for each step, in order, with what it said, how it went and when.
+
+Times are on the timeline (0 is `timeline_zero`) or lengths, in milliseconds, by name:
+
+* `start`: when a line was heard, or when the cursor entered a step that says nothing; `length`: how long that lasted
+* `sent`: when our command went out; `accepted`: how long the provider took to take it; `answered`: how long it then took to be heard, not
+  counting what was queued before it
+* `late`: how late a cue came; `ours`: how late our own timer was that led to it
+
+`accepted` and `answered` are the provider's, `ours` is ours; what is left of a shift was carried over from the lines before. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from playbook.errors import RecordError
+from playbook.language import cues, plan_from_json, plan_to_json
+from playbook.model import AudioEcho, Evidence, InterruptSpeech, Plan, Say, Step, Wait, WaitEvent
+from playbook.record.runlog import Line, LogReader
+from playbook.record.summary import RunSummary, Utterance
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One step as it was performed, or as it is planned. `words` is the text, or the sound's digest; empty for a step that says nothing."""
+
+    id: str
+    verb: str = ""
+    words: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    times: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def speaks(self) -> bool:
+        return self.verb in ("say", "audio-echo")
+
+
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """All of it. `name` is for people; `damage` says why a log could not be read to its end; `planned` tells a plan from a run."""
+
+    name: str
+    acts: tuple[Act, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    times: Mapping[str, int] = field(default_factory=dict)
+    damage: str | None = None
+    planned: bool = False
+
+
+# --- of a run -------------------------------------------------------------------------------------------------------------
+
+
+def of_log(log: LogReader, name: str) -> Performance:
+    """Read a log to its end. Raises `RecordError` when a line is no line of a log."""
+    gatherer = Gatherer()
+    try:
+        for line in log:
+            gatherer.take(line)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RecordError(f"{name} has a line that is not one of a run log: {type(error).__name__} {error}") from error
+    return gatherer.performance(name, log.header, log.damage)
+
+
+class Gatherer:
+    """Feed it every line of a run below the header; it makes the run comparable."""
+
+    def __init__(self) -> None:
+        self.summary = RunSummary()
+        self._ours: dict[str, int] = {}
+        self._interrupts: set[str] = set()
+        self._timer_late_ms = 0
+
+    def take(self, line: Line) -> None:
+        """Take the next line."""
+        self.summary.take(line)
+        if "event" in line:
+            if line.get("outcome") != "settled":
+                self._timer_late_ms = line.get("late_ms", 0)
+        elif line.get("note") == "step_started":
+            self._ours[line["step"]] = self._timer_late_ms
+        elif line.get("command") == "interrupt" and "step" in line:
+            self._interrupts.add(line["step"])
+
+    def performance(self, name: str, header: Mapping[str, Any], damage: str | None = None) -> Performance:
+        """All that was taken."""
+        summary = self.summary
+        summary.counts()  # takes the last line into account
+        zero = summary.zero_ms or 0
+        times = {"lasted": summary.last_ms - zero}
+        if summary.opened_ms is not None:
+            times["opened"] = summary.opened_ms
+        facts = {"end": summary.end, "provider": header.get("provider"), "conflicts": len(summary.conflicts)}
+        return Performance(name, tuple(self._acts(zero)), facts, times, damage)
+
+    def _acts(self, zero: int) -> Iterator[Act]:
+        summary = self.summary
+        waited = _queued_until(summary)
+        for step in summary.steps.values():
+            facts: dict[str, Any] = {"outcome": step.outcome}
+            times: dict[str, int] = {}
+            said = summary.utterances.get(step.id)
+            if step.started_ms is not None:
+                times |= {"late": step.late_ms, "ours": self._ours.get(step.id, 0)}
+            if said is not None:
+                facts |= {"evidence": said.evidence, "interrupted": said.interrupted}
+                times |= _spoken_times(said, zero, waited.get(said.task, 0))
+                yield Act(step.id, "say" if said.audio_sha256 is None else "audio-echo", said.audio_sha256 or said.text, facts, times)
+                continue
+            if step.started_ms is not None:
+                times["start"] = step.started_ms - zero
+                if step.finished_ms is not None:
+                    times["length"] = step.finished_ms - step.started_ms
+            yield Act(step.id, "interrupt" if step.id in self._interrupts else "", "", facts, times)
+
+
+def _spoken_times(said: Utterance, zero: int, free_ms: int) -> dict[str, int]:
+    times = {"sent": said.sent_ms - zero}
+    if said.started_ms is not None:
+        times["start"] = said.started_ms - zero
+    if said.lasted_ms is not None:
+        times["length"] = said.lasted_ms
+    if said.accepted_ms is not None:
+        times["accepted"] = said.accepted_ms - said.sent_ms
+        if said.started_ms is not None:
+            times["answered"] = max(0, said.started_ms - max(said.accepted_ms, free_ms))
+    return times
+
+
+def _queued_until(summary: RunSummary) -> dict[str, int]:
+    """For each line that was heard, when the one before it had ended."""
+    free: dict[str, int] = {}
+    ended_ms = 0
+    heard = [said for said in summary.utterances.values() if said.started_ms is not None]
+    for said in sorted(heard, key=lambda said: said.started_ms or 0):
+        assert said.started_ms is not None
+        free[said.task] = min(ended_ms, said.started_ms)
+        ended_ms = max(ended_ms, said.ended_ms or 0)
+    return free
+
+
+# --- of a plan --------------------------------------------------------------------------------------------------------------
+
+
+def of_plan(plan: Plan, name: str) -> Performance:
+    """A plan, with the times at which it expects to be heard. Secrets are masked first: what is compared may be shown."""
+    if plan.secrets:
+        plan = plan_from_json(plan_to_json(plan))
+    facts = {
+        "provider": plan.provider,
+        "session": _text(plan.session),
+        "limits": _text(asdict(plan.limits)),
+        "expect": None if plan.expect is None else _text(asdict(plan.expect)),
+        "capabilities": _text(asdict(plan.capabilities)),
+        "begins": plan.start.kind if plan.start.kind != "delay" else f"{plan.start.delay_ms} ms after the session opened",
+    }
+    acts = tuple(_planned(step, cue.heard_ms) for step, cue in zip(plan.steps, cues(plan), strict=True))
+    return Performance(name, acts, facts, planned=True)
+
+
+def _planned(step: Step, start_ms: int) -> Act:
+    action = step.action
+    facts: dict[str, Any] = {"until": step.until, "at": step.at_ms, "timeout": step.timeout_ms, "on_error": step.on_error}
+    facts["skipped"] = step.skipped
+    facts["expect"] = None if step.expect is None else _text(asdict(step.expect))
+    words = ""
+    if isinstance(action, Say):
+        words = action.shown
+        facts |= {"voice": action.voice, "pauses": tuple(chunk.after_ms for chunk in action.chunks)}
+    elif isinstance(action, AudioEcho):
+        words = action.sha256
+    elif isinstance(action, Wait):
+        facts["wait"] = action.duration_ms
+    elif isinstance(action, WaitEvent):
+        facts |= {"event": action.event, "event timeout": action.timeout_ms, "on_timeout": action.on_timeout}
+    elif not isinstance(action, InterruptSpeech):
+        facts["action"] = _text(asdict(action))
+    times = {} if step.skipped is not None else {"start": start_ms, "length": step.length.ms}
+    return Act(step.id, step.verb, words, facts, times)
+
+
+def _text(value: Any) -> str:
+    """Any data in one canonical line, grades by name."""
+    if isinstance(value, dict):
+        value = {key: each.name if isinstance(each, Evidence) else each for key, each in value.items() if each is not None}
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
