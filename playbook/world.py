@@ -1,7 +1,7 @@
 """What the language must know of the world: which providers there are, what they can do, how long sounds and lines take.
 
 One `World` serves one process; it keeps the providers it has found, so that a run speaks with the voice that the plan was measured
-with. The cache folder is given by the caller; nothing here reads the environment. A provider, the voice or a sound decoder is imported
+with. The cache folder and the environment are given by the caller. A provider, the voice or a sound decoder is imported
 only when somebody asks for what it knows. May be imported by `runner` and everything below it.
 """
 
@@ -19,6 +19,15 @@ from playbook.model import Capabilities, Length, Plan, Say
 if TYPE_CHECKING:
     from playbook.providers.base import Provider
     from playbook.providers.local import LocalProvider
+
+
+def cache_folder(env: Mapping[str, str]) -> Path:
+    """Where speech is kept: `PLAYBOOK_CACHE_DIR`, else the user's cache folder."""
+    if own := env.get("PLAYBOOK_CACHE_DIR"):
+        return Path(own).expanduser()
+    if (xdg := env.get("XDG_CACHE_HOME", "")) and Path(xdg).is_absolute():
+        return Path(xdg) / "playbook"
+    return Path(env.get("HOME") or Path.home()) / ".cache" / "playbook"
 
 
 class World:

@@ -13,11 +13,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from playbook.cli.options import Command, Parser, cache_folder, err, in_colour, name_and_value, out
+from playbook.cli.options import Command, Parser, err, in_colour, name_and_value, out
 from playbook.errors import AuthorError, Problem, SetupError, UsageError
 from playbook.language import Inputs, check_file, compile_file, load_schema, schema_path
 from playbook.model import Plan
-from playbook.world import World
+from playbook.world import World, cache_folder
 
 if TYPE_CHECKING:
     from playbook.providers.base import Provider

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from playbook.cli import VERBS
@@ -154,15 +153,6 @@ def in_colour(stream: TextIO, env: Mapping[str, str]) -> bool:
 def is_live(stream: TextIO, env: Mapping[str, str]) -> bool:
     """Whether a stream is a terminal on which a line can be drawn over and over."""
     return stream.isatty() and not env.get("CI") and env.get("TERM") != "dumb"
-
-
-def cache_folder(env: Mapping[str, str]) -> Path:
-    """Where speech is kept: `PLAYBOOK_CACHE_DIR`, else the user's cache folder."""
-    if own := env.get("PLAYBOOK_CACHE_DIR"):
-        return Path(own).expanduser()
-    if (xdg := env.get("XDG_CACHE_HOME", "")) and Path(xdg).is_absolute():
-        return Path(xdg) / "playbook"
-    return Path(env.get("HOME") or Path.home()) / ".cache" / "playbook"
 
 
 # --- one command line, from words to an exit code -------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from playbook import clock as clocks
 from playbook.cli.author import add_inputs, load
-from playbook.cli.options import Command, Parser, cache_folder, err, in_colour, is_live, name_and_value, out
+from playbook.cli.options import Command, Parser, err, in_colour, is_live, name_and_value, out
 from playbook.emulators import EMULATORS
 from playbook.emulators import find as find_emulator
 from playbook.errors import PlaybookError, SetupError, UsageError
@@ -26,7 +26,7 @@ from playbook.language import parse_duration, show_duration
 from playbook.model import Plan, Say
 from playbook.providers.base import EndsSessions, ListsSessions, SessionRecord
 from playbook.sessions import Journal, state_folder
-from playbook.world import World
+from playbook.world import World, cache_folder
 
 if TYPE_CHECKING:
     from playbook.emulators.base import Emulator

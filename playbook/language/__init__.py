@@ -13,7 +13,7 @@ everything but `errors` and `model`.
 
 from playbook.language.cues import Cue, cues, total_ms
 from playbook.language.durations import parse_duration, show_duration
-from playbook.language.plan import World, check_file, compile_file, digest, plan_from_json, plan_to_json
+from playbook.language.plan import World, check_file, compile_file, compile_text, digest, plan_from_json, plan_to_json
 from playbook.language.schema import load_schema, schema_path
 from playbook.language.variables import Inputs
 
@@ -23,6 +23,7 @@ __all__ = [
     "World",
     "check_file",
     "compile_file",
+    "compile_text",
     "cues",
     "digest",
     "load_schema",

@@ -87,6 +87,16 @@ def compile_file(path: Path, world: World, inputs: Inputs | None = None, *, prov
     return plan
 
 
+def compile_text(text: bytes, path: Path, world: World, inputs: Inputs | None = None, *, provider: str | None = None) -> Plan:
+    """The same for a playbook that is no file: `path` is where it would lie, for what it includes and for messages."""
+    compilation = _Compilation(path, world, inputs or Inputs(), provider)
+    compilation.give(text)
+    problems, plan = compilation.run(parts=False)
+    if plan is None:
+        raise AuthorError(problems)
+    return plan
+
+
 class _Compilation:
     """The work on one file."""
 
@@ -98,6 +108,9 @@ class _Compilation:
         self._findings = Findings()
         self._reader = Reader(self._findings)
         self._expansion = Expansion(self._reader, world.sound_length_ms)
+
+    def give(self, text: bytes) -> None:
+        self._reader.give(self._path, self._file, text)
 
     def run(self, *, parts: bool) -> tuple[tuple[Problem, ...], Plan | None]:
         plan: Plan | None = None

@@ -11,6 +11,7 @@ Rules: nothing is constructed but `str`, `int`, `float`, `bool`, `None`, `list` 
 from __future__ import annotations
 
 import codecs
+import json
 import math
 import os
 import re
@@ -32,6 +33,7 @@ _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|
 _WORDS: dict[str, object] = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
     word: value for value in (True, False) for word in (str(value).lower(), str(value), str(value).upper())
 }
+_SURROGATES = re.compile(r"(?<!\\)((?:\\\\)*)(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})")
 _NUMERIC = frozenset("0123456789+-.")
 _CORE_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map")}
 _MAX_INT = 2**63
@@ -214,6 +216,11 @@ class Reader:
             self._read[known] = parse(raw, known, file, self.findings, via=(*via, at) if at else via)
         return self._read[known]
 
+    def give(self, path: Path, file: str, raw: bytes) -> None:
+        """Let these bytes stand for a file."""
+        known = absolute(path)
+        self._read[known] = parse(raw, known, file, self.findings)
+
 
 def _bytes(path: Path) -> bytes:
     """The file's bytes, never more than one over the bound."""
@@ -231,7 +238,10 @@ def parse(raw: bytes, path: Path, file: str, findings: Findings, *, via: tuple[P
     try:
         if len(raw) > MAX_BYTES:
             raise _Refused("PB104", f"the file is larger than {MAX_BYTES // 2**20} MiB", remedy="split it into parts and include them")
-        document = Document(file, path, _decode(raw))
+        text = _decode(raw)
+        if path.suffix == ".json":  # JSON writes some characters as two escapes, which YAML does not know
+            text = _SURROGATES.sub(lambda match: match[1] + json.loads(f'"{match[2]}"'), text)
+        document = Document(file, path, text)
         findings.documents[file] = document
         return _Builder(document, findings, via).root()
     except _Refused as refused:
@@ -382,7 +392,7 @@ class _Builder:
                 self._number(event)
             return number
         if _FLOAT.fullmatch(text):
-            value = float(text) if text[-1] not in "fFN" else math.inf
+            value = float(text) if text[-1] not in "fFnN" else math.inf
             if not math.isfinite(value):
                 self._number(event)
             return value
