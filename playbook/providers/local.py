@@ -178,8 +178,9 @@ class LocalProvider:
         return Script(text, estimate_ms(text, language, (settings.rate or NORMAL_RATE) / NORMAL_RATE))
 
     def _scripts(self, plan: Plan) -> Iterator[Script | None]:
-        with contextlib.suppress(Unspeakable):  # `check` says so, with the near names
-            self.voice.speak_many(self.unspoken(plan))
+        if jobs := self.unspoken(plan):
+            with contextlib.suppress(Unspeakable):  # `check` says so, with the near names
+                self.voice.speak_many(jobs)
         base = _settings(plan)
         for step in plan.steps:
             if isinstance(step.action, Say) and step.skipped is None:

@@ -97,7 +97,7 @@ class Speech:
 
     def heard(self, ms: int) -> str:
         """What an audience has heard after `ms`: the words that were finished, which is when the next one begins."""
-        return heard(self.text, [(word.at_ms, word.start) for word in self.words], self.duration_ms, ms)
+        return heard(self.text, [(word.at_ms, word.start) for word in self.words], self.duration_ms, ms).strip()
 
 
 def heard(text: str, marks: Sequence[tuple[int, int]], duration_ms: int, ms: int) -> str:
@@ -107,12 +107,12 @@ def heard(text: str, marks: Sequence[tuple[int, int]], duration_ms: int, ms: int
     are counted by what the voice takes for a word.)
     """
     if ms >= duration_ms:
-        return text.strip()
+        return text.rstrip()
     begun = [start for at_ms, start in marks if at_ms <= ms]
     end = begun[-1] if begun else 0
     while end and _IN_A_WORD.match(text[end - 1]):
         end -= 1
-    return text[:end].rstrip().rstrip("([{<\"'«„“‘¿¡-–—").strip()
+    return text[:end].rstrip().rstrip("([{<\"'«„“‘¿¡-–—").rstrip()
 
 
 _IN_A_WORD = re.compile(r"[^\s\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ua4cf\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
@@ -320,12 +320,12 @@ class Voice:
         for voice in self.voices():
             if wanted in (voice.id.casefold(), voice.name.casefold()):
                 return voice
-        return self._for_language(name)
+        return self._for_language(name, exact=True)
 
-    def _for_language(self, language: str) -> VoiceInfo | None:
-        """The best voice for a language code; `de-AT` is content with `de`."""
+    def _for_language(self, language: str, *, exact: bool = False) -> VoiceInfo | None:
+        """The best voice for a language code; `de-AT` is content with `de`, unless it has to be exact."""
         parts = language.casefold().replace("_", "-").split("-")
-        for length in range(len(parts), 0, -1):
+        for length in range(len(parts), len(parts) - 1 if exact else 0, -1):
             wanted = "-".join(parts[:length])
             fits = [
                 (priority, i) for i, voice in enumerate(self.voices()) for priority, code in voice.languages if code.casefold() == wanted
