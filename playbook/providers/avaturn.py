@@ -1,0 +1,265 @@
+"""Avaturn Live, `provider: avaturn`: the sessions, and the engine that speaks our text.
+
+What the vendor's documentation says (https://docs.avaturn.live/llms.txt lists its pages), in short:
+
+* Three REST calls are all there is: create a session, append a text to its speech queue, end it. Nothing can be asked of a session.
+* Which *engine* makes the speech is chosen when the session is created. Text echo (this file) says queued texts one after another, and only
+  while somebody watches (https://docs.avaturn.live/legacy/text-echo). The external engine speaks audio of ours (`avaturn_external`). The
+  other two lead conversations of their own and ignore lines, or answer them; we refuse them.
+* Text echo tells only the viewer's page when speech begins and ends, so here ends are estimated. It has no interrupt but one that the
+  vendor made for its own SDK, and no voice for a single line.
+* A session ends by our DELETE, also in the middle of a word, after `max_duration`, or `user_absent_timeout` after the last viewer left or
+  before the first came. The viewer's page leaves after five minutes of silence unless it was told to stay
+  (https://docs.avaturn.live/web-sdk/reference/events).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from playbook.errors import Problem, ProviderError, SetupError
+from playbook.model import Capabilities, Plan, PlayAudio, SayText, Step, StopSpeaking, TaskAccepted
+from playbook.providers.base import Context, QueuedSession, Session, SessionRecord
+from playbook.transports.http import MAX_SAID, Answer, Http, Retry, base_address, is_loopback
+
+BASE_URL = "https://api.avaturn.live"
+SESSIONS = "/api/v1/sessions"
+CANCEL = "/_sdk/v0/sessions/cancel_all_speech_tasks"
+
+MAX_DURATION_S = 3600
+USER_ABSENT_TIMEOUT_S = 60
+IDLE_MS = 300_000
+"""The silence after which a viewer's page leaves that was not made to stay."""
+GO_S = 300
+"""How long we think an operator may take to give the sign for a start."""
+START_LATENCY_MS = 500
+"""How long we reckon with from the acceptance of a text to its first word (no figure is published). Too short, and the last word is cut."""
+
+OURS = {"listen", "voice", "language", "rate", "pitch", "viewer_keep_alive", "unsupported_sdk_cancel", "price_per_minute"}
+"""Settings that are not fields of the vendor's request."""
+EXTERNAL_ONLY = ("listen", "voice", "rate", "pitch")
+NOT_SCRIPTED = {
+    "openai-realtime": "takes each line for something that the visitor said, and answers it",
+    "cartesia": "accepts each line and ignores it",
+}
+GONE = (404, 410)
+
+
+def engine_of(settings: Mapping[str, Any]) -> str:
+    """The type of the conversation engine."""
+    engine = settings.get("conversation_engine") or {}
+    return str(engine.get("type", "text-echo"))
+
+
+class AvaturnProvider:
+    """Both engines; which one, the settings say."""
+
+    name = "avaturn"
+    schema = "avaturn.schema.json"
+    credentials = (("AVATURN_API_KEY",),)
+
+    def capabilities(self, settings: Mapping[str, Any]) -> Capabilities:
+        engine = engine_of(settings)
+        cancel = settings.get("unsupported_sdk_cancel") is True
+        # The engines that cannot perform a script get external's capabilities, so that `check` says the one reason once.
+        text_echo = engine == "text-echo"
+        return Capabilities(
+            audio_echo=not text_echo,
+            interrupt=("all" if cancel else "none") if text_echo else "all",
+            speech="none" if text_echo else "reported",
+            own_voice=engine == "external",
+            start_latency_ms=START_LATENCY_MS if text_echo else 0,
+            max_session_ms=settings.get("max_duration", MAX_DURATION_S) * 1000,
+            idle_limit_ms=None if settings.get("viewer_keep_alive") else IDLE_MS,
+            price_per_minute=settings.get("price_per_minute"),
+        )
+
+    def check(self, plan: Plan) -> Iterator[Problem]:
+        engine = engine_of(plan.session)
+        if engine in NOT_SCRIPTED:
+            step = next((step for step in plan.steps if step.speaks and step.skipped is None), None)
+            if step is not None:
+                remedy = "use the engine text-echo or external"
+                message = f"the engine {engine} cannot perform a playbook: it {NOT_SCRIPTED[engine]}"
+                yield Problem("PB452", message, step.place, remedy, via=step.via)
+            return
+        useless = EXTERNAL_ONLY if engine == "text-echo" else ("unsupported_sdk_cancel",)
+        for name in useless:
+            if name in plan.session:
+                other = "external" if engine == "text-echo" else "text-echo"
+                yield Problem("PB453", f"'{name}' does nothing with the engine {engine}", remedy=f"remove it, or use the engine {other}")
+        patience_s = plan.session.get("user_absent_timeout", USER_ABSENT_TIMEOUT_S)
+        start_s = {"ready": 0, "delay": plan.start.delay_ms / 1000, "go": GO_S}[plan.start.kind]
+        if start_s > patience_s:
+            message = f"Avaturn ends the session when nobody has watched for {patience_s} s, and the start may take longer"
+            remedy = f"set user_absent_timeout to {math.ceil(start_s)} or more"
+            yield Problem("PB454", message, remedy=remedy, severity="warning")
+
+    def connect(self, context: Context) -> Session:
+        if engine_of(context.plan.session) == "external":
+            from playbook.providers.avaturn_external import ExternalSession
+
+            return ExternalSession(context)
+        return TextEchoSession(context)
+
+    async def end_session(self, record: SessionRecord, env: Mapping[str, str]) -> None:
+        """End the session of a process that is gone."""
+        assert record.session is not None
+        base = record.facts.get("base_url") or env.get("AVATURN_BASE_URL") or BASE_URL
+        async with Http(base, headers=_bearer(_key(env)), explain=_explain) as http:
+            await _end(http, record.session)
+
+
+class AvaturnSession(QueuedSession):
+    """What both engines have in common: creating and ending."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        key = _key(context.env)
+        context.seal(key)
+        self.settings = context.plan.session
+        self.base = base_address(context.env.get("AVATURN_BASE_URL") or BASE_URL)
+        self.near = is_loopback(urlsplit(self.base).hostname or "")
+        """Whether the service is on this machine, and so an emulator."""
+        self.http = Http(self.base, headers=_bearer(key), explain=_explain, wrap=context.extras.get("http"))
+
+    async def create(self, **changes: Any) -> None:
+        """Create the session; `changes` replace settings."""
+        body = {name: value for name, value in {**self.settings, **changes}.items() if name not in OURS and value is not None}
+        if "render_model" in body:
+            body["model"] = body.pop("render_model")
+        try:
+            await self.creating(self._create(body))
+        except ProviderError as error:
+            if self.session_id is None:
+                await self.release()
+            if error.status == 410:
+                error.message = (
+                    f"the avatar '{body.get('avatar_id', '(default)')}' no longer exists (410); choose another avatar_id in the dashboard"
+                )
+            raise
+        except SetupError:  # the journal could not be written
+            if self.session_id is None:
+                await self.release()
+            raise
+
+    async def _create(self, body: dict[str, Any]) -> None:
+        context, can = self.context, self.context.plan.capabilities
+        context.journal.intent("avaturn", base_url=self.base, max_session_ms=can.max_session_ms, price_per_minute=can.price_per_minute)
+        try:
+            answer = await self.http.request("POST", SESSIONS, json=body or None, retry=Retry.UNSENT)
+        except ProviderError as error:
+            if error.outcome != "ambiguous":
+                context.journal.ended("never created")
+            raise
+        session_id = answer.need("session_id")
+        self.session_id = session_id
+        context.journal.created(session_id)
+        self.token = answer.need("token")
+        context.seal(self.token)
+        context.publish({"provider": "avaturn", "session_id": session_id, "token": self.token, "api_host": self.base})
+
+    async def _close(self, reason: str) -> None:
+        try:
+            if self.session_id is not None:
+                await _end(self.http, self.session_id)
+                self.context.journal.ended(reason)
+        finally:
+            await self.release()
+
+    async def release(self) -> None:
+        """Let go of what we hold, whatever became of the session."""
+        await self.http.aclose()
+
+
+class TextEchoSession(AvaturnSession):
+    """Avaturn speaks our texts. Chunks are consecutive tasks."""
+
+    async def _open(self) -> str | None:
+        await self.create()
+        if self.settings.get("unsupported_sdk_cancel"):
+            self.http.authorize({**_bearer(_key(self.context.env)), "X-Session-Token": self.token})
+        return "Avaturn tells only the viewer's page when speech ends, so ends are estimated; while nobody watches, nothing is said"
+
+    async def _say(self, command: SayText) -> TaskAccepted:
+        assert self.session_id is not None
+        try:
+            answer = await self.http.request("POST", _path(self.session_id) + "/tasks", json={"text": command.text}, retry=Retry.UNSENT)
+        except ProviderError as error:
+            if error.status == 422 and (step := self._step(command.step)) is not None and step.place is not None:
+                error.message += f" (the line at {step.place.file}:{step.place.line})"
+            raise
+        return TaskAccepted(command.task, answer.need("task_id"), chunk=command.chunk)
+
+    async def _play_audio(self, command: PlayAudio) -> TaskAccepted:  # noqa: ARG002 -- `check` says so before a run
+        raise ProviderError("text echo speaks text only; the engine external plays audio")
+
+    async def _interrupt(self, command: StopSpeaking) -> TaskAccepted:
+        if not self.settings.get("unsupported_sdk_cancel"):
+            raise ProviderError("text echo has no interrupt that its vendor supports; the engine external has one")
+        try:
+            await self.http.request("POST", CANCEL, retry=Retry.SAFE)
+        except ProviderError as error:
+            if error.status in GONE:  # the session may live: a private call may be withdrawn at any time
+                raise ProviderError("Avaturn does not know the unsupported call for cancelling (any more)", status=error.status) from error
+            raise
+        return TaskAccepted(command.task)
+
+    def _step(self, id: str) -> Step | None:
+        return next((step for step in self.context.plan.steps if step.id == id), None)
+
+
+def _key(env: Mapping[str, str]) -> str:
+    key = env.get("AVATURN_API_KEY", "")
+    if not key:
+        raise SetupError("AVATURN_API_KEY is not set", remedy="copy a key from Avaturn's dashboard, or rehearse with --emulate")
+    return key
+
+
+def _bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def _path(session: str) -> str:
+    return f"{SESSIONS}/{quote(session, safe='')}"
+
+
+async def _end(http: Http, session: str) -> None:
+    try:
+        await http.request("DELETE", _path(session), retry=Retry.SAFE)
+    except ProviderError as error:
+        if error.status not in GONE:
+            raise
+
+
+def _explain(answer: Answer, said: str) -> ProviderError | None:
+    """The documented meaning of a status, and what to do (https://docs.avaturn.live/api-reference/introduction)."""
+    if answer.status == 422:
+        return ProviderError(f"Avaturn refuses the request (422): {_violations(answer) or said}")
+    meaning = {
+        400: "Avaturn refuses the settings (400); check the voice_id, which must be one of ElevenLabs, and the model",
+        401: "the API key is missing or revoked (401); check AVATURN_API_KEY",
+        404: "Avaturn knows no such session (404): it has ended, or the base URL is another service's",
+        410: "what was asked for no longer exists (410)",
+    }.get(answer.status)
+    if meaning is None:
+        return None
+    return ProviderError(f"{meaning}: {said}" if said else meaning, outcome="lost" if answer.status in GONE else "refused")
+
+
+def _violations(answer: Answer) -> str:
+    """A 422's `detail` list, each fault named by the playbook's own key."""
+    detail = answer.fields().get("detail")
+    faults = [item for item in detail if isinstance(item, dict)] if isinstance(detail, list) else []
+    return "; ".join(f"{_key_path(item.get('loc'))}: {item.get('msg', '')}" for item in faults)[:MAX_SAID]
+
+
+def _key_path(loc: Any) -> str:
+    """Where a fault is: `session.conversation_engine.url` for `body, conversation_engine, external, url`; `text` for a line's text."""
+    parts = [str(part) for part in loc if part != "body"] if isinstance(loc, list) else []
+    if len(parts) > 1 and parts[0] == "conversation_engine" and parts[1] in ("text-echo", "external", *NOT_SCRIPTED):
+        del parts[1]  # the name of the variant, which is no key
+    return ".".join(parts) if parts[:1] == ["text"] else ".".join(["session", *parts])

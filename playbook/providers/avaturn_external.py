@@ -1,0 +1,389 @@
+"""Avaturn's external engine: the avatar speaks our audio, and Avaturn reports what became of it.
+
+The roles are turned round: Avaturn connects to a WebSocket of ours as soon as the session exists, and the socket's end is the session's end
+(https://docs.avaturn.live/howtos/external). What that protocol asks of us:
+
+* Sound is 24 kHz mono PCM, sent as fast as it goes, inside a *segment*. One segment is open at a time, and we never leave one open across
+  a pause, so each chunk of a line is a segment. A line begins with the first of its segments and ends with the last.
+* Playback is reported for each segment: started, and ended or interrupted (both may come, or twice).
+* To interrupt, the open segment is closed first. Segments that never began are dropped without a word, so we close their lines ourselves.
+
+`say` is spoken by the embedded voice, in one breath also when it comes in chunks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+from playbook.errors import ProviderError, SetupError
+from playbook.model import Evidence, PlayAudio, Say, SayText, SpeechEnded, SpeechStarted, StopSpeaking, TaskAccepted
+from playbook.providers.avaturn import AvaturnSession
+from playbook.providers.base import Context
+from playbook.providers.local import BATCH, MASK, LocalProvider, Script
+from playbook.speech.audio import Sound, cut, frames, resample, silence, to_samples
+from playbook.speech.voice import Settings, VoiceMissing, heard
+from playbook.transports.listener import Listener
+
+if TYPE_CHECKING:
+    from playbook.speech.show import Placement, ShowRecorder
+
+RATE = 24_000
+FRAME_MS = 40
+SILENCE_MS = 100
+"""What is sent for a text of which nothing is heard, since a segment without sound means nothing."""
+LISTEN = "127.0.0.1:8765"
+HEADER = "X-Playbook-Secret"
+
+CALL_S = 30.0
+"""How long Avaturn may take to connect after the session was created."""
+ANSWER_S = 10.0
+"""How long it may take to acknowledge a segment, or to take a second's worth of sound."""
+GRACE_MS = 1_000
+"""How long after an interrupt reports may still be under way. What has not begun by then never will."""
+
+
+@dataclass(slots=True, eq=False)
+class _Line:
+    """One utterance. `chars` and `sent_ms` are how much of it has been handed over, `heard_ms` how much was heard for certain."""
+
+    task: str
+    script: Script | None = None  # None for a sound
+    masked: bool = False
+    chars: int = 0
+    sent_ms: int = 0
+    heard_ms: int = 0
+    segments: list[_Segment] = field(default_factory=list)
+    over: bool = False
+
+    def words(self, ms: int) -> str | None:
+        """The words in what was heard, where they are known and may be shown."""
+        script = self.script
+        if script is None:
+            return None
+        return MASK if self.masked else heard(script.text, script.marks, script.length_ms, ms)
+
+
+@dataclass(slots=True, eq=False)
+class _Segment:
+    """A stretch of sound on the wire. The futures are Avaturn's acknowledgements; `id` is its name for it."""
+
+    uid: str
+    line: _Line
+    final: bool
+    length_ms: int
+    created: asyncio.Future[None]
+    closed: asyncio.Future[None]
+    id: str | None = None
+    state: Literal["sent", "playing", "over"] = "sent"
+    started_s: float | None = None
+    load: Callable[[], Sound] | None = None
+    placement: Placement | None = None
+
+
+class ExternalSession(AvaturnSession):
+    """The avatar speaks our audio. `context.extras` may hold the `voice` to speak with."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._speaker = LocalProvider(context.extras.get("voice"))
+        speaks = any(isinstance(step.action, Say) and step.skipped is None for step in context.plan.steps)
+        if speaks and not self._speaker.voice.available:
+            raise VoiceMissing
+        self._voice = Settings(**{name: self.settings.get(name) for name in ("voice", "rate", "pitch", "language")})
+        self._planned = {step.id: step.action for step in context.plan.steps if isinstance(step.action, Say)}
+        self._show: ShowRecorder | None = context.extras.get("show")
+        self._secret = secrets.token_urlsafe(32)
+        context.seal(self._secret)
+        host, _, port = self.settings.get("listen", "127.0.0.1:0" if self.near else LISTEN).rpartition(":")
+        self._host = host.strip("[]")
+        self._socket = Listener(self._host, int(port), header=HEADER, secret=self._secret)
+        self._lines: dict[str, _Line] = {}
+        self._segments: dict[str, _Segment] = {}
+        self._sending: _Segment | None = None
+        self._cutting = False  # an interrupt is on its way
+        self._stopped: list[_Line] = []  # lines that an interrupt is meant to hit
+        self._remark: str | None = None  # what Avaturn complained about since the last event
+
+    # --- opening and closing ----------------------------------------------------------------------------------------
+
+    async def _open(self) -> str | None:
+        try:
+            await self._speak_ahead()
+            port = await self._socket.start()
+        except SetupError:
+            await self.release()
+            raise
+        engine = dict(self.settings["conversation_engine"])
+        if self.near:  # an emulator reaches us without anybody's proxy
+            host = f"[{self._host}]" if ":" in self._host else self._host
+            engine["url"] = f"ws://{host}:{port}{urlsplit(engine['url']).path or '/'}"
+        engine["headers"] = {**(engine.get("headers") or {}), HEADER: self._secret}
+        await self.create(conversation_engine=engine)
+        if not await self._socket.caller(CALL_S):
+            strangers = f" ({self._socket.strangers} came without the secret)" if self._socket.strangers else ""
+            raise ProviderError(
+                f"Avaturn did not connect within {CALL_S:g} s{strangers}; check that conversation_engine.url leads to listen"
+            )
+        self.in_background(self._read())
+        return None
+
+    async def _speak_ahead(self) -> None:
+        """Have all lines spoken before a session costs anything."""
+        jobs = self._speaker.unspoken(self.context.plan)
+        for at in range(0, len(jobs), BATCH):
+            await asyncio.get_running_loop().run_in_executor(None, self._speaker.voice.speak_many, jobs[at : at + BATCH])
+
+    async def release(self) -> None:
+        await self._socket.aclose()
+        await super().release()
+
+    # --- what we say ------------------------------------------------------------------------------------------------
+
+    async def _say(self, command: SayText) -> TaskAccepted:
+        line = self._lines.get(command.task)
+        if line is None:
+            action = self._planned.get(command.step)
+            text = action.text if action is not None else command.text
+            masked = command.shown is not None or (action is not None and any(chunk.shown is not None for chunk in action.chunks))
+            line = self._lines[command.task] = _Line(command.task, self._speaker.script(text, self._voice), masked)
+        script = line.script
+        assert script is not None
+        assert script.load is not None
+        load = script.load
+        from_ms = script.reach_ms(line.chars) if line.chars else 0
+        line.chars += len(command.text)
+        to_ms = script.length_ms if command.final else script.reach_ms(line.chars)
+        if from_ms == to_ms and not command.final:  # it completes no word
+            return TaskAccepted(command.task, chunk=command.chunk, reason="goes out with the next chunk")
+        return await self._send(line, lambda: _stretch(load(), from_ms, to_ms), command.chunk, command.final)
+
+    async def _play_audio(self, command: PlayAudio) -> TaskAccepted:
+        line = self._lines[command.task] = _Line(command.task)
+        return await self._send(line, lambda: self.context.sound(command.audio_sha256), 1, final=True)
+
+    async def _send(self, line: _Line, load: Callable[[], Sound], chunk: int, final: bool) -> TaskAccepted:
+        """Send a segment: the sound that `load` gives."""
+        loop = asyncio.get_running_loop()
+        uid = line.task if chunk == 1 else f"{line.task}#{chunk}"
+        segment = _Segment(uid, line, final, 0, loop.create_future(), loop.create_future(), load=load)
+        self._segments[uid] = self._sending = segment
+        line.segments.append(segment)
+        try:
+            await self._tell("avatar.speech.segment.create", segment_uid=uid)
+            sound = await loop.run_in_executor(None, lambda: resample(load(), RATE))
+            sound = sound if sound.samples else silence(SILENCE_MS, RATE)
+            segment.length_ms = sound.duration_ms
+            line.sent_ms += sound.duration_ms
+            opened = await self._acknowledged(segment.created)
+            if opened and not self._cutting:
+                await self._stream(sound)
+            await self._tell("avatar.speech.segment.close", segment_uid=uid)
+            if not opened:
+                line.over = True
+                raise ProviderError(f"Avaturn did not open the segment within {ANSWER_S:g} s, so nothing was sent{self._complaint()}")
+            if not await self._acknowledged(segment.closed):
+                raise ProviderError(
+                    f"Avaturn did not say within {ANSWER_S:g} s that it took the sound{self._complaint()}", outcome="ambiguous"
+                )
+        finally:
+            self._sending = None
+        whole = line.sent_ms if final else None
+        return TaskAccepted(line.task, segment.id, chunk=chunk, duration_ms=whole, reason=self._take_remark())
+
+    async def _stream(self, sound: Sound) -> None:
+        """Send sound as fast as Avaturn takes it, until it is all sent or an interrupt wants to pass."""
+        try:
+            for second in frames(sound, 1000):
+                async with asyncio.timeout(ANSWER_S):
+                    for frame in frames(Sound(second, RATE), FRAME_MS):
+                        if self._cutting:
+                            return
+                        await self._socket.send(frame)
+                await asyncio.sleep(0)  # a long sound must not keep everybody else waiting
+        except TimeoutError as error:
+            raise ProviderError("Avaturn takes no more sound", outcome="lost") from error
+
+    async def _acknowledged(self, answer: asyncio.Future[None]) -> bool:
+        """Whether Avaturn acknowledges in time; an interrupt does not wait for that."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await answer
+        except TimeoutError:
+            return False
+        return True
+
+    async def _tell(self, type: str, **fields: str) -> None:
+        await self._socket.send(json.dumps({"type": type, **fields}))
+
+    # --- interrupting -----------------------------------------------------------------------------------------------
+
+    def interrupt(self, command: StopSpeaking) -> None:
+        """Overtakes the sound that is being sent: that is cut short, and its segment closed, first."""
+        self._cutting = True
+        if self._sending is not None:
+            for answer in (self._sending.created, self._sending.closed):
+                if not answer.done():
+                    answer.set_result(None)
+        super().interrupt(command)
+
+    async def _interrupt(self, command: StopSpeaking) -> TaskAccepted:
+        self._cutting = False
+        self._stopped += [line for line in self._lines.values() if not line.over and line not in self._stopped]
+        await self._tell("avatar.speech.interrupt")
+        clock = self.context.clock
+        clock.call_at(clock.now_ms() + GRACE_MS, self._settle)
+        return TaskAccepted(command.task, reason=self._take_remark())
+
+    def _settle(self) -> None:
+        """Close the lines that an interrupt dropped before they began, or between two segments: of these Avaturn says nothing."""
+        stopped, self._stopped = self._stopped, []
+        for line in stopped:
+            if not line.over and not any(segment.state == "playing" for segment in line.segments):
+                self._end(line, None, "dropped by the interrupt before more of it began; Avaturn does not report that")
+
+    # --- what Avaturn says ------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        async for text in self._socket.texts():
+            self._take(text)
+        raise ProviderError("Avaturn closed the socket, which ends the session", outcome="lost")
+
+    def _take(self, text: str) -> None:
+        """One message. What we do not know, or cannot read, we leave aside: there may be more than is documented."""
+        try:
+            message = json.loads(text)
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(message, dict):
+            return
+        kind = message.get("type")
+        if kind == "error":
+            self._complained(message)
+            return
+        report = _REPORTS.get(kind) if isinstance(kind, str) else None
+        if report is not None:
+            uid = message.get("segment_uid")
+            report(self, self._segments.get(uid) if isinstance(uid, str) else None, message)
+
+    def _created(self, segment: _Segment | None, message: dict[str, Any]) -> None:
+        if segment is not None:
+            segment.id = _text(message, "segment_id")
+            if not segment.created.done():
+                segment.created.set_result(None)
+
+    def _closed(self, segment: _Segment | None, message: dict[str, Any]) -> None:  # noqa: ARG002 -- like the others
+        if segment is not None and not segment.closed.done():
+            segment.closed.set_result(None)
+
+    def _started(self, segment: _Segment | None, message: dict[str, Any]) -> None:
+        id = _text(message, "segment_id")
+        if segment is None:
+            self.emit(SpeechStarted(None, provider_task=id, reason="a segment that we never sent"))
+            return
+        if segment.state == "sent":
+            segment.state, segment.started_s = "playing", _number(message, "timestamp")
+            self._record(segment)
+        if segment is segment.line.segments[0]:
+            self.emit(SpeechStarted(segment.line.task, provider_task=id, reason=self._take_remark()))
+
+    def _ended(self, segment: _Segment | None, message: dict[str, Any]) -> None:
+        id = _text(message, "segment_id")
+        if segment is None:
+            self.emit(SpeechEnded(None, provider_task=id, reason="a segment that we never sent"))
+            return
+        line, first = segment.line, segment.state != "over"
+        segment.state = "over"
+        if first:
+            line.heard_ms += segment.length_ms
+        if segment.final:
+            line.over = True
+            self.emit(SpeechEnded(line.task, provider_task=id, duration_ms=_lasted(segment, message), reason=self._take_remark()))
+
+    def _interrupted(self, segment: _Segment | None, message: dict[str, Any]) -> None:
+        id, played_s = _text(message, "segment_id"), _number(message, "played_duration")
+        played_ms = None if played_s is None else round(played_s * 1000)
+        if segment is None:
+            self.emit(SpeechEnded(None, provider_task=id, interrupted=True, heard_ms=played_ms, reason="a segment that we never sent"))
+            return
+        if segment.state != "over":
+            segment.state = "over"
+            segment.line.heard_ms += min(played_ms or 0, segment.length_ms)
+            if segment.placement is not None:
+                segment.placement.cut_ms = segment.placement.start_ms + (played_ms or 0)
+        self._end(segment.line, id, self._take_remark())
+        self._settle()  # what has not begun when this one is cut off never will
+
+    def _complained(self, message: dict[str, Any]) -> None:
+        """An error is advisory, unless it refuses the segment that we want to open."""
+        subtype, reason = _text(message, "subtype") or "error", _text(message, "reason") or ""
+        complaint = f"Avaturn complains of {subtype}" + (f": {reason[:300]}" if reason else "")
+        sending = self._sending
+        if sending is not None and not sending.created.done():
+            sending.line.over = True
+            sending.created.set_exception(ProviderError(complaint))
+        else:
+            self._remark = complaint
+
+    def _end(self, line: _Line, id: str | None, reason: str | None) -> None:
+        """An interrupted line is over."""
+        line.over = True
+        evidence = Evidence.estimated if id is None else Evidence.reported
+        heard_ms = line.heard_ms
+        self.emit(SpeechEnded(line.task, evidence, id, interrupted=True, heard_ms=heard_ms, heard=line.words(heard_ms), reason=reason))
+
+    def _record(self, segment: _Segment) -> None:
+        """Tell the recorder of the show what is heard from now on, and when its words are."""
+        line, now = segment.line, self.context.clock.now_ms()
+        if self._show is None or segment.load is None:
+            return
+        segment.placement = self._show.place(now, segment.load)
+        script = line.script
+        if script is not None and not line.masked and segment is line.segments[0]:
+            self._show.words[line.task] = script.marks
+
+    def _take_remark(self) -> str | None:
+        remark, self._remark = self._remark, None
+        return remark
+
+    def _complaint(self) -> str:
+        remark = self._take_remark()
+        return f"; {remark}" if remark else ""
+
+
+_REPORTS: dict[str, Callable[[ExternalSession, _Segment | None, dict[str, Any]], None]] = {
+    "avatar.speech.segment.created": ExternalSession._created,
+    "avatar.speech.segment.closed": ExternalSession._closed,
+    "avatar.speech.segment.playback.started": ExternalSession._started,
+    "avatar.speech.segment.playback.ended": ExternalSession._ended,
+    "avatar.speech.segment.playback.interrupted": ExternalSession._interrupted,
+}
+
+
+def _stretch(sound: Sound, from_ms: int, to_ms: int) -> Sound:
+    """A part of a sound."""
+    return Sound(cut(sound, to_ms).pcm[2 * to_samples(from_ms, sound.rate) :], sound.rate)
+
+
+def _lasted(segment: _Segment, message: dict[str, Any]) -> int | None:
+    """By Avaturn's own clock, of which only differences mean something; None for a line in several segments."""
+    ended_s = _number(message, "timestamp")
+    if segment.started_s is None or ended_s is None or len(segment.line.segments) > 1:
+        return None
+    return max(0, round((ended_s - segment.started_s) * 1000))
+
+
+def _text(message: dict[str, Any], name: str) -> str | None:
+    value = message.get(name)
+    return value if isinstance(value, str) else None
+
+
+def _number(message: dict[str, Any], name: str) -> float | None:
+    value = message.get(name)
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) else None

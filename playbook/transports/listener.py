@@ -1,0 +1,109 @@
+"""A WebSocket that the other side dials: one address of ours, one caller, one secret.
+
+Some vendors turn the roles round and connect to us. Whoever comes first with the right secret in its header is the caller; everybody
+else is turned away before a word is exchanged. TLS is the business of whatever stands before us. Binary messages that come in are dropped:
+no vendor sends us anything but its user's microphone there.
+
+Imports errors alone; providers import it. `websockets` is imported when somebody listens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from playbook.errors import ProviderError, SetupError
+
+if TYPE_CHECKING:
+    from websockets.asyncio.server import Server, ServerConnection
+    from websockets.http11 import Request, Response
+
+HANDSHAKE_S = 5.0
+GOODBYE_S = 2.0
+
+
+class Listener:
+    """Listens on `host` and `port` (0: any free one) for a caller that has `secret` in the header `header`."""
+
+    def __init__(self, host: str, port: int, *, header: str, secret: str) -> None:
+        self._host, self._port = host, port
+        self._header, self._secret = header, secret
+        self._server: Server | None = None
+        self._connection: ServerConnection | None = None
+        self._arrived = asyncio.Event()
+        self._taken = False
+        self.strangers = 0
+        """How many came without the secret."""
+
+    async def start(self) -> int:
+        """Listen; returns the port. Raises `SetupError`."""
+        from websockets.asyncio.server import serve
+
+        try:
+            self._server = await serve(
+                self._welcome,
+                self._host,
+                self._port,
+                process_request=self._judge,
+                compression=None,
+                open_timeout=HANDSHAKE_S,
+                close_timeout=GOODBYE_S,
+                ping_interval=None,  # whoever dials keeps the connection alive
+            )
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise SetupError(f"cannot listen on {self._host}:{self._port}: {why}", remedy="choose another address, or port 0") from error
+        port: int = next(iter(self._server.sockets)).getsockname()[1]
+        return port
+
+    async def caller(self, within_s: float) -> bool:
+        """Whether the caller has come, waiting that long for it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._arrived.wait()
+        return self._connection is not None
+
+    async def send(self, message: str | bytes) -> None:
+        """Text or binary, in order; waits while the other side takes no more. Raises `ProviderError` (`lost`) when it is gone."""
+        from websockets.exceptions import ConnectionClosed
+
+        assert self._connection is not None
+        try:
+            await self._connection.send(message)
+        except ConnectionClosed as error:
+            raise ProviderError("the other side closed the socket", outcome="lost") from error
+
+    async def texts(self) -> AsyncIterator[str]:
+        """What the caller says, until it hangs up."""
+        from websockets.exceptions import ConnectionClosed
+
+        assert self._connection is not None
+        with contextlib.suppress(ConnectionClosed):
+            async for message in self._connection:
+                if isinstance(message, str):
+                    yield message
+
+    async def aclose(self) -> None:
+        """Hang up and listen no more."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+            await server.wait_closed()
+
+    def _judge(self, connection: ServerConnection, request: Request) -> Response | None:
+        given = request.headers.get_all(self._header)
+        if len(given) != 1 or not hmac.compare_digest(given[0].encode(), self._secret.encode()):
+            self.strangers += 1
+            return connection.respond(401, "who are you?\n")
+        if self._taken:
+            return connection.respond(409, "somebody is here already\n")
+        self._taken = True
+        return None
+
+    async def _welcome(self, connection: ServerConnection) -> None:
+        self._connection = connection
+        self._arrived.set()
+        await connection.wait_closed()
