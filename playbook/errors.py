@@ -98,6 +98,8 @@ CODES: Mapping[str, str] = {
     "PB431": "session settings that belong to another provider",
     "PB432": "an interrupt with nothing to stop",
     "PB433": "a wait that may outlast the provider's patience",
+    "PB450": "a voice or language that the local voice does not have",
+    "PB451": "a line's voice that the local voice does not have",
     "PB480": "Kaltura is told no avatar",
     "PB481": "text for Kaltura without a voice",
     "PB482": "a line for Kaltura that nobody may see",
