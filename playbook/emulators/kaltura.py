@@ -1,0 +1,374 @@
+"""Kaltura Avatar on this machine: the seven calls of its Control API, the calls that mint a KS, and the door for a viewer.
+
+A faithful server by Kaltura's documentation (https://docs.kaltura.ai/models/avatar/docs/control-api/overview). Where that contradicts
+itself or what was seen to happen, an option chooses; the defaults are what the adapter expects:
+
+    create_path    both, create, bare             on which path a session is created
+    visual_field   both, id, avatarId             how the avatar is named
+    say_text       works, strict, unavailable, needs-voice
+                                                  strict: 400 without turnId and isFinal; unavailable: 503 always; needs-voice: 503 for
+                                                  sessions that were given no voice
+    interrupt      all, current                   what it stops
+    ended          410, 404                       what a session that is over answers
+    idle_ms        none, or milliseconds          how long a session lives without a call
+    token_ms       a day                          how long its token is good
+    error_body     json, text, html               how an error looks
+    retry_after    true, false                    whether 429 says when to come again
+    whep           opens, 404, 409, 415, private  what a viewer is answered; private: a Location on a private network
+    unwatched      speaks, waits                  what becomes of lines while nobody watches
+    ks_reply       natural, text, object, wrapped, exception
+                                                  how the core API hands out a KS; exception: it refuses inside a 200
+
+Any KS is taken until `ks` names the one that is good; any partner's secret until `admin_secret` does. The appToken is `APP_TOKEN_ID` with
+`APP_TOKEN`. The face says nothing about its speech, because Kaltura's does not; `/_emulator/journal` tells. A viewer gets an SDP answer
+without media: there is no picture here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from playbook.emulators.base import Emulator, LiveSession
+from playbook.emulators.faults import Chosen
+from playbook.emulators.speech import Utterance
+from playbook.errors import UsageError
+from playbook.speech.audio import measure
+
+SESSIONS = "/v1/avatar-session"
+SERVICE = "/api_v3/service"
+APP_TOKEN_ID, APP_TOKEN = "1_emulated", "emulated-app-token"
+TOKEN_MS = 24 * 3_600_000
+ADMINISTRATOR, USER = 2, 0
+
+_OPTIONS: Mapping[str, tuple[object, ...]] = {
+    "create_path": ("both", "create", "bare"),
+    "visual_field": ("both", "id", "avatarId"),
+    "say_text": ("works", "strict", "unavailable", "needs-voice"),
+    "interrupt": ("all", "current"),
+    "ended": (410, 404),
+    "error_body": ("json", "text", "html"),
+    "whep": ("opens", 404, 409, 415, "private"),
+    "unwatched": ("speaks", "waits"),
+    "ks_reply": ("natural", "text", "object", "wrapped", "exception"),
+    "app_token_hash": ("sha1", "sha256", "sha512", "md5"),
+}
+
+
+class Session(LiveSession):
+    """One avatar session, with the token that opens it."""
+
+    def __init__(self, emulator: KalturaEmulator, id: str, *, voiced: bool) -> None:
+        waits = emulator.unwatched == "waits"
+        super().__init__(emulator, id, idle_ms=emulator.idle_ms, needs_viewer=waits)
+        self.token = emulator.seal(f"emulated.{secrets.token_urlsafe(24)}.bearer")
+        self.expires_ms = self.created_ms + emulator.token_ms
+        self.voiced = voiced
+        self.initialised = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Ks:
+    """A KS that we minted."""
+
+    kind: int
+    expires_ms: int
+
+
+class KalturaEmulator(Emulator):
+    """The vendor."""
+
+    name = "kaltura"
+    never = frozenset({"end-missing", "end-early", "end-late", "end-twice", "start-missing", "wrong-id"})
+    sessions: dict[str, Session]
+
+    def __init__(
+        self,
+        *,
+        faults: Iterable[Chosen | str] = (),
+        viewer_after_ms: int | None = None,
+        create_path: str = "both",
+        visual_field: str = "both",
+        say_text: str = "works",
+        interrupt: Literal["all", "current"] = "all",
+        ended: int = 410,
+        idle_ms: int | None = None,
+        token_ms: int = TOKEN_MS,
+        error_body: str = "json",
+        retry_after: bool = True,
+        whep: str | int = "opens",
+        unwatched: str = "speaks",
+        ks_reply: str = "natural",
+        ks: str | None = None,
+        admin_secret: str | None = None,
+        app_token_hash: str = "sha1",
+    ) -> None:
+        super().__init__(faults=faults, viewer_after_ms=viewer_after_ms)
+        given = locals()
+        for option, values in _OPTIONS.items():
+            if given[option] not in values:
+                raise UsageError(f"the option {option} cannot be {given[option]}", remedy=f"use one of {', '.join(map(str, values))}")
+        self.create_path = create_path
+        self.visual_field = visual_field
+        self.say_text = say_text
+        self.interrupt: Literal["all", "current"] = interrupt
+        self.ended = ended
+        self.idle_ms = idle_ms
+        self.token_ms = token_ms
+        self.error_body = error_body
+        self.retry_after = retry_after
+        self.whep = whep
+        self.unwatched = unwatched
+        self.ks_reply = ks_reply
+        self.ks = ks
+        self.admin_secret = admin_secret
+        self.app_token_hash = app_token_hash
+        self._minted: dict[str, _Ks] = {}
+        self._numbers = itertools.count(1)
+
+    def environment(self) -> Mapping[str, str]:
+        return {"KALTURA_BASE_URL": self.url, "KALTURA_SERVICE_URL": self.url, "KALTURA_KS": self.ks or "emulated-ks"}
+
+    def routes(self) -> Sequence[BaseRoute]:
+        def post(path: str, endpoint: Any) -> Route:
+            return Route(path, endpoint, methods=["POST"])
+
+        create = {"both": ("/create", ""), "create": ("/create",), "bare": ("",)}[self.create_path]
+        return [
+            *(post(SESSIONS + path, self._create) for path in create),
+            post(f"{SESSIONS}/{{session}}/init-client", self._init_client),
+            post(f"{SESSIONS}/{{session}}/say-text", self._say_text),
+            post(f"{SESSIONS}/{{session}}/say-audio", self._say_audio),
+            post(f"{SESSIONS}/{{session}}/interrupt", self._interrupt),
+            post(f"{SESSIONS}/{{session}}/keep-alive", self._keep_alive),
+            post(f"{SESSIONS}/{{session}}/end", self._end),
+            post("/whep/{session}", self._watch),
+            Route("/whep/{session}/viewer", self._leave, methods=["DELETE"]),
+            post(f"{SERVICE}/session/action/start", self._mint_by_secret),
+            post(f"{SERVICE}/session/action/startWidgetSession", self._mint_for_widget),
+            post(f"{SERVICE}/apptoken/action/startSession", self._mint_by_app_token),
+            post(f"{SERVICE}/session/action/end", self._revoke),
+        ]
+
+    def refusal(self, status: int, text: str) -> Response:
+        if self.error_body == "text":
+            return PlainTextResponse(text, status)
+        if self.error_body == "html":
+            return HTMLResponse(f"<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>", status)
+        return JSONResponse({"success": False, "error": text}, status)
+
+    async def take(self, session: LiveSession, line: Utterance, accept: Any) -> Response:
+        response = await super().take(session, line, accept)
+        if not self.retry_after and "retry-after" in response.headers:
+            del response.headers["retry-after"]
+        return response
+
+    # the Control API
+
+    async def _create(self, request: Request) -> Response:
+        self._authorize(request)
+        body = await _object(request)
+        visual = body.get("visualConfig")
+        fields = ("id", "avatarId") if self.visual_field == "both" else (self.visual_field,)
+        if not isinstance(visual, dict) or not any(isinstance(visual.get(field), str) and visual[field] for field in fields):
+            raise HTTPException(400, f"visualConfig.{fields[0]} is required")
+        if self.quota_used_up():
+            return self.quota()
+        voice = body.get("voiceConfig")
+        session = Session(self, f"session-{next(self._numbers)}", voiced=isinstance(voice, dict) and bool(voice.get("id")))
+        self.admit(session)
+        return JSONResponse({"success": True, "sessionId": session.id, "token": session.token})
+
+    async def _init_client(self, request: Request) -> Response:
+        session = self._session(request)
+        session.initialised += 1
+        turn = {"url": "127.0.0.1", "username": "emulated", "credential": self.seal("emulated-turn-credential")}
+        return JSONResponse({"success": True, "whepUrl": f"{self.url}/whep/{session.id}", "turn": turn})
+
+    async def _say_text(self, request: Request) -> Response:
+        session = self._session(request)
+        if self.say_text == "unavailable" or (self.say_text == "needs-voice" and not session.voiced):
+            raise HTTPException(503, "Service temporarily unavailable")
+        body = await _object(request)
+        text, turn, final = body.get("text"), body.get("turnId"), body.get("isFinal")
+        if not isinstance(text, str) or not text:
+            raise HTTPException(400, "Text is required")
+        if self.say_text == "strict" and not (isinstance(turn, str) and turn and isinstance(final, bool)):
+            raise HTTPException(400, "turnId and isFinal are required")
+        task = str(turn) if turn else f"turn-{next(self._numbers)}"
+
+        def accept() -> Response:
+            session.queue.add(task, text=text, final=final is not False)
+            return JSONResponse({"success": True})
+
+        return await self.take(session, session.queue.line(task, text), accept)
+
+    async def _say_audio(self, request: Request) -> Response:
+        session = self._session(request)
+        async with request.form() as form:
+            turn, length, audio = form.get("turnId"), form.get("duration"), form.get("audio")
+            sound = await audio.read() if isinstance(audio, UploadFile) else b""
+        if not isinstance(turn, str) or not turn:
+            raise HTTPException(400, "turnId is required")
+        if not sound:
+            raise HTTPException(400, "audio is required")
+        try:
+            seconds = float(length) if isinstance(length, str) else 0.0
+        except ValueError:
+            seconds = 0.0
+        if not 0 < seconds < 1e6:
+            raise HTTPException(400, "duration must be a number of seconds greater than 0")
+        try:
+            measured_ms = await asyncio.to_thread(measure, sound)
+        except ValueError:
+            raise HTTPException(400, "the audio cannot be decoded") from None
+        duration_ms = max(1, round(seconds * 1000))
+        # The vendor believes the caller; whoever develops against us wants to know whether that was wise.
+        facts = {"bytes": len(sound), "sha256": hashlib.sha256(sound).hexdigest()}
+        self.note("sound", session=session.id, task=turn, duration_ms=duration_ms, measured_ms=measured_ms, **facts)
+
+        def accept() -> Response:
+            session.queue.add(turn, duration_ms=duration_ms)
+            return JSONResponse({"success": True})
+
+        return await self.take(session, session.queue.line(turn), accept)
+
+    async def _interrupt(self, request: Request) -> Response:
+        self._session(request).queue.interrupt(self.interrupt)
+        return JSONResponse({"success": True})
+
+    async def _keep_alive(self, request: Request) -> Response:
+        self._session(request)
+        return JSONResponse({"success": True})
+
+    async def _end(self, request: Request) -> Response:
+        self._session(request).end("ended by the client")
+        return JSONResponse({"success": True})
+
+    def _authorize(self, request: Request) -> None:
+        ks = _credential(request, "ks")
+        minted = self._minted.get(ks)
+        good = self.ks is None or ks == self.ks if minted is None else minted.expires_ms > self.clock.now_ms()
+        if not ks or not good:
+            raise HTTPException(401, "Invalid Kaltura Session")
+        if minted is not None and minted.kind != ADMINISTRATOR:
+            raise HTTPException(403, "Kaltura Session not authorized")
+
+    def _session(self, request: Request) -> Session:
+        """The session that is spoken of, if the caller may speak of it and it lives."""
+        session = self.sessions.get(request.path_params["session"])
+        if session is None:
+            raise HTTPException(404, "Session not found")
+        if _credential(request, "bearer") != session.token or self.clock.now_ms() >= session.expires_ms:
+            raise HTTPException(401, "Invalid or expired token")
+        if not session.alive:
+            raise HTTPException(self.ended, "Session ended" if self.ended == 410 else "Session not found")
+        session.touch()
+        return session
+
+    # the viewer's door
+
+    async def _watch(self, request: Request) -> Response:
+        session = self.sessions.get(request.path_params["session"])
+        if self.whep == 404 or session is None or not session.alive:
+            raise HTTPException(404, "no such stream")
+        if self.whep == 415 or not request.headers.get("content-type", "").startswith("application/sdp"):
+            raise HTTPException(415, "an SDP offer is wanted")
+        if self.whep == 409 or session.viewers:
+            raise HTTPException(409, "this stream has a viewer")
+        offer = (await request.body()).decode("utf-8", "replace")
+        session.connect_viewer()
+        host = "http://10.0.0.1" if self.whep == "private" else self.url
+        return Response(_without_media(offer), 201, {"Location": f"{host}/whep/{session.id}/viewer"}, "application/sdp")
+
+    async def _leave(self, request: Request) -> Response:
+        session = self.sessions.get(request.path_params["session"])
+        if session is None or not session.viewers:
+            raise HTTPException(404, "no such viewer")
+        session.disconnect_viewer()
+        return Response(status_code=200)
+
+    # the core API
+
+    async def _mint_by_secret(self, request: Request) -> Response:
+        form = await _form(request)
+        secret, partner = form.get("secret", ""), form.get("partnerId", "")
+        if not secret or not partner.isdecimal() or self.admin_secret not in (None, secret):
+            return _exception("START_SESSION_ERROR", f"no session can be started for partner [{partner}]")
+        return self._minted_ks(form, form.get("type", str(USER)), natural="text")
+
+    async def _mint_for_widget(self, request: Request) -> Response:
+        form = await _form(request)
+        if not form.get("widgetId", "").removeprefix("_").isdecimal():
+            return _exception("INVALID_WIDGET_ID", "there is no such widget")
+        return self._minted_ks(form, str(USER), natural="object")
+
+    async def _mint_by_app_token(self, request: Request) -> Response:
+        form = await _form(request)
+        if form.get("ks", "") not in self._minted:
+            return _exception("INVALID_KS", "the KS is not valid")
+        if form.get("id") != APP_TOKEN_ID:
+            return _exception("APP_TOKEN_ID_NOT_FOUND", "there is no such appToken")
+        expected = hashlib.new(self.app_token_hash, (form["ks"] + APP_TOKEN).encode()).hexdigest()
+        if form.get("tokenHash") != expected:
+            return _exception("INVALID_APP_TOKEN_HASH", "the hash of the appToken is wrong")
+        return self._minted_ks(form, form.get("type", str(ADMINISTRATOR)), natural="object")
+
+    async def _revoke(self, request: Request) -> Response:
+        self._minted.pop((await _form(request)).get("ks", ""), None)
+        return JSONResponse(None)
+
+    def _minted_ks(self, form: Mapping[str, str], kind: str, *, natural: str) -> Response:
+        if self.ks_reply == "exception":
+            return _exception("SERVICE_FORBIDDEN", "the service is forbidden for this partner")
+        expiry = form.get("expiry", "86400")
+        life_s = int(expiry) if expiry.isdecimal() else 86400
+        ks = self.seal(f"emulated-ks-{secrets.token_urlsafe(16)}")
+        self._minted[ks] = _Ks(ADMINISTRATOR if kind == str(ADMINISTRATOR) else USER, self.clock.now_ms() + life_s * 1000)
+        self.note("ks_minted", kind="administrator" if kind == str(ADMINISTRATOR) else "user", life_s=life_s)
+        reply = natural if self.ks_reply == "natural" else self.ks_reply
+        return JSONResponse({"text": ks, "object": {"objectType": "KalturaSessionInfo", "ks": ks}, "wrapped": {"result": ks}}[reply])
+
+
+def _credential(request: Request, scheme: str) -> str:
+    kind, _, value = request.headers.get("authorization", "").partition(" ")
+    return value.strip() if kind.lower() == scheme else ""
+
+
+async def _object(request: Request) -> dict[str, Any]:
+    try:
+        body = await request.json()
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise HTTPException(400, "a JSON object is wanted")
+    return body
+
+
+async def _form(request: Request) -> dict[str, str]:
+    async with request.form() as form:
+        return {name: value for name, value in form.items() if isinstance(value, str)}
+
+
+def _exception(code: str, message: str) -> Response:
+    return JSONResponse({"objectType": "KalturaAPIException", "code": code, "message": message, "args": []})
+
+
+def _without_media(offer: str) -> str:
+    """The answer to an SDP offer that declines everything in it."""
+    lines = ["v=0", "o=- 0 0 IN IP4 127.0.0.1", "s=-", "t=0 0"]
+    for line in offer.splitlines():
+        if line.startswith("m=") and len(parts := line.split()) >= 4:
+            lines += [" ".join([parts[0], "0", *parts[2:]]), "c=IN IP4 127.0.0.1", "a=inactive"]
+    return "\r\n".join(lines) + "\r\n"
