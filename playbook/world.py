@@ -19,6 +19,7 @@ from playbook.model import Capabilities, Length, Plan, Say
 if TYPE_CHECKING:
     from playbook.providers.base import Provider
     from playbook.providers.local import LocalProvider
+    from playbook.speech.voice import Voice
 
 
 def cache_folder(env: Mapping[str, str]) -> Path:
@@ -31,10 +32,14 @@ def cache_folder(env: Mapping[str, str]) -> Path:
 
 
 class World:
-    """The language's `World`, made of the installed providers. Speech is kept in `cache_dir`; without one, for this process alone."""
+    """The language's `World`, made of the installed providers.
 
-    def __init__(self, cache_dir: Path | None = None) -> None:
+    The local voice is `voice`, or one that keeps its speech in `cache_dir` (None: for this process alone).
+    """
+
+    def __init__(self, cache_dir: Path | None = None, voice: Voice | None = None) -> None:
         self._cache_dir = cache_dir
+        self._voice = voice
         self._found: dict[str, Provider | None] = {}
 
     def provider(self, name: str) -> Provider | None:
@@ -53,7 +58,8 @@ class World:
         from playbook.providers.local import LocalProvider
         from playbook.speech.voice import Voice
 
-        return LocalProvider(Voice(self._cache_dir))
+        # A folder of its own, because the cache lets go of what is old in it.
+        return LocalProvider(self._voice or Voice(None if self._cache_dir is None else self._cache_dir / "speech"))
 
     # what the language asks
 

@@ -65,9 +65,8 @@ def perform(plan: Plan, provider: LocalProvider, folder: Path, **options) -> Out
 
 
 def planned(path: Path, voice: Voice, **inputs) -> tuple[Plan, LocalProvider]:
-    world = World()
-    world._found["local"] = provider = LocalProvider(voice)
-    return compile_file(path, world, Inputs(**inputs)), provider
+    world = World(voice=voice)
+    return compile_file(path, world, Inputs(**inputs)), world.local
 
 
 @pytest.mark.parametrize("case", SHOWS, ids=lambda path: path.name)
