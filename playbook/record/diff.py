@@ -7,17 +7,17 @@
 A shift in time has one of three causes, which are told apart: *ours* (our timer came late), the *provider* (it took longer to accept or to
 begin), or it was *carried* over from the lines before. Plans are compared by the same means; what they differ in besides is *settings*.
 
-Pure: data in, data out. How much a time may differ is asked of an `Allow`: a tolerance, or a baseline's band.
+Pure: data in, data out. What still counts as the same is asked of a `Measure`: a tolerance, or a baseline.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from playbook.record.align import align
 from playbook.record.performance import Act, Performance
@@ -26,8 +26,16 @@ Verdict = Literal["content", "outcome", "timing", "settings"]
 VERDICTS: tuple[Verdict, ...] = ("content", "outcome", "timing", "settings")
 Cause = Literal["", "ours", "provider", "carried"]
 
-Allow = Callable[[str, str, int], int | None]
-"""How far the time called so, of the first performance's act of that id (empty: the whole run), may be off. None: it is not judged."""
+
+class Measure(Protocol):
+    """What still counts as the same. `step` is an id on the first side, empty for the run as a whole; `what` names a time or a fact."""
+
+    def limit_ms(self, step: str, what: str, value: int) -> int | None:
+        """How far a time may be off from this value; None: it is not judged."""
+
+    def accepts(self, step: str, what: str, a: Any, b: Any) -> bool:
+        """Whether two facts that are not equal are as good as equal."""
+
 
 TIMES = ("start", "length", "accepted", "answered", "late", "ours")
 """The times that are judged; `sent` is only needed to tell causes apart."""
@@ -86,7 +94,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """One side's waiting, in milliseconds, the usual and the worst: how late our timers came, and the provider's way from command to sound."""
+    """One side's waiting in milliseconds, the usual and the worst: how late our timers came; the provider's way from command to sound."""
 
     ours_median: int
     ours_max: int
@@ -129,8 +137,11 @@ class Tolerance:
     ms: float = 0
     percent: float = 0
 
-    def __call__(self, _step: str, _what: str, value: int) -> int:
+    def limit_ms(self, _step: str, _what: str, value: int) -> int:
         return max(round(self.ms + abs(value) * self.percent / 100), 1 if self.percent else 0)
+
+    def accepts(self, _step: str, _what: str, _a: Any, _b: Any) -> bool:
+        return False
 
 
 def tolerance(text: str) -> Tolerance:
@@ -142,19 +153,19 @@ def tolerance(text: str) -> Tolerance:
     return Tolerance(percent=value) if unit == "%" else Tolerance(ms=value * 1000 if unit == "s" else value)
 
 
-def compare(a: Performance, b: Performance, allow: Allow) -> Comparison:
+def compare(a: Performance, b: Performance, measure: Measure) -> Comparison:
     """What is different in `b`."""
     rows = [(None if i is None else a.acts[i], None if j is None else b.acts[j]) for i, j in align(a.acts, b.acts)]
     gone = {(left.verb, left.words) if left.words else left.id for left, right in rows if left is not None and right is None}
     come = {(right.verb, right.words) if right.words else right.id for left, right in rows if right is not None and left is None}
     moved = gone & come
-    result = tuple(Row(left, right, tuple(_changes(left, right, moved, allow))) for left, right in rows)
-    facts = tuple(_facts("", a.facts, b.facts))
-    times = tuple(_times("", WHOLE_TIMES, a, b, allow))
+    result = tuple(Row(left, right, tuple(_changes(left, right, moved, measure))) for left, right in rows)
+    facts = tuple(_facts("", "", a.facts, b.facts, measure))
+    times = tuple(_times("", WHOLE_TIMES, a, b, measure))
     return Comparison(a, b, result, facts + times)
 
 
-def _changes(a: Act | None, b: Act | None, moved: set[Any], allow: Allow) -> Iterator[Change]:
+def _changes(a: Act | None, b: Act | None, moved: set[Any], measure: Measure) -> Iterator[Change]:
     if a is None or b is None:
         act = a or b
         assert act is not None
@@ -166,31 +177,31 @@ def _changes(a: Act | None, b: Act | None, moved: set[Any], allow: Allow) -> Ite
         yield Change("content", b.id, "verb", a.verb, b.verb)
     elif a.words != b.words and a.speaks and b.speaks:
         yield Change("content", b.id, "words" if b.verb == "say" else "sound", a.words, b.words)
-    yield from _facts(b.id, a.facts, b.facts)
-    yield from _times(b.id, TIMES, a, b, allow)
+    yield from _facts(a.id, b.id, a.facts, b.facts, measure)
+    yield from _times(b.id, TIMES, a, b, measure)
 
 
 def _shown(act: Act) -> str:
     return act.words or act.verb or act.id
 
 
-def _facts(step: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Change]:
+def _facts(key: str, step: str, a: Mapping[str, Any], b: Mapping[str, Any], measure: Measure) -> Iterator[Change]:
     for name in a:
-        if name in b and a[name] != b[name]:
+        if name in b and a[name] != b[name] and not measure.accepts(key, name, a[name], b[name]):
             if name == "outcome" and "skipped" in (a[name], b[name]):
                 yield Change("content", step, "skipped", a[name] == "skipped", b[name] == "skipped")
             else:
                 yield Change(_VERDICTS.get(name, "settings"), step, name, a[name], b[name])
 
 
-def _times(step: str, names: tuple[str, ...], a: Act | Performance, b: Act | Performance, allow: Allow) -> Iterator[Change]:
+def _times(step: str, names: tuple[str, ...], a: Act | Performance, b: Act | Performance, measure: Measure) -> Iterator[Change]:
     for name in names:
         before, after = a.times.get(name), b.times.get(name)
         if before is None or after is None:
             continue
         if before == after:
             continue
-        limit = allow(a.id if isinstance(a, Act) else "", name, before)
+        limit = measure.limit_ms(a.id if isinstance(a, Act) else "", name, before)
         if limit is not None and abs(after - before) > limit:
             yield Change("timing", step, name, before, after, limit, _cause(name, a, b))
 
