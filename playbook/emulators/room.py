@@ -21,7 +21,7 @@ from weakref import WeakSet
 from playbook.transports.microphone import Frame, Mark, Microphone
 from playbook.transports.room import MAX_MESSAGE_BYTES, Participant, encode
 
-_FRAME_MS = 40  # what a cut cannot take back: as much as with the real one
+_FRAME_MS = 40  # what a cut cannot take back: about as much as with the real one
 _MAX_LINE = 16 * 1024 * 1024
 
 

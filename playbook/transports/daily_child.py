@@ -36,7 +36,7 @@ from playbook.transports.microphone import Frame, Microphone
 
 os.environ.setdefault("RUST_LOG", "off")  # its error lines come whatever the log level says
 
-_FRAMES_AHEAD = 4  # of 10 ms: what an interrupt cannot take back, and what a stall of ours may last
+_FRAMES_AHEAD = 6  # of 10 ms: what a stall of ours may last, and what a cut cannot take back (4 ran dry on a busy machine)
 _OUTBOX_BYTES = 64 * 1024 * 1024  # a parent that far behind does not read any more
 _HEARD_HZ = 16_000
 _HEARD_MS = 20  # must be a multiple of 10, or the renderer never fires
