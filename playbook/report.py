@@ -56,16 +56,18 @@ def clip(text: str, cells: int) -> str:
     return text if cell_len(text) <= cells else set_cell_size(text, max(0, cells - 1)).rstrip() + "…"
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, colour: bool = False) -> str:
-    """Columns of their natural widths; the last one may be as long as it likes."""
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, width: int | None = None, colour: bool = False) -> str:
+    """Columns of their natural widths; the last one is wrapped where there is a width to keep."""
     from rich.cells import cell_len
 
     lines = [list(headers), *map(list, rows)]
     widths = [max(cell_len(line[i]) for line in lines) for i in range(len(headers))]
 
     def put(line: Sequence[str]) -> str:
-        padded = [cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)]
-        return "  ".join([*padded[:-1], line[-1]]).rstrip()
+        padded = [cell + " " * (cells - cell_len(cell)) for cell, cells in zip(line, widths, strict=True)]
+        indent = sum(widths[:-1]) + 2 * len(widths[:-1])
+        last = line[-1] if width is None or width - indent < 20 else _wrapped(line[-1], width - indent, indent)
+        return "  ".join([*padded[:-1], last]).rstrip()
 
     return "\n".join([paint(put(lines[0]), BOLD, colour=colour), *map(put, lines[1:])])
 
@@ -162,14 +164,16 @@ def cue_sheet(plan: Plan, *, width: int | None = None, colour: bool = False) -> 
     ids = max([len(step.id) for step in plan.steps] + [4])
     indent = 10 + 2 + 9 + 2 + ids + 2
     lines = [paint(one_line(plan.name), BOLD, colour=colour) + (f": {one_line(plan.description)}" if plan.description else "")]
-    lines += ["", paint(f"{'start':>10}  {'length':>9}  {'step':<{ids}}", BOLD, colour=colour)]
+    lines += ["", paint(f"{'start':>10}  {'length':>9}  step", BOLD, colour=colour)]
+    sure = True
     for step, cue in zip(plan.steps, timeline, strict=True):
         if step.skipped is not None:
-            text = paint(f"skipped: {one_line(step.skipped)}", DIM, colour=colour)
+            text = paint(f"skipped ({one_line(step.skipped)})", DIM, colour=colour)
             lines.append(f"{'-':>10}  {'-':>9}  {step.id:<{ids}}  {text}")
             continue
         at = cue.heard_ms if step.speaks else cue.start_ms
-        start = ("" if cue.exact or (not step.speaks and cue.start_ms == 0) else "~") + clock_time(at)
+        known = sure and not (step.speaks and plan.capabilities.start_latency_ms)
+        start, sure = ("" if known else "~") + clock_time(at), cue.exact
         lasts = "?" if isinstance(step.action, WaitEvent) else seconds(cue.over_ms - cue.heard_ms) if cue.over_ms > cue.heard_ms else ""
         length = f"~{lasts}" if step.speaks and step.length.basis == "estimated" else lasts
         what = describe(step) + _modifiers(step)
@@ -258,7 +262,7 @@ def run_report(
     if summary.utterances:
         rows = [_utterance_row(said, summary, zero) for said in summary.utterances.values()]
         ids = max(4, *(len(row[3]) for row in rows))
-        lines.append(paint(f"{'start':>9}  {'heard':>8}  {'evidence':<9}  {'step':<{ids}}", BOLD, colour=colour))
+        lines.append(paint(f"{'start':>9}  {'heard':>8}  {'evidence':<9}  step", BOLD, colour=colour))
         for start, heard, evidence, step, text in rows:
             indent = 9 + 2 + 8 + 2 + 9 + 2 + ids + 2
             shown = text if width is None or width - indent < 20 else _wrapped(text, width - indent, indent)
@@ -357,7 +361,7 @@ def progress_line(
     at = "" if zero_ms is None else clock_time(line["at_ms"] - zero_ms)
     name, reason = line.get("step") or line.get("task") or "", one_line(line.get("reason", ""))
     if line.get("note") in ("step_started", "step_skipped"):
-        what = describe(steps[name]) if line["note"] == "step_started" else f"skipped: {reason}"
+        what = describe(steps[name]) if line["note"] == "step_started" else f"skipped ({reason})"
         if width is not None:
             what = clip(what, max(10, width - 14 - len(name)))
         speaks = line["note"] == "step_started" and steps[name].speaks

@@ -1,8 +1,12 @@
-"""What all tests share: the switch that rewrites golden files."""
+"""What all tests share: the switch that rewrites golden files, and a command line to try."""
 
 from __future__ import annotations
 
 import pytest
+
+from .commands import shell, speech_cache
+
+__all__ = ["shell", "speech_cache"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -43,13 +43,11 @@ def main(argv: Sequence[str] | None = None, env: Mapping[str, str] | None = None
     """Carry out a command line and return the exit code. Never raises, but for `KeyboardInterrupt` outside a run."""
     argv = sys.argv[1:] if argv is None else argv
     env = os.environ if env is None else env
+    from playbook.cli.options import carry_out, err, out
+
     if not argv or argv[0] in ("-h", "--help", "help"):
-        from playbook.cli.options import out
-
-        out(_help())
+        (out if argv else err)(_help())
         return 0 if argv else 2
-    from playbook.cli.options import carry_out
-
     return carry_out(argv, env)
 
 

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from playbook.cli.options import Command, Parser, err, in_colour, name_and_value, out
 from playbook.errors import AuthorError, Problem, SetupError, UsageError
 from playbook.language import Inputs, check_file, compile_file, load_schema, schema_path
+from playbook.language.schema import resolve
 from playbook.model import Plan
 from playbook.world import World, cache_folder
 
@@ -62,6 +63,11 @@ def load(args: Namespace, path: Path, world: World) -> Plan:
     return plan
 
 
+def _width() -> int | None:
+    """How wide the terminal is, if results go to one."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
 def playbook_files(paths: Iterable[str]) -> list[Path]:
     """The files that paths, folders and globs mean, each once, in order. Raises `UsageError` for a path that does not exist."""
     found: dict[Path, None] = {}
@@ -106,21 +112,26 @@ vars:
   visitor: {{type: string, default: friend, description: how to address the visitor}}
 
 limits: {{max_duration: 5m}}
-
+{start}
 timeline:
   # A line. The show moves on when it has been heard to its end.
   - say: Welcome, {{{{ visitor }}}}.
     id: hello
 
   - wait: 800ms
-
+{interruption}
+  - say: That is all.
+  - end:
+"""
+_START = """
+# The timeline begins when you press Enter (or the trigger `go` comes), so that somebody is there to watch.
+start: go
+"""
+_INTERRUPTION = """
   # This one is cut: the show moves on two seconds after its speech began.
   - say: This sentence is a long one, and nobody will ever hear how it was meant to end.
     until: 2s
   - interrupt:
-
-  - say: That is all.
-  - end:
 """
 
 
@@ -133,13 +144,15 @@ def new(args: Namespace) -> int:
     path: Path = args.file
     world = World()
     provider = _provider(world, args.provider)
-    schema = world.session_schema(args.provider) or {}
+    session = _session_example(world.session_schema(args.provider) or {})
     text = _STARTER.format(
         schema=_relative(schema_path("playbook.schema.json"), path.parent),
         file=path,
         name=json.dumps(path.name.split(".")[0], ensure_ascii=False),
         provider=provider.name,
-        session=_session_example(schema),
+        session=_as_yaml(session),
+        start=_START if provider.name != "local" else "",
+        interruption=_INTERRUPTION if provider.capabilities(session).interrupt != "none" else "",
     )
     try:
         with open(path, "x", encoding="utf-8") as file:
@@ -161,15 +174,18 @@ def _relative(schema: Path, folder: Path) -> str:
     return Path(os.path.relpath(schema, folder.resolve())).as_posix() if inside else schema.as_uri()
 
 
-def _session_example(schema: dict[str, Any] | Any) -> str:
+def _session_example(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Session settings to begin with: the schema's own example, but only where something is required."""
-    examples = schema.get("examples") or [{}]
-    needed = schema.get("required") or any(key in schema for key in ("anyOf", "oneOf", "allOf"))
-    if not needed or not examples[0]:
+    needed = any(key in schema for key in ("required", "anyOf", "oneOf", "allOf"))
+    return dict(next(iter(schema.get("examples", ())), {})) if needed else {}
+
+
+def _as_yaml(session: Mapping[str, Any]) -> str:
+    if not session:
         return ""
     import yaml
 
-    settings: str = yaml.safe_dump({"session": examples[0]}, sort_keys=False, allow_unicode=True)
+    settings: str = yaml.safe_dump({"session": session}, sort_keys=False, allow_unicode=True)
     return settings
 
 
@@ -265,8 +281,7 @@ def plan(args: Namespace) -> int:
         return 0
     from playbook.report import cue_sheet
 
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    out(args.redact(cue_sheet(compiled, width=width, colour=in_colour(sys.stdout, args.env))))
+    out(args.redact(cue_sheet(compiled, width=_width(), colour=in_colour(sys.stdout, args.env))))
     return 0
 
 
@@ -345,10 +360,13 @@ def _one_provider(provider: Provider, args: Namespace, colour: bool) -> str:
         lines += ["it needs no credentials", ""]
     schema = load_schema(str(Path("providers") / provider.schema))
     required = schema.get("required", ())
-    rows = [
-        (name + (" *" if name in required else ""), facts.get("description", "")) for name, facts in schema.get("properties", {}).items()
-    ]
-    lines.append(table(["session settings (* required)" if required else "session settings", ""], rows, colour=colour))
+    rows = []
+    for name, facts in schema.get("properties", {}).items():
+        referred = resolve(facts, schema)
+        about = facts.get("description") or (referred.get("description") if isinstance(referred, Mapping) else None)
+        rows.append((name + (" *" if name in required else ""), about or ""))
+    title = "session settings (* required)" if required else "session settings"
+    lines.append(table([title, ""], rows, width=_width(), colour=colour))
     return "\n".join(lines)
 
 
