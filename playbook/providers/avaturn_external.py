@@ -54,7 +54,7 @@ class _Line:
     """One utterance. `chars` and `sent_ms` are how much of it has been handed over, `heard_ms` how much was heard for certain."""
 
     task: str
-    script: Script | None = None  # None for a sound
+    script: Script | None = None  # of the whole line; None for a sound, and for what is not in the plan
     masked: bool = False
     chars: int = 0
     sent_ms: int = 0
@@ -148,21 +148,28 @@ class ExternalSession(AvaturnSession):
 
     async def _say(self, command: SayText) -> TaskAccepted:
         line = self._lines.get(command.task)
+        action = self._planned.get(command.step)
+        masked = command.shown is not None or (action is not None and any(chunk.shown is not None for chunk in action.chunks))
+        chars = 0 if line is None else line.chars
+        whole = action is not None and action.text.startswith(command.text, chars)
+        script = await self._script(action.text if whole and action is not None else command.text)
         if line is None:
-            action = self._planned.get(command.step)
-            text = action.text if action is not None else command.text
-            masked = command.shown is not None or (action is not None and any(chunk.shown is not None for chunk in action.chunks))
-            line = self._lines[command.task] = _Line(command.task, self._speaker.script(text, self._voice), masked)
-        script = line.script
-        assert script is not None
-        assert script.load is not None
-        load = script.load
-        from_ms = script.reach_ms(line.chars) if line.chars else 0
+            line = self._lines[command.task] = _Line(command.task, script if whole else None, masked)
         line.chars += len(command.text)
-        to_ms = script.length_ms if command.final else script.reach_ms(line.chars)
+        from_ms = script.reach_ms(chars) if whole and chars else 0
+        to_ms = script.length_ms if command.final or not whole else script.reach_ms(line.chars)
         if from_ms == to_ms and not command.final:  # it completes no word
             return TaskAccepted(command.task, chunk=command.chunk, reason="goes out with the next chunk")
+        load = script.load
+        assert load is not None
         return await self._send(line, lambda: _stretch(load(), from_ms, to_ms), command.chunk, command.final)
+
+    async def _script(self, text: str) -> Script:
+        """How a text goes, which was spoken ahead if it is in the plan."""
+        voice = self._speaker.voice
+        if voice.known(text, self._voice) is None:
+            await asyncio.get_running_loop().run_in_executor(None, voice.speak, text, self._voice)
+        return self._speaker.script(text, self._voice)
 
     async def _play_audio(self, command: PlayAudio) -> TaskAccepted:
         line = self._lines[command.task] = _Line(command.task)
