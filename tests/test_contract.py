@@ -51,8 +51,8 @@ def on_each(test: Callable[[Stand, Path], Awaitable[None]]) -> Any:
 
 
 @on_each
-async def test_it_can_be_looked_at_before_a_run(stand: Stand, tmp_path: Path):  # noqa: ARG001
-    """Its schema explains every setting and refuses what it does not know; capabilities and checks are the same each time they are asked."""
+async def test_it_can_be_looked_at_before_a_run(stand: Stand, tmp_path: Path):
+    """Its schema explains every setting and refuses what it does not know; capabilities and checks say the same each time."""
     schema = load_schema(f"providers/{stand.provider.schema}")
     jsonschema.Draft7Validator.check_schema(schema)
     validator = jsonschema.Draft7Validator(schema)
