@@ -270,7 +270,7 @@ def run_report(
             grade, name = paint(f"{evidence:<9}", hue, colour=colour), paint(f"{step:<{ids}}", BLUE, colour=colour)
             lines.append(f"{start:>9}  {heard:>8}  {grade}  {name}  {shown}")
         lines.append("")
-    lines += _troubles(summary, failures, colour)
+    lines += _troubles(result, summary, failures, colour)
     counts = summary.counts()
     told = [f"{count(counts['steps'], 'step')}", f"{count(counts['utterances'], 'line')}"]
     told += [
@@ -304,9 +304,12 @@ def _utterance_row(said: Utterance, summary: RunSummary, zero: int) -> tuple[str
     )
 
 
-def _troubles(summary: RunSummary, failures: Sequence[Conflict], colour: bool) -> list[str]:
+def _troubles(result: Result, summary: RunSummary, failures: Sequence[Conflict], colour: bool) -> list[str]:
+    """What went wrong beside that for which the run ended."""
     lines = []
     for line in summary.failures:
+        if "task" not in line and line["reason"] == result.reason:
+            continue
         where = line.get("task") or "session"
         lines.append(f"{paint(where, RED, colour=colour)}: {line['outcome']}: {one_line(line['reason'])}")
     expected = {(failure.step, failure.reason) for failure in failures}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import datetime
 import inspect
 import json
 import os
@@ -30,8 +31,11 @@ from playbook.world import World, cache_folder
 
 if TYPE_CHECKING:
     from playbook.emulators.base import Emulator
+    from playbook.providers.base import Provider
     from playbook.runner import Cue, Outcome, Runner
+    from playbook.transports.cassette import Cassette, Mode
 
+RECORD_MODES = ("once", "new_episodes", "none", "all")
 VIEWER_MS = 500
 """When somebody begins to watch an emulated session: some vendors speak only then."""
 
@@ -48,6 +52,10 @@ def add_run(parser: Parser) -> None:
     parser.add_argument("--triggers", metavar="-", choices=("-",), help="read triggers from standard input, one name a line")
     parser.add_argument("--emulate", action="store_true", help="perform it against the provider's emulator, without a key")
     parser.add_argument("--fault", metavar="NAME[@STEP]", action="append", help="let the emulator fail in this way")
+    parser.add_argument("--record", metavar="FILE", type=Path, help="record what the provider answers on a cassette")
+    parser.add_argument("--record-mode", choices=RECORD_MODES, default="all", help="what to do with a cassette that exists (all: anew)")
+    parser.add_argument("--record-expires", metavar="DATE", type=_date, help="from this day on the cassette is no longer believed")
+    parser.add_argument("--from-cassette", metavar="FILE", type=Path, help="perform it against a cassette, without network or key")
     parser.add_argument("--json", action="store_true", help="the outcome as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress, and only the last words of the report")
 
@@ -57,29 +65,34 @@ def run(args: Namespace) -> int:
     plan = load(args, args.file, world)
     if args.fault and not args.emulate:
         raise UsageError("--fault is for emulated runs", remedy="add --emulate")
+    cassette = _cassette(plan, args)
     at_terminal = sys.stdin is not None and sys.stdin.isatty() and not args.triggers and args.clock == "system"
-    journal = None if args.emulate else state_folder(args.env)
+    billed = not args.emulate and (cassette is None or cassette.recording)
+    journal = state_folder(args.env) if billed else None
     runner: Runner | None = None
 
     async def perform() -> Outcome:
         nonlocal runner
         from playbook.runner import Options, Runner
 
-        async with _emulated(plan, args) as (env, extras):
+        async with emulated(plan, args.env, args.fault or ()) if args.emulate else _nothing(args.env) as (env, extras):
             with _progress(plan, args, interactive=at_terminal) as (watch, started):
+                provider = world.provider(plan.provider)
                 options = Options(
                     folder=args.out,
-                    env=env,
+                    env=env if cassette is None or cassette.recording else _let_in(env, provider),
                     state_dir=journal,
                     cues=args.trigger or (),
                     interactive=at_terminal or bool(args.triggers),
                     watch=watch,
-                    extras=extras,
-                    provider=world.provider(plan.provider),
+                    extras=extras if cassette is None else cassette.extras(extras),
+                    provider=provider,
                 )
                 runner = Runner(plan, options)
+                if cassette is not None:
+                    cassette.redact = runner.redact
                 started(clocks.Clock().now_ms)
-                with _triggers(runner, at_terminal=at_terminal, to_the_end=bool(args.triggers)):
+                with cassette or contextlib.nullcontext(), _triggers(runner, at_terminal=at_terminal, to_the_end=bool(args.triggers)):
                     return await runner.run()
 
     try:
@@ -94,8 +107,8 @@ def run(args: Namespace) -> int:
     finally:
         if runner is not None:
             args.redact.absorb(runner.redact)
-        if runner is not None and journal is not None and runner.folder is not None:
-            _tell_open(journal, runner.folder.name)
+            if journal is not None and runner.folder is not None:
+                _tell_open(journal, runner.folder.name)
 
 
 def _show(outcome: Outcome, args: Namespace) -> None:
@@ -210,24 +223,58 @@ def _triggers(runner: Runner, *, at_terminal: bool, to_the_end: bool) -> Iterato
         stop()
 
 
-# the emulator beside a run
+# what stands in for the vendor
 
 
 @contextlib.asynccontextmanager
-async def _emulated(plan: Plan, args: Namespace) -> AsyncIterator[tuple[Mapping[str, str], Mapping[str, Any]]]:
-    """The environment of the run, and stand-ins for its transports; with `--emulate`, those of an emulator that serves meanwhile."""
-    if not args.emulate:
-        yield args.env, {}
-        return
+async def emulated(
+    plan: Plan, env: Mapping[str, str], faults: Sequence[str] = ()
+) -> AsyncIterator[tuple[Mapping[str, str], Mapping[str, Any]]]:
+    """Serve the emulator of the plan's provider meanwhile: the environment of a run, and stand-ins for its transports."""
     kind = _emulator(plan.provider)
     from playbook.emulators.faults import choose
 
     texts = {step.id: step.action.text for step in plan.steps if isinstance(step.action, Say)}
-    emulator = kind(faults=[choose(fault, texts) for fault in args.fault or ()], viewer_after_ms=VIEWER_MS)
+    emulator = kind(faults=[choose(fault, texts) for fault in faults], viewer_after_ms=VIEWER_MS)
     async with emulator.serve():
         # A real credential has no business here.
-        env = {name: value for name, value in args.env.items() if not name.startswith(f"{plan.provider.upper()}_")}
-        yield {**env, **emulator.environment()}, emulator.extras()
+        others = {name: value for name, value in env.items() if not name.startswith(f"{plan.provider.upper()}_")}
+        yield {**others, **emulator.environment()}, emulator.extras()
+
+
+@contextlib.asynccontextmanager
+async def _nothing(env: Mapping[str, str]) -> AsyncIterator[tuple[Mapping[str, str], Mapping[str, Any]]]:
+    yield env, {}
+
+
+def _cassette(plan: Plan, args: Namespace) -> Cassette | None:
+    """The cassette to record on or to play from, if there is one."""
+    if args.record and args.from_cassette:
+        raise UsageError("--record and --from-cassette exclude each other", remedy="--record-mode new_episodes plays and records")
+    path = args.record or args.from_cassette
+    if path is None:
+        return None
+    if plan.provider == "local":
+        raise UsageError("the local provider has nothing to record", remedy="a cassette holds what a vendor answered")
+    from playbook.transports.cassette import Cassette
+
+    mode: Mode = args.record_mode if args.record else "none"
+    return Cassette(path, mode, provider=plan.provider, playbook=plan.name, expires=args.record_expires)
+
+
+def _let_in(env: Mapping[str, str], provider: Provider | None) -> Mapping[str, str]:
+    """An environment for a run that reaches nobody: where there is no credential, something that looks like one."""
+    groups = provider.credentials if provider is not None else ()
+    if not groups or any(all(env.get(name) for name in group) for group in groups):
+        return env
+    return {**env, **dict.fromkeys(min(groups, key=len), "from-a-cassette")}
+
+
+def _date(text: str) -> datetime.date:
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is no date; write 2027-01-31") from error
 
 
 def _emulator(name: str) -> type[Emulator]:
