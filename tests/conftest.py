@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 from .commands import shell, speech_cache
 
 __all__ = ["shell", "speech_cache"]
+
+settings.register_profile("suite", deadline=None, derandomize=True)  # property tests are the same every time
+settings.load_profile("suite")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

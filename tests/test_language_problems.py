@@ -1,8 +1,10 @@
 """Every problem there is, as an author meets it: one folder each under `tests/problems`, named `<code>-<name>`.
 
-A folder holds `playbook.yaml` (or what `case.json` calls `check`) and what it needs, and `expected.txt`: exactly what `check` prints. `case.json`
-may give `var`, `env`, `vars` (files), `provider`, `world` (`real` for the installed providers), `part` (no plan is expected) and `fill` (files
-too large to be kept, as text and count). To make a case, write the input and run `pytest tests/test_language_problems.py --update-golden`.
+A folder holds `playbook.yaml` (or what `case.json` calls `check`), what it needs, and `expected.txt`: exactly what `check` prints.
+`case.json` may give `var`, `env`, `vars` (files), `provider`, `world` (`real` for the installed providers), `part` (no plan is expected)
+and `fill` (files too large to be kept, as text and count). To make a case, write the input and run
+
+    pytest tests/test_language_problems.py --update-golden
 """
 
 from __future__ import annotations

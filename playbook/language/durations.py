@@ -27,10 +27,10 @@ def parse_duration(value: object) -> int:
         seconds = _parse(value)
         if seconds is None:
             raise ValueError("is negative" if re.match(r"-\s*[0-9.]", value) else "is not a duration")
-    elif not math.isfinite(value):
+    elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError("is not a duration")
     else:
-        seconds = Decimal(str(value))
+        seconds = Decimal(str(value) if isinstance(value, float) else value)
     if seconds < 0:
         raise ValueError("is negative")
     if seconds * 1000 > MAX_MS:

@@ -126,7 +126,7 @@ _ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_tra
 def parse(text: str) -> tuple[str | Piece, ...]:
     """The pieces of a scalar, as Jinja sees them."""
     try:
-        if "{%" in text and any(token[1] == "block_begin" for token in _ENVIRONMENT.lexer.tokeniter(text, None)):
+        if "{%" in text and any(token[1] in ("block_begin", "raw_begin") for token in _ENVIRONMENT.lexer.tokeniter(text, None)):
             remedy = "logic is `when` and `foreach`; within a value write {{ a if condition else b }}"
             raise Refused("PB303", "template statements {% … %} are refused", "{%", remedy)
         pieces: list[str | Piece] = []

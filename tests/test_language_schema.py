@@ -1,0 +1,328 @@
+"""The schemas are the format: good in an editor, and the same judge everywhere."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft7Validator
+
+from playbook.language import load_schema, parse_duration, schema_path, show_duration
+from playbook.language.check import VERBS, check_file_node
+from playbook.language.durations import MAX_MS
+from playbook.language.schema import compile_schema, resolve
+from playbook.language.source import Findings, parse
+
+SCHEMA = load_schema("playbook.schema.json")
+SCHEMAS = sorted(schema_path("playbook.schema.json").parent.rglob("*.schema.json"))
+
+
+def properties(schema: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """Every property of a schema, wherever it is declared (a condition declares nothing)."""
+    if isinstance(schema, dict):
+        for name, child in schema.get("properties", {}).items() if isinstance(schema.get("properties"), dict) else ():
+            yield f"{where}/{name}", child
+        for key, child in schema.items():
+            if key not in ("if", "not"):
+                yield from properties(child, f"{where}/{key}")
+    elif isinstance(schema, list):
+        for number, child in enumerate(schema):
+            yield from properties(child, f"{where}/{number}")
+
+
+@pytest.mark.parametrize("path", SCHEMAS, ids=lambda path: path.name)
+def test_every_schema_is_valid_and_every_property_described(path: Path):
+    """An editor has something to say about every key."""
+    schema = json.loads(path.read_text())
+    Draft7Validator.check_schema(schema)
+    for where, child in properties(schema):
+        assert resolve(child, schema).get("description"), where
+
+
+def test_examples_are_examples():
+    """Every example in the language's schema is valid by what it is an example of."""
+
+    def walk(schema: Any) -> Iterator[tuple[Any, Any]]:
+        if isinstance(schema, dict):
+            for example in schema.get("examples", ()) if isinstance(schema.get("examples"), list) else ():
+                yield schema, example
+            for key, child in schema.items():
+                if key not in ("examples", "default", "enum"):
+                    yield from walk(child)
+        elif isinstance(schema, list):
+            for child in schema:
+                yield from walk(child)
+
+    found = list(walk(SCHEMA))
+    assert len(found) > 60
+    for schema, example in found:
+        Draft7Validator({**schema, "definitions": SCHEMA["definitions"]}).validate(example)
+
+
+def test_a_duration_is_the_same_to_the_schema_and_to_the_planner():
+    """The pattern that editors know and the parser agree on what a duration is; only the greatest length is the parser's alone."""
+    valid = Draft7Validator({"$ref": "#/definitions/duration", "definitions": {**SCHEMA["definitions"], "template": False}}).is_valid
+
+    @given(
+        st.one_of(
+            st.text("0123456789hms:. -+", max_size=12),
+            st.from_regex(r"[0-9]{0,3}[.:]?[0-9]{1,3}(ms|s|m|h|)[0-9]{0,2}(ms|s|m|)", fullmatch=True),
+        )
+    )
+    @settings(max_examples=400)
+    def agree(text: str) -> None:
+        try:
+            parsed, reason = parse_duration(text), ""
+        except ValueError as error:
+            parsed, reason = -1, str(error)
+        assert valid(text) == (parsed >= 0 or reason == "is longer than seven days")
+
+    agree()
+
+
+@pytest.mark.parametrize(
+    ("written", "ms"),
+    [
+        ("750ms", 750),
+        ("2s", 2000),
+        ("1m30s", 90_000),
+        ("1h", 3_600_000),
+        ("1h30m", 5_400_000),
+        ("1.5s", 1500),
+        ("0.5h", 1_800_000),
+        ("1:30", 90_000),
+        ("1:02:03", 3_723_000),
+        ("90:00", 5_400_000),
+        ("0:00.25", 250),
+        ("0s", 0),
+        (0, 0),
+        (2, 2000),
+        (1.5, 1500),
+        (0.0005, 1),
+        ("0.0004s", 0),
+        ("1.0005s", 1001),
+        ("3", 3000),
+        (604_800, MAX_MS),
+    ],
+)
+def test_durations(written: str | float, ms: int):
+    """Every way to write a duration means whole milliseconds, rounded half up."""
+    assert parse_duration(written) == ms
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "",
+        "s",
+        "ms",
+        " 1s",
+        "1s ",
+        "1s1m",
+        "1 s",
+        "-1s",
+        -1,
+        -0.1,
+        "NaN",
+        float("nan"),
+        float("inf"),
+        "1e3",
+        "1e400",
+        "1:60",
+        "1:2",
+        "١s",
+        *("1::2", "1h1:30", "8d", 604_801, "200h", 10**400, True, None, [], {}, "9" * 5000, "1" * 400 + "s", "0x10", "1,5s"),
+    ],
+)
+def test_what_is_no_duration(written: object):
+    """Negative, absurd and half-written durations are refused with a reason."""
+    with pytest.raises(ValueError, match=r"^is "):
+        parse_duration(written)
+
+
+@given(st.integers(0, MAX_MS))
+def test_a_shown_duration_can_be_read_again(ms: int):
+    """What messages print is what an author could write."""
+    assert parse_duration(show_duration(ms)) == ms
+
+
+# --- the quick test and the judge agree -----------------------------------------------------------------------------------
+
+_words = ["say", "wait", "end", "interrupt", "include", "audio-echo", "id", "until", "at", "text", "chunks", "voice", "event", "timeout"]
+_words += [
+    "on_timeout",
+    "when",
+    "foreach",
+    "as",
+    "repeat",
+    "on_error",
+    "expect",
+    "drain",
+    "file",
+    "base64",
+    "sample_rate",
+    "format",
+    "with",
+]
+_scalars = st.sampled_from(
+    [
+        "x",
+        "",
+        " ",
+        "2s",
+        "-1s",
+        "1:30",
+        "speech",
+        "ended",
+        "fail",
+        "pcm16",
+        "reported",
+        "{{ x }}",
+        "a{{ x }}",
+        0,
+        1,
+        -1,
+        1.0,
+        2.5,
+        10**6,
+        True,
+        False,
+        None,
+    ]
+)
+_values = st.recursive(
+    _scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from([*_words, "min", "max", "evidence", "absent", "wait"]), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+_steps = st.dictionaries(st.sampled_from(_words), _values, max_size=4) | _values
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_quick_test_is_the_judge_for_steps(verb: str):
+    """On whatever a step may hold, the compiled schema and jsonschema say the same."""
+    name = f"{verb}-step"
+    reference = {"$ref": f"#/definitions/{name}"}
+    quick = compile_schema(reference, SCHEMA, templates=False)
+    judge = Draft7Validator({**reference, "definitions": SCHEMA["definitions"]})
+
+    @given(_steps.map(lambda step: {verb: "x", **step} if isinstance(step, dict) else step))
+    @settings(max_examples=150)
+    def agree(step: object) -> None:
+        assert quick(step) == judge.is_valid(step)
+
+    agree()
+
+
+_KEYWORDS: list[dict[str, Any]] = [
+    {"type": ["string", "null"]},
+    {"type": "integer", "minimum": 1, "exclusiveMaximum": 5},
+    {"type": "number", "exclusiveMinimum": 0, "maximum": 2.5},
+    {"enum": [1, "x", None, True, [1], {"a": 1}]},
+    {"const": 1},
+    {"const": False},
+    {"minLength": 1, "maxLength": 2, "pattern": "^[a-z]"},
+    {"type": "array", "items": {"type": "integer"}, "minItems": 1, "maxItems": 2},
+    {"properties": {"a": {"type": "string"}}, "patternProperties": {"^b": {"type": "integer"}}, "additionalProperties": False},
+    {"additionalProperties": {"type": "integer"}, "propertyNames": {"maxLength": 1}},
+    {"required": ["a"], "minProperties": 1, "maxProperties": 2, "dependencies": {"a": ["b"], "b": {"required": ["c"]}}},
+    {"anyOf": [{"type": "string"}, {"minimum": 2}]},
+    {"oneOf": [{"type": "integer"}, {"minimum": 2}]},
+    {"allOf": [{"type": "integer"}, {"minimum": 2}]},
+    {"not": {"type": "string"}},
+    {"if": {"type": "object"}, "then": {"required": ["a"]}, "else": {"type": "integer"}},
+    {"properties": {"a": {"$ref": "#"}}, "additionalProperties": False},
+    {"properties": {"a": False, "b": True}},
+]
+_plain = st.recursive(
+    st.sampled_from(["", "a", "ab", "abc", "X", 0, 1, 2, 3, -1, 1.0, 2.5, True, False, None]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "c", "bb"]), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@pytest.mark.parametrize("schema", _KEYWORDS, ids=lambda schema: "-".join(schema))
+def test_every_keyword_means_what_it_means_to_jsonschema(schema: dict[str, Any]):
+    """Keyword by keyword: true is not 1, 1.0 is an integer, a $ref may lead to its own schema."""
+    quick, judge = compile_schema(schema, schema, templates=False), Draft7Validator(schema)
+
+    @given(_plain)
+    @settings(max_examples=80)
+    def agree(value: object) -> None:
+        assert quick(value) == judge.is_valid(value)
+
+    agree()
+
+
+# --- one thing broken at a time -------------------------------------------------------------------------------------------
+
+GOOD: dict[str, Any] = {
+    "version": 1,
+    "name": "good",
+    "description": "Everything there is.",
+    "provider": "local",
+    "session": {"voice": "en"},
+    "vars": {"visitor": {"type": "string", "default": "friend"}, "rooms": {"type": "array", "default": ["a", "b"]}},
+    "limits": {"max_duration": "10m", "max_cost": 1, "require_evidence": "estimated", "speech_margin": "5s"},
+    "start": "2s",
+    "expect": {"evidence": "estimated", "absent": ["late"], "status": "passed", "lasts": {"max": "5m"}},
+    "timeline": [
+        {"say": "Hello", "id": "hello", "name": "n", "when": True, "until": "started", "at": "1s", "timeout": 5, "on_error": "continue"},
+        {"say": {"chunks": ["a", {"wait": "1s"}, "b"], "voice": "en"}, "expect": {"starts_within": 1, "lasts": {"min": 1}, "heard": "a b"}},
+        {"wait": {"event": "go", "timeout": "3s", "on_timeout": "continue"}, "repeat": 2},
+        {"wait": "speech", "foreach": [1, 2], "as": "item"},
+        {"audio-echo": {"base64": "AAA=", "sample_rate": 8000, "format": "pcm16"}, "until": "1s"},
+        {"interrupt": None},
+        {"include": "part.yaml", "with": {"room": "atrium"}},
+        {"end": {"drain": False}},
+    ],
+}
+
+
+def broken(value: Any) -> Iterator[Any]:
+    """The value with one thing changed, in every way: a key lost, renamed or added, a value replaced."""
+    strange = [None, True, -1, 10**12, "", "nonsense?", [], {}, [[]], {"x": 1}]
+    if isinstance(value, dict):
+        for key in value:
+            yield {other: child for other, child in value.items() if other != key}
+            yield {f"{other}x" if other == key else other: child for other, child in value.items()}
+            for child in broken(value[key]):
+                yield {**value, key: child}
+        yield {**value, "surplus": 1}
+    elif isinstance(value, list):
+        for number, child in enumerate(value):
+            yield [*value[:number], *value[number + 1 :]]
+            for other in broken(child):
+                yield [*value[:number], other, *value[number + 1 :]]
+    yield from strange
+
+
+def test_whatever_breaks_is_told_with_a_place_if_and_only_if_the_schema_refuses_it():
+    """Hundreds of wrong playbooks: `check` and a plain jsonschema agree on every one, and each problem has a code and a line."""
+    judge = Draft7Validator(SCHEMA)
+    assert judge.is_valid(GOOD)
+    wrong = 0
+    for data in broken(copy.deepcopy(GOOD)):
+        findings = Findings()
+        root = parse(json.dumps(data, indent=1).encode(), Path("x.yaml"), "x.yaml", findings)
+        assert root is not None
+        check_file_node(root, findings, ())
+        problems = findings.report("x.yaml")
+        assert bool(problems) != judge.is_valid(data), (data, problems)
+        for problem in problems:
+            wrong += 1
+            assert re.fullmatch("PB2[0-9][0-9]", problem.code), problem
+            assert problem.place is not None
+            assert problem.source
+            assert "valid under any" not in problem.message
+    assert wrong > 500
