@@ -16,6 +16,7 @@ itself or what was seen to happen, an option chooses; the defaults are what the 
     retry_after    true, false                    whether 429 says when to come again
     whep           opens, 404, 409, 415, private  what a viewer is answered; private: a Location on a private network
     unwatched      speaks, waits                  what becomes of lines while nobody watches
+    ms_per_character, latency_ms                  how fast the face speaks, and how soon it begins
     ks_reply       natural, text, object, wrapped, exception
                                                   how the core API hands out a KS; exception: it refuses inside a 200
 
@@ -42,7 +43,7 @@ from starlette.routing import BaseRoute, Route
 
 from playbook.emulators.base import Emulator, LiveSession
 from playbook.emulators.faults import Chosen
-from playbook.emulators.speech import Utterance
+from playbook.emulators.speech import LATENCY_MS, MS_PER_CHARACTER, Utterance
 from playbook.errors import UsageError
 from playbook.speech.audio import measure
 
@@ -71,7 +72,8 @@ class Session(LiveSession):
 
     def __init__(self, emulator: KalturaEmulator, id: str, *, voiced: bool) -> None:
         waits = emulator.unwatched == "waits"
-        super().__init__(emulator, id, idle_ms=emulator.idle_ms, needs_viewer=waits)
+        pace = {"ms_per_character": emulator.ms_per_character, "latency_ms": emulator.latency_ms}
+        super().__init__(emulator, id, idle_ms=emulator.idle_ms, needs_viewer=waits, **pace)
         self.token = emulator.seal(f"emulated.{secrets.token_urlsafe(24)}.bearer")
         self.expires_ms = self.created_ms + emulator.token_ms
         self.voiced = voiced
@@ -109,6 +111,8 @@ class KalturaEmulator(Emulator):
         retry_after: bool = True,
         whep: str | int = "opens",
         unwatched: str = "speaks",
+        ms_per_character: int = MS_PER_CHARACTER,
+        latency_ms: int = LATENCY_MS,
         ks_reply: str = "natural",
         ks: str | None = None,
         admin_secret: str | None = None,
@@ -130,6 +134,8 @@ class KalturaEmulator(Emulator):
         self.retry_after = retry_after
         self.whep = whep
         self.unwatched = unwatched
+        self.ms_per_character = ms_per_character
+        self.latency_ms = latency_ms
         self.ks_reply = ks_reply
         self.ks = ks
         self.admin_secret = admin_secret

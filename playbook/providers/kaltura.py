@@ -151,7 +151,7 @@ class KalturaSession(QueuedSession):
         self._pieces: dict[str, list[str]] = {}  # of lines that the local voice will speak, until their last piece has come
         self._length_ms = {step.id: step.length.ms for step in context.plan.steps}
         self._latency_ms = context.plan.capabilities.start_latency_ms
-        self._over_ms = 0  # when all that was said should be over
+        self._over_ms: int | None = None  # when all that was said should be over
         self._encoding = True
 
     # opening
@@ -302,11 +302,11 @@ class KalturaSession(QueuedSession):
         self._said(upload.duration_ms)
 
     def _said(self, length_ms: int) -> None:
-        self._over_ms = max(self._over_ms, self.context.clock.now_ms() + self._latency_ms) + length_ms
+        self._over_ms = max(self._over_ms or 0, self.context.clock.now_ms() + self._latency_ms) + length_ms
 
     async def _interrupt(self, command: StopSpeaking) -> TaskAccepted:
         await self._post("interrupt", retry=Retry.SAFE, json={}, budget_ms=INTERRUPT_BUDGET_MS)
-        self._over_ms = 0
+        self._over_ms = None
         return TaskAccepted(command.task)
 
     # closing
@@ -318,7 +318,7 @@ class KalturaSession(QueuedSession):
                 return
             if self._token is None:
                 raise ProviderError("the session cannot be ended: its token was never received")
-            if reason == "end":
+            if reason == "end" and self._over_ms is not None:
                 clock = self.context.clock
                 await clock.sleep_until(min(self._over_ms, clock.now_ms()) + TAIL_MS)
             await _end(self._http, self.session_id)
@@ -350,7 +350,7 @@ async def _end(http: Http, session: str) -> None:
         except ProviderError as error:
             if error.status in (404, 410):
                 return
-            if last or error.outcome != "ambiguous":
+            if last or error.outcome != "ambiguous" or error.status != 200:
                 raise
 
 
