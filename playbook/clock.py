@@ -56,6 +56,12 @@ def wall_time() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
+def stopwatch() -> Callable[[], int]:
+    """Milliseconds of real time since this call, for reports; whatever loop runs."""
+    began = time.monotonic()
+    return lambda: round((time.monotonic() - began) * 1000)
+
+
 def block(ms: int) -> None:
     """Hold up this whole thread, in real time, for the few milliseconds that another process needs."""
     time.sleep(ms / 1000)
@@ -82,7 +88,7 @@ class _PunctualSelector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is not None and timeout > 0:
-            timeout = math.floor(timeout * 1000) / 1000
+            timeout = (math.floor(timeout * 1000) - 0.5) / 1000  # `select` rounds this up to the whole millisecond below
         return super().select(timeout)
 
 

@@ -21,7 +21,7 @@ ROOMS = (
     ("sessions",),
     ("world",),
     ("runner",),
-    ("api",),
+    ("api", "suite"),
     ("report",),
     ("cli", "pytest_plugin"),
     ("__main__",),

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import re
 import signal
 import socket
@@ -196,6 +197,7 @@ class Emulator(ABC):
         self._away_until_ms = 0
         self._sealed: set[str] = set()
         self._crash: BaseException | None = None
+        self.weather()
 
     # what a vendor writes
 
@@ -218,6 +220,11 @@ class Emulator(ABC):
     def extras(self) -> Mapping[str, Any]:
         """Stand-ins for transports that a run beside us needs (`Context.extras`), by the transport's name. Most vendors need none."""
         return {}
+
+    def weather(self, *, delay_ms: int = 0, jitter_ms: int = 0, seed: int = 0) -> None:
+        """How long every request is held up before it is read: always so much, and up to so much more by chance (the same for one seed)."""
+        self._delay_ms, self._jitter_ms = delay_ms, jitter_ms
+        self._random = random.Random(seed)
 
     # what a vendor calls
 
@@ -354,8 +361,8 @@ class Emulator(ABC):
         entry = self.note("request", method=method, path=path, query=scope["query_string"].decode("latin-1"), body=_shown(scope, body))
         if not entry["query"]:
             del entry["query"]
-        if injection.before_ms:
-            await self.clock.sleep_until(self.clock.now_ms() + injection.before_ms)
+        if (hold_ms := injection.before_ms + self._delay_ms + self._random.randint(0, self._jitter_ms)) > 0:
+            await self.clock.sleep_until(self.clock.now_ms() + hold_ms)
 
         # The answer is gathered first, then spoiled or sent: it is always small, and what is carried out does not depend on who listens.
         gathered: list[Message] = []

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -61,33 +61,43 @@ class Baseline:
     lasted: Band | None = None
     slack_ms: int = SLACK_MS
 
-    def judge(self, run: Performance, *, clock: str | None = None, only: tuple[str | None, str | None] = (None, None)) -> Comparison:
-        """Compare a run. `only` are the first and the last step that it performed, where it did not perform all."""
-        steps = _part(self.steps, *only)
-        facts = {"end": self.end[0], "provider": self.provider}
+    def view(self, run: Performance, clock: str) -> str:
+        """How much of a run can be compared: `compared`, `without timings` (another clock's), or `words only` (another provider's)."""
+        if run.facts.get("provider") != self.provider:
+            return "words only"
+        return "compared" if clock == self.clock else "without timings"
+
+    def judge(self, run: Performance, *, clock: str, part: tuple[str | None, str | None] = (None, None)) -> Comparison:
+        """Compare a run. `part` are the first and the last step that it performed, where it did not perform all."""
+        steps = _part(self.steps, *part)
+        facts = {"end": self.end[0]}
         times = {} if self.lasted is None else {"lasted": self.lasted.median}
         mine = Performance(f"the baseline of {self.runs} runs", tuple(step.act for step in steps), facts, times)
-        other_clock = clock is not None and self.clock != clock
-        return compare(mine, run, _Bands(self, {step.act.id: step for step in steps}, other_clock, only != (None, None)))
+        if part != (None, None):  # the end that closes a part is nobody's
+            known = {step.act.id for step in steps}
+            run = replace(run, acts=tuple(act for act in run.acts if act.speaks or act.id in known))
+        return compare(mine, run, _Bands(self, {step.act.id: step for step in steps}, self.view(run, clock), part != (None, None)))
 
 
 @dataclass(frozen=True, slots=True)
 class _Bands:
-    """The `Measure` of a baseline. Timings of another clock are not judged, nor, when only a part was performed, places on the timeline."""
+    """The `Measure` of a baseline. Of a part, places on the timeline are not judged."""
 
     baseline: Baseline
     steps: Mapping[str, Learned]
-    other_clock: bool
+    view: str
     partial: bool
 
     def limit_ms(self, step: str, what: str, _value: int) -> int | None:
-        if self.other_clock or (self.partial and what in ("start", "lasted")):
+        if self.view != "compared" or (self.partial and (what == "start" or not step)):
             return None
-        band = (self.baseline.lasted if what == "lasted" else None) if not step else self.steps[step].bands.get(what)
+        band = self.steps[step].bands.get(what) if step else self.baseline.lasted
         return None if band is None else SPREADS * band.spread + self.baseline.slack_ms
 
-    def accepts(self, step: str, what: str, _a: Any, b: Any) -> bool:
-        return b in (self.steps[step].seen.get(what, ()) if step else self.baseline.end if what == "end" else ())
+    def accepts(self, step: str, what: str, a: Any, b: Any) -> bool:
+        if self.view == "words only":
+            return "skipped" not in (a, b)
+        return b in (self.steps[step].seen.get(what, ()) if step else self.baseline.end)
 
 
 def _part(steps: Sequence[Learned], first: str | None, last: str | None) -> Sequence[Learned]:

@@ -66,7 +66,7 @@ def of_log(log: LogReader, name: str) -> Performance:
 
 
 class Gatherer:
-    """Feed it every line of a run below the header; it makes the run comparable."""
+    """Feed it every line of a run; it makes the run comparable."""
 
     def __init__(self) -> None:
         self.summary = RunSummary()
@@ -75,7 +75,9 @@ class Gatherer:
         self._timer_late_ms = 0
 
     def take(self, line: Line) -> None:
-        """Take the next line."""
+        """Take the next line. The header says nothing of how it went."""
+        if "runlog" in line:
+            return
         self.summary.take(line)
         if "event" in line:
             if line.get("outcome") != "settled":

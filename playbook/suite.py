@@ -1,0 +1,475 @@
+"""Many playbooks as one test: which cases there are, each performed and judged, several at a time.
+
+A *case* is a playbook, or a playbook with one row of data. It is performed by the runner like any other run, compared with its baseline
+when it has one, and comes out with one `Status`. Nothing is retried. A case that could not be performed is an *error* (its own exit code
+says whose fault it is), one that did not do what was expected has *failed*, one that was left out says why.
+
+With more than one worker, cases run in processes of their own, each on its own loop, and a signal to us stops every one in order, so that
+no session stays open. Everything that goes to a worker or comes back is plain data, and what comes back has no secrets in it.
+
+May be imported by the faces (`cli`, `pytest_plugin`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import multiprocessing
+import os
+import re
+import signal
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from playbook import clock as clocks
+from playbook.errors import AuthorError, PlaybookError, UsageError, format_problem
+from playbook.language import Inputs, check_file, cues, digest
+from playbook.model import End, Plan, Say, Step
+from playbook.record import baseline as baselines
+from playbook.record.diff import Change
+from playbook.record.performance import Gatherer, Performance
+from playbook.record.redact import Redactor
+from playbook.runner import Cue, Options, Runner
+from playbook.sessions import state_folder
+from playbook.world import World, cache_folder
+
+Status = Literal["passed", "failed", "error", "skipped", "never ran"]
+STATUSES: tuple[Status, ...] = ("passed", "failed", "error", "skipped", "never ran")
+VIEWER_MS = 500
+"""When somebody begins to watch an emulated session: some vendors speak only then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A playbook, perhaps with a row of data (`row` counts from 1, as the file's data rows do)."""
+
+    file: Path
+    row: int = 0
+    values: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"{self.file}[{self.row}]" if self.row else str(self.file)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """How all cases are performed. `delay_ms` and `jitter_ms` hold up the emulator's answers; every repetition has a jitter of its own."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    inputs: Inputs = field(default_factory=Inputs)
+    provider: str | None = None
+    clock: clocks.ClockName = "system"
+    emulate: bool = False
+    faults: tuple[str, ...] = ()
+    delay_ms: int = 0
+    jitter_ms: int = 0
+    from_step: str | None = None
+    to_step: str | None = None
+    cues: tuple[Cue, ...] = ()
+    strict: bool = False
+    compare: bool = True
+    """Whether baselines are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One performance to come."""
+
+    case: Case
+    repetition: int
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What became of a task. `reasons` are in full sentences, the first cause first; `changes` are those from the baseline."""
+
+    name: str
+    file: str
+    repetition: int
+    status: Status
+    exit_code: int = 0
+    reasons: tuple[str, ...] = ()
+    changes: tuple[Change, ...] = ()
+    baseline: str = "none"
+    """Whether there was one: `none`, `compared`, `words only` (another provider's), or `without timings` (another clock's)."""
+    took_ms: int = 0
+    folder: str = ""
+    performance: Performance | None = None
+
+
+# --- which cases there are ------------------------------------------------------------------------------------------------
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header. Raises `UsageError` that names the line."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = next(reader, None)
+            if not header or not any(header):
+                raise UsageError(f"{path} has no header", remedy="the first line names the variables")
+            for number, name in enumerate(header, 1):
+                if not name.strip():
+                    raise UsageError(f"{path}:1: column {number} has no name")
+                if header.count(name) > 1:
+                    raise UsageError(f"{path}:1: two columns are called '{name}'")
+            found = []
+            for cells in reader:
+                if not cells:
+                    continue
+                if len(cells) != len(header):
+                    raise UsageError(f"{path}:{reader.line_num}: {len(cells)} cells, but {len(header)} columns")
+                found.append(dict(zip(header, cells, strict=True)))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path} cannot be read as CSV: {getattr(error, 'strerror', None) or error}") from error
+    if not found:
+        raise UsageError(f"{path} has no rows below its header")
+    return found
+
+
+def cases(files: Sequence[Path], data: Sequence[Mapping[str, str]] = ()) -> list[Case]:
+    """Every file, or every file with every row."""
+    return [case for file in files for case in ([Case(file, n, row) for n, row in enumerate(data, 1)] if data else [Case(file)])]
+
+
+def tasks(chosen: Sequence[Case], repeat: int, folder: Path) -> list[Task]:
+    """The repetitions, interleaved: what is slow or broken for a minute hits all cases alike, and not one case every time."""
+    plain = [re.sub(r"[^A-Za-z0-9._-]+", "-", case.name).strip("-.") for case in chosen]
+    unique = [name if plain.count(name) == 1 else f"{name}-{index}" for index, name in enumerate(plain, 1)]
+    return [
+        Task(case, repetition, folder / (name if repeat == 1 else f"{name}.{repetition}"))
+        for repetition in range(1, repeat + 1)
+        for case, name in zip(chosen, unique, strict=True)
+    ]
+
+
+# --- one case -----------------------------------------------------------------------------------------------------------
+
+
+def perform(task: Task, setup: Setup, world: World | None = None) -> Result:
+    """Perform a case and judge it. Never raises: whatever happens is its result."""
+    took_ms = clocks.stopwatch()
+    redact = Redactor()
+    try:
+        result = _perform(task, setup, world or World(cache_folder(setup.env)), redact)
+    except _Skipped as skipped:
+        result = _result(task, "skipped", 0, (str(skipped),))
+    except AuthorError as error:
+        result = _result(task, "error", error.exit_code, tuple(format_problem(problem) for problem in error.problems))
+    except PlaybookError as error:
+        reason = error.message + (f" ({error.remedy})" if error.remedy else "")
+        result = _result(task, "error", error.exit_code, (reason,))
+    except Exception:
+        import traceback
+
+        result = _result(task, "error", 70, ("this is a bug of playbook\n" + traceback.format_exc().rstrip(),))
+    reasons = tuple(redact(reason) for reason in result.reasons)
+    return replace(result, reasons=reasons, took_ms=took_ms())
+
+
+class _Skipped(Exception):
+    """There is nothing of this case to perform."""
+
+
+def _result(task: Task, status: Status, code: int, reasons: tuple[str, ...] = (), **more: Any) -> Result:
+    return Result(
+        name=task.case.name,
+        file=str(task.case.file),
+        repetition=task.repetition,
+        status=status,
+        exit_code=code,
+        reasons=reasons,
+        **more,
+    )
+
+
+def _perform(task: Task, setup: Setup, world: World, redact: Redactor) -> Result:
+    case = task.case
+    plan = _compile(case, setup, world)
+    redact.absorb(Redactor(plan.secrets))
+    part = (setup.from_step, setup.to_step)
+    if part != (None, None):
+        plan = cut(plan, *part)
+    baseline = None
+    if setup.compare and (path := baselines.path_of(case.file)).exists() and not case.row:
+        baseline = baselines.read(path)
+    gatherer = Gatherer()
+
+    async def show() -> tuple[Any, Runner]:
+        async with rehearsal(plan, setup, task.repetition) as (env, extras):
+            options = Options(
+                folder=task.folder,
+                env=env,
+                state_dir=None if setup.emulate else state_folder(env),
+                cues=setup.cues,
+                watch=gatherer.take,
+                extras=extras,
+                provider=world.provider(plan.provider),
+            )
+            runner = Runner(plan, options)
+            return await runner.run(), runner
+
+    outcome, runner = clocks.run(show(), setup.clock)
+    redact.absorb(runner.redact)
+    performance = gatherer.performance(case.name, {"provider": plan.provider})
+    end = outcome.result
+    reasons = tuple(_sentence(failure.step, failure.reason) for failure in outcome.failures)
+    if end.exit_code and not reasons:
+        reasons = (_sentence(end.step, end.reason or end.end),)
+    changes: tuple[Change, ...] = ()
+    compared = "none"
+    if baseline is not None:
+        comparison = baseline.judge(performance, clock=setup.clock, part=part)
+        changes = comparison.changes
+        compared = baseline.view(performance, setup.clock)
+        reasons += tuple(change_text(change, baseline) for change in changes)
+    code = end.exit_code or (1 if changes else 0)
+    status: Status = "passed" if code == 0 else "failed" if code == 1 else "error"
+    return _result(task, status, code, reasons, changes=changes, baseline=compared, folder=str(outcome.folder), performance=performance)
+
+
+def _compile(case: Case, setup: Setup, world: World) -> Plan:
+    inputs = replace(setup.inputs, var={**setup.inputs.var, **case.values})
+    problems, plan = check_file(case.file, world, inputs, provider=setup.provider)
+    if plan is None and not any(problem.severity == "error" for problem in problems):
+        raise UsageError(f"{case.file} is a part, not a playbook")
+    if plan is None or (setup.strict and problems):
+        raise AuthorError(problems)
+    return plan
+
+
+def _sentence(step: str | None, reason: str) -> str:
+    return f"{step}: {reason}" if step else reason
+
+
+def cut(plan: Plan, first: str | None, last: str | None) -> Plan:
+    """The steps from `first` to `last`, as a plan of their own. Cues keep their distances; the part begins at timeline zero."""
+    ids = [step.id for step in plan.steps]
+    for wanted in (first, last):
+        if wanted is not None and wanted not in ids:
+            raise _Skipped(f"it has no step '{wanted}'")
+    begin = ids.index(first) if first is not None else 0
+    end = ids.index(last) + 1 if last is not None else len(ids)
+    if begin >= end:
+        raise _Skipped(f"its step '{last}' comes before '{first}'")
+    origin = cues(plan)[begin].start_ms
+    steps = [_shifted(step, origin) for step in plan.steps[begin:end]]
+    if not isinstance(steps[-1].action, End):
+        steps.append(Step(id="end" if "end" not in ids[begin:end] else "end-of-part", action=End()))
+    part = replace(plan, steps=tuple(steps))
+    return replace(part, sha256=digest(part))
+
+
+def _shifted(step: Step, by_ms: int) -> Step:
+    return step if step.at_ms is None else replace(step, at_ms=max(0, step.at_ms - by_ms))
+
+
+@contextlib.asynccontextmanager
+async def rehearsal(plan: Plan, setup: Setup, seed: int = 0) -> AsyncIterator[tuple[Mapping[str, str], Mapping[str, Any]]]:
+    """The environment of a run, and stand-ins for its transports; with `emulate`, those of an emulator that serves meanwhile."""
+    if not setup.emulate or plan.provider == "local":
+        yield setup.env, {}
+        return
+    from playbook.emulators import EMULATORS, find
+    from playbook.emulators.faults import choose
+
+    kind = find(plan.provider)
+    if kind is None:
+        raise UsageError(f"there is no emulator of '{plan.provider}'", remedy=f"there are {', '.join(EMULATORS)}")
+    texts = {step.id: step.action.text for step in plan.steps if isinstance(step.action, Say)}
+    emulator = kind(faults=[choose(fault, texts) for fault in setup.faults], viewer_after_ms=VIEWER_MS)
+    emulator.weather(delay_ms=setup.delay_ms, jitter_ms=setup.jitter_ms, seed=seed)
+    async with emulator.serve():
+        # A real credential has no business here.
+        env = {name: value for name, value in setup.env.items() if not name.startswith(f"{plan.provider.upper()}_")}
+        yield {**env, **emulator.environment()}, emulator.extras()
+
+
+# --- what changed, in words -----------------------------------------------------------------------------------------------
+
+_TIMES = {
+    "start": "began at",
+    "length": "lasted",
+    "accepted": "was accepted after",
+    "answered": "was heard, after it was accepted, within",
+    "late": "was late by",
+    "ours": "was held up by us for",
+    "lasted": "lasted",
+    "opened": "opened after",
+}
+_CAUSES = {
+    "ours": "our timer was late",
+    "provider": "the provider's doing",
+    "carried": "carried over from the lines before",
+}
+
+
+def change_text(change: Change, baseline: baselines.Baseline | None = None) -> str:
+    """A change in one sentence, with the limit and the value."""
+    what = change.step or "the show"
+    a, b = change.a, change.b
+    if change.limit_ms is not None:
+        who = "the baseline allows" if baseline is not None else "allowed are"
+        cause = f"; {_CAUSES[change.cause]}" if change.cause and change.what == "start" else ""
+        spread = f" (median {a} ms of {baseline.runs} runs)" if baseline is not None else ""
+        return f"{what} {_TIMES[change.what]} {b} ms; {who} {max(0, a - change.limit_ms)} to {a + change.limit_ms} ms{spread}{cause}"
+    if change.what in ("added", "removed", "moved here", "moved away"):
+        return f"{what} was {change.what}: {_short(b if a is None else a)}"
+    if change.what == "words":
+        return f"{what} says {_short(b)}, and said {_short(a)}"
+    return f"{what}: {change.what} is {_short(b)}, and was {_short(a)}"
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    text = " ".join(text.split())
+    return f"'{text}'" if len(text) <= 200 else f"'{text[:197]}…'"
+
+
+# --- several at a time ----------------------------------------------------------------------------------------------------
+
+
+class Suite:
+    """Performs tasks, `jobs` at a time, and hands each result to `done` as it comes. `stop` stops what runs, and nothing more begins."""
+
+    def __init__(self, setup: Setup, jobs: int, *, fail_fast: bool = False, done: Callable[[Result], None] | None = None) -> None:
+        self._setup, self._jobs, self._fail_fast = setup, jobs, fail_fast
+        self._done = done or (lambda _: None)
+        self._why_not = ""
+        self._pool: ProcessPoolExecutor | None = None
+        self.stopped_by: int | None = None
+        """The signal that stopped it."""
+
+    def run(self, todo: Sequence[Task]) -> list[Result]:
+        """All results, in the order of the tasks, those that never ran among them."""
+        found: dict[int, Result] = {}
+        order = {id(task): index for index, task in enumerate(todo)}
+        with self._signals():
+            results = self._alone(todo) if self._jobs == 1 or len(todo) == 1 else self._together(todo)
+            for task, result in results:
+                found[order[id(task)]] = result
+                self._done(result)
+                if result.exit_code in (130, 143):
+                    self._why_not = "stopped"
+                elif self._fail_fast and result.status in ("failed", "error"):
+                    self._why_not = f"--fail-fast: {result.name} {'has failed' if result.status == 'failed' else 'had an error'}"
+        why = self._why_not or "stopped"
+        return [found.get(index) or _result(task, "never ran", 0, (why,)) for index, task in enumerate(todo)]
+
+    def _alone(self, todo: Sequence[Task]) -> Iterator[tuple[Task, Result]]:
+        world = World(cache_folder(self._setup.env))
+        for task in todo:
+            if self._why_not:
+                return
+            result = perform(task, self._setup, world)
+            self._install()  # the runner had the signals meanwhile
+            yield task, result
+
+    def _together(self, todo: Sequence[Task]) -> Iterator[tuple[Task, Result]]:
+        waiting, running = deque(todo), dict[Future[Result], Task]()
+        context = multiprocessing.get_context("spawn")
+        workers = min(self._jobs, len(todo))
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(self._setup,)) as pool:
+            self._pool = pool
+            try:
+                while running or (waiting and not self._why_not):
+                    while waiting and not self._why_not and len(running) < workers:
+                        task = waiting.popleft()
+                        running[pool.submit(_work, task)] = task
+                    finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        task = running.pop(future)
+                        yield task, _outcome(future, task)
+            except BrokenProcessPool:
+                self._why_not = "a worker process died"
+            finally:
+                self._pool = None
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """A signal to us goes on to the workers, where it stops each run in order. (Alone, the runner itself takes it.)"""
+        before = self._install()
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _install(self) -> dict[int, Any]:
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+        return {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def _stop(self, number: int, _: Any) -> None:
+        self._why_not = "stopped"
+        self.stopped_by = number
+        for child in multiprocessing.active_children():
+            if child.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, number)
+
+
+def _outcome(future: Future[Result], task: Task) -> Result:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        return _result(task, "error", 70, ("its worker process died",))
+
+
+@dataclass(slots=True)
+class _Worker:
+    setup: Setup
+    world: World
+    busy: bool = False
+    orphaned: bool = False
+
+
+_worker: _Worker | None = None
+
+
+def _begin_worker(setup: Setup) -> None:
+    """A worker has a session of its own, so that Ctrl-C reaches it through us alone, once; and it does not outlive us."""
+    global _worker
+    if hasattr(os, "setsid"):
+        os.setsid()
+    _worker = _Worker(setup, World(cache_folder(setup.env)))
+    _ignore_signals()
+    threading.Thread(target=_follow_parent, args=(_worker,), daemon=True).start()
+
+
+def _ignore_signals() -> None:
+    """Between two cases there is nothing to stop; the runner takes the signals while there is."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _follow_parent(worker: _Worker) -> None:
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    parent.join()
+    worker.orphaned = True
+    if worker.busy:
+        os.kill(os.getpid(), signal.SIGTERM)  # the run stops in order, and then we do
+    else:
+        os._exit(1)
+
+
+def _work(task: Task) -> Result:
+    assert _worker is not None
+    _worker.busy = True
+    try:
+        return perform(task, _worker.setup, _worker.world)
+    finally:
+        _worker.busy = False
+        _ignore_signals()
+        if _worker.orphaned:
+            os._exit(1)
