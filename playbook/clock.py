@@ -83,12 +83,12 @@ def system_loop() -> asyncio.AbstractEventLoop:
 
 
 class _PunctualSelector(selectors.DefaultSelector):
-    """epoll counts in milliseconds and `selectors` rounds up, which makes every timer up to 1 ms late. Round down instead: the loop then
-    polls for the last fraction."""
+    """epoll counts in milliseconds, and both `selectors` and the C code below it round up, which makes every timer up to 2 ms late. Wake up
+    that much earlier instead: the loop then polls until the deadline."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is not None and timeout > 0:
-            timeout = (math.floor(timeout * 1000) - 0.5) / 1000  # `select` rounds this up to the whole millisecond below
+            timeout = (math.floor(timeout * 1000) - 1.5) / 1000
         return super().select(timeout)
 
 
