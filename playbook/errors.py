@@ -204,7 +204,7 @@ class AuthorError(PlaybookError):
     exit_code = 3
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
-        first = problems[0]
+        first = next((problem for problem in problems if problem.severity == "error"), problems[0])
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         super().__init__(f"{first.code}: {first.message}{more}", remedy=first.remedy)
         self.problems = problems

@@ -32,6 +32,7 @@ class Format:
         rendered = {**definitions, "template": False} if "template" in definitions else definitions
         self._roots: dict[Pass, Mapping[str, Any]] = {"written": root, "rendered": {**root, "definitions": rendered}}
         self._tests: dict[tuple[str, Pass], Test | None] = {}
+        self._judges: dict[tuple[str, Pass], Any] = {}
 
     def definition(self, name: str) -> Mapping[str, Any]:
         """A definition by its name; the whole by an empty one."""
@@ -53,11 +54,14 @@ class Format:
 
     def errors(self, data: object, name: str, stage: Pass) -> Iterable[Any]:
         """What the judge finds."""
-        from jsonschema import Draft7Validator
+        key = (name, stage)
+        if key not in self._judges:
+            from jsonschema import Draft7Validator
 
-        root = self._roots[stage]
-        schema = {**self._reference(name), "definitions": root.get("definitions", {})} if name else root
-        errors: Iterable[Any] = Draft7Validator(schema).iter_errors(data)
+            root = self._roots[stage]
+            schema = {**self._reference(name), "definitions": root.get("definitions", {})} if name else root
+            self._judges[key] = Draft7Validator(schema)
+        errors: Iterable[Any] = self._judges[key].iter_errors(data)
         return errors
 
     def resolve(self, schema: Any) -> Any:

@@ -220,8 +220,10 @@ class _Evaluation:
         self._spend = spend
 
     def of(self, node: nodes.Node) -> Any:
-        """The value of a node, weighed."""
+        """The value of a node, weighed if it is a new one."""
         value = _EVALUATORS[type(node)](self, node)
+        if isinstance(node, (nodes.Name, nodes.Getattr)):
+            return value
         kind = type(value)
         if kind is int:
             if value.bit_length() > MAX_BITS:

@@ -101,7 +101,6 @@ class Expansion:
         children = step.node.data
         name = children.get("id") or f"{step.verb}-{step.number}"
         for suffix, scope in self._rounds(step.node, setting):
-            self._count(step.node, setting)
             renderer = Renderer(scope, self.findings, self.budget, setting.via)
             skipped = setting.skipped
             if skipped is None and "when" in children:
@@ -115,8 +114,9 @@ class Expansion:
             else:
                 self._add(step, inner)
 
-    def _count(self, node: Node, setting: Setting) -> None:
-        self.budget.steps -= 1
+    def _count(self, node: Node, setting: Setting, steps: int = 1) -> None:
+        """Take steps off the budget."""
+        self.budget.steps -= steps
         if self.budget.steps < 0:
             self.findings.add(
                 "PB408",
@@ -132,6 +132,7 @@ class Expansion:
         scope = setting.scope
         data = node.data
         if "foreach" not in data and "repeat" not in data:
+            self._count(node, setting)
             yield "", scope
             return
         key = "foreach" if "foreach" in data else "repeat"
@@ -150,6 +151,7 @@ class Expansion:
                 given = "what it gives" if renderer.shown else show(value)
                 self.findings.add(code, f"repeat must be a whole number up to 100000, not {given}", looped.place, via=setting.via)
                 return
+            self._count(looped, setting, value)
             for number in range(1, value + 1):
                 yield f".{number}", scope
         elif not isinstance(value, list):
@@ -157,6 +159,7 @@ class Expansion:
             self.findings.add("PB204", f"foreach must be a list, not {given}", looped.place, via=setting.via)
         else:
             written = looped.entries()
+            self._count(looped, setting, len(value))
             for number, item in enumerate(value, 1):
                 secret = renderer.tainted(written[number - 1] if written else looped)
                 yield f".{number}", scope.bind(name, item, secret=secret)

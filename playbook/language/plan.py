@@ -443,7 +443,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         for key in ("name", "description", "expect"):
             data[key] = _masked(data[key], hidden)
         for step in data["steps"]:
-            for key in ("name", "skipped", "expect", step["verb"]):
+            for key in ("name", "skipped", "expect", "place", "via", step["verb"]):
                 if key in step:
                     step[key] = _masked(step[key], hidden)
     return data
