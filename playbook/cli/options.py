@@ -125,9 +125,9 @@ def out(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        _to_nowhere(sys.stdout)
+        to_nowhere(sys.stdout)
     except OSError as error:
-        _to_nowhere(sys.stdout)
+        to_nowhere(sys.stdout)
         raise SetupError(f"standard output cannot be written: {error.strerror}") from error
 
 
@@ -136,10 +136,10 @@ def err(text: str) -> None:
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:
-        _to_nowhere(sys.stderr)
+        to_nowhere(sys.stderr)
 
 
-def _to_nowhere(stream: TextIO) -> None:
+def to_nowhere(stream: TextIO) -> None:
     """Whatever is still in the stream's buffer, and all that follows, is dropped."""
     with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())

@@ -118,6 +118,8 @@ def _show(outcome: Outcome, args: Namespace) -> None:
     if args.json:
         data = {"folder": folder, **run_to_json(outcome.result, outcome.summary, outcome.failures)}
         out(args.redact(json.dumps(data, ensure_ascii=False, indent=1)))
+        if outcome.result.exit_code:
+            err(args.redact(verdict(outcome.result)))
     elif args.quiet:
         lines = count(len(outcome.summary.utterances), "line")
         out(args.redact(f"{verdict(outcome.result)}; {lines}; {folder}"))
@@ -267,7 +269,7 @@ def _let_in(env: Mapping[str, str], provider: Provider | None) -> Mapping[str, s
     groups: Sequence[Sequence[str]] = provider.credentials if provider is not None else ()
     if not groups or any(all(env.get(name) for name in group) for group in groups):
         return env
-    return {**env, **dict.fromkeys(min(groups, key=len), "from-a-cassette")}
+    return {**env, **dict.fromkeys(min(groups, key=lambda group: len(group)), "from-a-cassette")}
 
 
 def _date(text: str) -> datetime.date:

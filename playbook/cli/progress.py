@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
 
+from playbook.cli.options import to_nowhere
 from playbook.model import Plan, Step
 from playbook.record.runlog import Line
 from playbook.report import Now, now_line, progress_line
@@ -75,7 +76,7 @@ class Progress:
                 if over:
                     return
         except (OSError, ValueError):  # the screen is gone; the show goes on
-            return
+            to_nowhere(self._stream)
 
     def _take(self, line: Line) -> str:
         """What a line of the log adds to the screen."""
