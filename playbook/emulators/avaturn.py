@@ -143,7 +143,7 @@ class AvaturnSession(LiveSession):
                 else:
                     self._sound(message)
                     if self.emulator.socket == "drops":
-                        return
+                        socket.transport.abort()
 
     async def _write(self, socket: Any) -> None:
         from websockets.exceptions import ConnectionClosed

@@ -328,11 +328,11 @@ class ExternalSession(AvaturnSession):
         self._settle()  # what has not begun when this one is cut off never will
 
     def _complained(self, message: dict[str, Any]) -> None:
-        """An error is advisory, unless it refuses the segment that we want to open."""
+        """An error is advisory, unless it refuses the segment that we want to open. (It does not name the segment.)"""
         subtype, reason = _text(message, "subtype") or "error", _text(message, "reason") or ""
         complaint = f"Avaturn complains of {subtype}" + (f": {reason[:300]}" if reason else "")
         sending = self._sending
-        if sending is not None and not sending.created.done():
+        if subtype == "avatar.speech.segment.error" and sending is not None and not sending.created.done():
             sending.line.over = True
             sending.created.set_exception(ProviderError(complaint))
         else:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import os
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ class Listener:
                 ping_interval=None,  # whoever dials keeps the connection alive
             )
         except OSError as error:
-            why = (error.strerror or str(error)).lower()
+            why = os.strerror(error.errno).lower() if error.errno else str(error)
             raise SetupError(f"cannot listen on {self._host}:{self._port}: {why}", remedy="choose another address, or port 0") from error
         port: int = next(iter(self._server.sockets)).getsockname()[1]
         return port
