@@ -20,7 +20,8 @@ from typing import Any
 from playbook.clock import Clock
 from playbook.emulators.base import Emulator
 from playbook.language import compile_file
-from playbook.model import AudioEcho, Event, Length, Plan, Step
+from playbook.events import (Event)
+from playbook.model import (AudioEcho, Length, Plan, Step)
 from playbook.providers.base import Context, Provider
 from playbook.record.redact import Redactor
 from playbook.runner import Options, Outcome, Runner
@@ -59,9 +60,32 @@ async def kaltura() -> AsyncIterator[Stand]:
         yield Stand(KalturaProvider(), emulator.environment(), settings, emulator, emulator.extras())
 
 
+@asynccontextmanager
+async def avaturn() -> AsyncIterator[Stand]:
+    from playbook.emulators.avaturn import AvaturnEmulator
+    from playbook.providers.avaturn import AvaturnProvider
+
+    emulator = AvaturnEmulator(viewer_after_ms=0)
+    async with emulator.serve():
+        yield Stand(AvaturnProvider(), emulator.environment(), {"unsupported_sdk_cancel": True}, emulator)
+
+
+@asynccontextmanager
+async def avaturn_external() -> AsyncIterator[Stand]:
+    from playbook.emulators.avaturn import AvaturnEmulator
+    from playbook.providers.avaturn import AvaturnProvider
+
+    emulator = AvaturnEmulator(viewer_after_ms=0)
+    async with emulator.serve():
+        settings = {"conversation_engine": {"type": "external", "url": "wss://avatar.example.com/playbook"}}
+        yield Stand(AvaturnProvider(), emulator.environment(), settings, emulator)
+
+
 STANDS: Mapping[str, Callable[[], AbstractAsyncContextManager[Stand]]] = {
     "local": local,
     "kaltura": kaltura,
+    "avaturn": avaturn,
+    "avaturn-external": avaturn_external,
 }
 
 
