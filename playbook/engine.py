@@ -21,30 +21,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from playbook.model import (
-    AudioEcho,
+from playbook.events import (
     CancelTimer,
     CloseSession,
     Conflict,
     Effect,
-    End,
     Event,
-    Evidence,
     Ignored,
-    InterruptSpeech,
     Late,
     OpenSession,
-    Plan,
     PlayAudio,
     ProviderFailed,
-    Say,
     SayText,
     SessionClosed,
     SessionOpened,
     SpeechEnded,
     SpeechStarted,
     StartTimer,
-    Step,
     StepFinished,
     StepSkipped,
     StepStarted,
@@ -54,10 +47,8 @@ from playbook.model import (
     TimelineZero,
     TimerFired,
     Trigger,
-    Wait,
-    WaitEvent,
-    WaitSpeech,
 )
+from playbook.model import AudioEcho, End, Evidence, InterruptSpeech, Plan, Say, Step, Wait, WaitEvent, WaitSpeech
 
 NOTICEABLE_MS = 250
 """A delay from which on the schedule is moved instead of caught up: hurrying after it would crowd the lines that follow."""
@@ -382,6 +373,8 @@ class Engine:
         if event.reason == "start":
             self._begin_timeline(event.due_ms)
         elif event.reason == "max_duration":
+            if self.phase == "stopping":  # already on its way out
+                return self._close(self._why)
             reason = f"the session reached its limit of {session_limit_ms(self.plan)} ms"
             self._leave_step("cut", reason)
             self._conclude("error", 6, reason)
@@ -491,9 +484,10 @@ class Engine:
         if utterance.task not in self._open:
             return self._ignore("this line had ended", event.task)
         if utterance.started_ms is not None:
-            apart = self._now - utterance.started_ms
-            if event.evidence is not utterance.started_by and apart >= DISAGREE_MS:
-                self._out.append(Conflict(f"{event.evidence.name} {apart} ms after it was {_name(utterance.started_by)}", event.task))
+            apart = self._now - (event.ago_ms or 0) - utterance.started_ms
+            if event.evidence is not utterance.started_by and abs(apart) >= DISAGREE_MS:
+                before = _name(utterance.started_by)
+                self._out.append(Conflict(f"{event.evidence.name} {_apart(apart)} it was {before}", event.task))
                 return None
             return self._ignore("this line had started", event.task)
         if event.task is None:
@@ -518,9 +512,9 @@ class Engine:
         if utterance is None:
             return self._ignore("no line fits this end", event.task)
         if utterance.task not in self._open:
-            apart = self._now - (utterance.ended_ms or 0)
-            if apart >= DISAGREE_MS and not event.interrupted:
-                self._out.append(Conflict(f"{event.evidence.name} {apart} ms after the line was closed", event.task))
+            apart = self._now - (event.ago_ms or 0) - (utterance.ended_ms or 0)
+            if abs(apart) >= DISAGREE_MS and not event.interrupted:
+                self._out.append(Conflict(f"{event.evidence.name} {_apart(apart)} the line was closed", event.task))
                 return None
             return self._ignore("this line had ended", event.task)
         if self._too_early(utterance, event):
@@ -723,12 +717,16 @@ _HANDLERS: dict[type, Callable[[Engine, Any], None]] = {
 
 
 def session_limit_ms(plan: Plan) -> int | None:
-    """How long the session may last: the least of `limits.max_duration` and what `limits.max_cost` buys."""
-    limits = [] if plan.limits.max_duration_ms is None else [plan.limits.max_duration_ms]
+    """How long the session may last: the least of `limits.max_duration`, what `limits.max_cost` buys, and what the provider allows."""
+    limits = [limit for limit in (plan.limits.max_duration_ms, plan.capabilities.usable_ms) if limit is not None]
     price = plan.capabilities.price_per_minute
     if plan.limits.max_cost is not None and price:
         limits.append(int(plan.limits.max_cost / price * 60_000))
     return min(limits, default=None)
+
+
+def _apart(ms: int) -> str:
+    return f"{ms} ms after" if ms >= 0 else f"{-ms} ms before"
 
 
 def _text(step: Step) -> str:

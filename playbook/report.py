@@ -13,8 +13,9 @@ from typing import Any
 
 from playbook.engine import Result
 from playbook.errors import Problem, format_problem
+from playbook.events import Conflict
 from playbook.language import cues, show_duration, total_ms
-from playbook.model import AudioEcho, Capabilities, Conflict, End, InterruptSpeech, Plan, Say, Step, Wait, WaitEvent, WaitSpeech
+from playbook.model import AudioEcho, Capabilities, End, InterruptSpeech, Plan, Say, Step, Wait, WaitEvent, WaitSpeech
 from playbook.record.summary import Line, RunSummary, Utterance
 
 RED, GREEN, YELLOW, BLUE, BOLD, DIM = "31", "32", "33", "34", "1", "2"

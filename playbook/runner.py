@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import itertools
 import json
 import os
 import platform
@@ -19,7 +21,7 @@ import re
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,15 +29,13 @@ from typing import TYPE_CHECKING, Any
 from playbook.clock import Clock, wall_time
 from playbook.engine import Engine, Result
 from playbook.errors import SetupError, UsageError
-from playbook.language import plan_to_json
-from playbook.model import (
+from playbook.events import (
     CancelTimer,
     CloseSession,
     Conflict,
     Effect,
     Event,
     OpenSession,
-    Plan,
     PlayAudio,
     SayText,
     SessionClosed,
@@ -47,8 +47,10 @@ from playbook.model import (
     TimerFired,
     Trigger,
 )
+from playbook.language import plan_to_json
+from playbook.model import Plan
 from playbook.providers import registry
-from playbook.providers.base import CLOSE_BUDGET_S, Context, Provider, Session
+from playbook.providers.base import CLOSE_BUDGET_S, CREATE_BUDGET_S, Context, Provider, Session
 from playbook.record.captions import write_captions
 from playbook.record.expect import failed_expectations, judged
 from playbook.record.redact import Redactor
@@ -61,7 +63,11 @@ if TYPE_CHECKING:
     from playbook.speech.audio import Sound
 
 IMPATIENT_S = 2.0
-"""How long a session may take to close after somebody asked for the second time."""
+"""How long a session may take to close after somebody asked for the second time. (Not while it is being created: what has no id yet can
+only be ended when the vendor has named it.)"""
+
+_under_way: dict[asyncio.AbstractEventLoop, list[Runner]] = {}
+"""The runs of each loop. Signals are the process's, so one stops them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +123,7 @@ class Runner:
         self._crash: BaseException | None = None
         self._disk: str | None = None
         self._stops = 0
+        self._opened = self._closed = False
 
     # --- from outside -----------------------------------------------------------------------------------------------
 
@@ -125,7 +132,7 @@ class Runner:
         self._stops += 1
         self._emit(StopRequested(reason))
         if self._stops > 1 and self.engine.phase == "closing":
-            self._give_up_at(IMPATIENT_S)
+            self._give_up()
 
     def trigger(self, name: str) -> None:
         """Give a named sign."""
@@ -140,7 +147,7 @@ class Runner:
 
     async def run(self) -> Outcome:
         """Perform the plan. Raises `UsageError` or `SetupError` before anything began; after that everything is in the outcome, but for a
-        bug of ours, which is raised when the session has been closed."""
+        bug of ours, which is raised when the session has been closed. A task that is cancelled stops in order before it ends."""
         provider = self.options.provider or registry.find(self.plan.provider)
         if provider is None:
             raise SetupError(f"there is no provider '{self.plan.provider}'")
@@ -158,19 +165,39 @@ class Runner:
         try:
             self._session = self._connect(provider, folder, show)
             with self._signals():
-                self._carry_out(self._log_and_filter(self.engine.begin(), self._clock.now_ms()))
-                self._drain()
-                await self._finished
+                self._begin()
+                cancelled = await self._wait_finished()
             if self._crash is not None:
                 with contextlib.suppress(OSError):
                     self._log.end(self._clock.now_ms(), "error", "internal error", self.summary.counts())
                 raise self._crash
-            return self._outcome(show)
+            outcome = self._outcome(show)
         finally:
-            (folder / "session.json").unlink(missing_ok=True)
             for handle in self._timers.values():
                 handle.cancel()
-            self._log.close()
+            self._unpublish()
+            disk = self._close_log()
+        if cancelled is not None:
+            raise cancelled
+        return outcome if disk is None else replace(outcome, result=Result("error", 4, disk))
+
+    def _begin(self) -> None:
+        try:
+            self._carry_out(self._log_and_filter(self.engine.begin(), self._clock.now_ms()))
+        except Exception as error:
+            self._crashed(error)
+        self._drain()
+
+    async def _wait_finished(self) -> asyncio.CancelledError | None:
+        """Whoever cancels the run (a time-out around it, a program that ends) is heard, and answered when the session is closed."""
+        cancelled = None
+        while not self._finished.done():
+            try:
+                await asyncio.wait([self._finished])
+            except asyncio.CancelledError as error:
+                cancelled = error
+                self.stop("cancelled")
+        return cancelled
 
     def _watch(self, line: Line) -> None:
         if "runlog" not in line:
@@ -190,20 +217,24 @@ class Runner:
         self._busy = True
         try:
             while self._inbox:
-                event = self._inbox.popleft()
-                if self._crash is not None and isinstance(event, SessionClosed):
-                    self._finish()
-                if self.engine.done or self._crash is not None:
-                    continue
-                now = self._clock.now_ms()  # read once: a log whose times are not the engine's could not be replayed
-                effects = self.engine.handle(event, now)
-                self._carry_out(self._log_and_filter((event, *effects), now))
-                self._after(event)
-        except Exception as error:  # a bug of ours, wherever it is: the session must not outlive it
-            self._inbox.clear()
-            self._crashed(error)
+                try:
+                    self._take(self._inbox.popleft())
+                except Exception as error:  # a bug of ours, wherever it is: the session must not outlive it
+                    self._inbox.clear()
+                    self._crashed(error)
         finally:
             self._busy = False
+
+    def _take(self, event: Event) -> None:
+        self._closed = self._closed or isinstance(event, SessionClosed)
+        if self._crash is not None and self._closed:
+            self._finish()
+        if self.engine.done or self._crash is not None:
+            return
+        now = self._clock.now_ms()  # read once: a log whose times are not the engine's could not be replayed
+        effects = self.engine.handle(event, now)
+        self._carry_out(self._log_and_filter((event, *effects), now))
+        self._after(event)
 
     def _log_and_filter(self, items: Sequence[Event | Effect], now: int) -> Sequence[Event | Effect]:
         """Log, then hand on what may be carried out: nothing is said that could not be recorded."""
@@ -228,6 +259,7 @@ class Runner:
             self._finish()
             return
         if isinstance(event, SessionOpened):
+            self._opened = True
             self._schedule(lambda cue: self.plan.start.kind == "go" and cue.trigger == "go", self._clock.now_ms())
         elif isinstance(event, Trigger) and event.trigger in self._expected_triggers:
             self._expected_triggers.remove(event.trigger)
@@ -268,9 +300,15 @@ class Runner:
 
     def _close(self, command: CloseSession) -> None:
         self._session.close(command.reason)
-        self._give_up_at(IMPATIENT_S if self._stops > 1 else CLOSE_BUDGET_S + IMPATIENT_S)
+        self._give_up()
 
-    def _give_up_at(self, after_s: float) -> None:
+    def _give_up(self) -> None:
+        """Do not wait for ever for the end of the session."""
+        after_s = CLOSE_BUDGET_S + IMPATIENT_S
+        if not self._opened:
+            after_s += CREATE_BUDGET_S
+        elif self._stops > 1:
+            after_s = IMPATIENT_S
         due = self._clock.now_ms() + int(after_s * 1000)
         self._clock.call_at(due, lambda: self._emit(SessionClosed("ending the session took too long", status="failed")))
 
@@ -281,8 +319,10 @@ class Runner:
         if self._crash is not None:
             return
         self._crash = error
+        if self._closed:
+            self._finish()
         self._session.close("internal error")
-        self._clock.call_at(self._clock.now_ms() + int(CLOSE_BUDGET_S * 1000), self._finish)
+        self._clock.call_at(self._clock.now_ms() + int((CREATE_BUDGET_S + CLOSE_BUDGET_S) * 1000), self._finish)
 
     def _finish(self) -> None:
         if not self._finished.done():
@@ -290,18 +330,27 @@ class Runner:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGINT, SIGTERM and SIGHUP stop the run in order."""
+        """SIGINT, SIGTERM and SIGHUP stop every run of this loop in order. A SIGHUP that is ignored (`nohup`) stays so."""
         loop = asyncio.get_running_loop()
-        installed = []
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError, AttributeError):  # not the main thread, not POSIX
-                loop.add_signal_handler(getattr(signal, name), self.stop, name)
-                installed.append(getattr(signal, name))
+        runs = _under_way.setdefault(loop, [])
+        runs.append(self)
+
+        def stop_all(name: str) -> None:
+            for run in tuple(runs):
+                run.stop(name)
+
+        for number in _SIGNALS if len(runs) == 1 else ():
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # not the main thread, not POSIX
+                if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN:
+                    loop.add_signal_handler(number, stop_all, number.name)
         try:
             yield
         finally:
-            for number in installed:
-                loop.remove_signal_handler(number)
+            runs.remove(self)
+            if not runs:
+                del _under_way[loop]
+                for number in _SIGNALS:
+                    loop.remove_signal_handler(number)
 
     # --- before and after -------------------------------------------------------------------------------------------
 
@@ -339,14 +388,35 @@ class Runner:
     def _publish(self, viewer: Mapping[str, Any]) -> None:
         """Hand a viewer what it needs. Only the owner may read it, and it is gone when the session is."""
         path = self._folder / "session.json"
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            json.dump(viewer, file, indent=1)
+        try:
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+                json.dump(viewer, file, indent=1)
+        except OSError as error:
+            raise SetupError(f"disk: {path} cannot be written: {error.strerror}") from error
+
+    def _unpublish(self) -> None:
+        """What opens the session is of no use any more, and nobody's business. Where it cannot be removed it is emptied."""
+        path = self._folder / "session.json"
+        try:
+            path.unlink(missing_ok=True)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.truncate(path, 0)
 
     def _sound(self, sha256: str) -> Sound:
+        """A sound as it was when the plan was made."""
         from playbook.speech.audio import decode
 
         source = self.plan.sounds[sha256]
-        return decode(Path(source) if isinstance(source, str) else source)
+        if isinstance(source, bytes):
+            return decode(source)
+        try:
+            data = Path(source).read_bytes()
+            if hashlib.sha256(data).hexdigest() != sha256:
+                raise SetupError(f"the sound {source} has changed since the plan was made")
+        except OSError as error:
+            raise SetupError(f"the sound {source} cannot be read any more: {error.strerror}") from error
+        return decode(data)
 
     def _outcome(self, show: ShowRecorder) -> Outcome:
         result = self.engine.result
@@ -365,7 +435,19 @@ class Runner:
                 show.write(self._folder / "audio.wav", now - zero)
         except OSError as error:
             result = Result("error", 4, f"disk: {self._folder} cannot be written: {error.strerror}")
+        except SetupError as error:  # a sound that is gone
+            result = Result("error", 4, error.message)
+        if self._disk is not None and result.exit_code == 0:  # it was said to its end, but there is no proof of it
+            result = Result("error", 4, self._disk)
         return Outcome(result, self.summary, self._folder, failures)
+
+    def _close_log(self) -> str | None:
+        """Why the log could not be kept, if so."""
+        try:
+            self._log.close()
+        except OSError as error:
+            return f"disk: {self._folder} cannot be written: {error.strerror}"
+        return None
 
 
 def _plan_text(plan: Plan) -> str:
@@ -378,13 +460,7 @@ def _plan_text(plan: Plan) -> str:
 def _make_folder(folder: Path | None, plan: Plan) -> Path:
     """The run folder, which must be new or empty."""
     if folder is None:
-        stamp = wall_time().strftime("%Y%m%dT%H%M%S")
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", plan.name).strip("-.") or "run"
-        base = Path("runs") / f"{stamp}-{name}"
-        folder, n = base, 1
-        while folder.exists():
-            n += 1
-            folder = base.with_name(f"{base.name}-{n}")
+        return _new_folder(plan)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
@@ -395,6 +471,25 @@ def _make_folder(folder: Path | None, plan: Plan) -> Path:
         raise SetupError(f"the run folder {folder} cannot be made: {error.strerror}") from error
     return folder
 
+
+def _new_folder(plan: Plan) -> Path:
+    """A folder that no other run has, however many begin in one second, or an hour that the wall clock repeats."""
+    stamp = wall_time().strftime("%Y%m%dT%H%M%S")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", plan.name).strip("-.") or "run"
+    for n in itertools.count(1):
+        folder = Path("runs") / (f"{stamp}-{name}" if n == 1 else f"{stamp}-{name}-{n}")
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError as error:
+            if not folder.parent.is_dir():
+                raise UsageError("runs is no folder", remedy="name a run folder with --out") from error
+        except OSError as error:
+            raise SetupError(f"the run folder {folder} cannot be made: {error.strerror}") from error
+    return folder
+
+
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 _ACTIONS: dict[type, Callable[[Runner, Any], None]] = {
     OpenSession: lambda run, _: run._session.open(),

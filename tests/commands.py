@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class Shell:
 
     def __init__(self, folder: Path, env: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
         self.folder, self.env, self._capsys = folder, env, capsys
+        self._started: list[subprocess.Popen[str]] = []
 
     def write(self, name: str, text: str = HELLO) -> str:
         path = self.folder / name
@@ -63,7 +65,15 @@ class Shell:
     def start(self, *argv: str, **options: Any) -> subprocess.Popen[str]:
         """Start the real command."""
         settings: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        return subprocess.Popen([sys.executable, "-m", "playbook", *argv], cwd=self.folder, env=self.env, text=True, **settings)
+        process = subprocess.Popen([sys.executable, "-m", "playbook", *argv], cwd=self.folder, env=self.env, text=True, **settings)
+        self._started.append(process)
+        return process
+
+    def clean_up(self) -> None:
+        """Leave no process behind, whatever became of the test."""
+        for process in self._started:
+            with process:
+                process.kill()
 
     def perform(self, *argv: str, **options: Any) -> Done:
         """Carry out the real command to its end."""
@@ -78,7 +88,7 @@ def speech_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def shell(tmp_path: Path, speech_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+def shell(tmp_path: Path, speech_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Shell]:
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -92,4 +102,6 @@ def shell(tmp_path: Path, speech_cache: Path, monkeypatch: pytest.MonkeyPatch, c
         "TERM": "xterm-256color",
         "LANG": "C.UTF-8",
     }
-    return Shell(folder, env, capsys)
+    made = Shell(folder, env, capsys)
+    yield made
+    made.clean_up()

@@ -19,9 +19,9 @@ from typing import Any
 
 from playbook.clock import Clock
 from playbook.emulators.base import Emulator
+from playbook.events import Event
 from playbook.language import compile_file
-from playbook.events import (Event)
-from playbook.model import (AudioEcho, Length, Plan, Step)
+from playbook.model import AudioEcho, Length, Plan, Step
 from playbook.providers.base import Context, Provider
 from playbook.record.redact import Redactor
 from playbook.runner import Options, Outcome, Runner

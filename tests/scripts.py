@@ -7,32 +7,24 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from playbook.engine import Engine
-from playbook.model import (
-    Action,
-    AudioEcho,
+from playbook.events import (
     CancelTimer,
-    Capabilities,
-    Chunk,
     CloseSession,
     Effect,
-    End,
     Event,
-    Length,
     OpenSession,
-    Plan,
     PlayAudio,
-    Say,
     SayText,
     SessionClosed,
     SessionOpened,
     SpeechEnded,
     SpeechStarted,
     StartTimer,
-    Step,
     StopSpeaking,
     TaskAccepted,
     TimerFired,
 )
+from playbook.model import Action, AudioEcho, Capabilities, Chunk, End, Length, Plan, Say, Step
 
 
 def say(id: str, *chunks: str | tuple[int, str], ms: int = 1000, exact: bool = False, **step: Any) -> Step:

@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "playbook"
 ROOMS = (
     ("errors",),
     ("model",),
+    ("events",),
     ("language",),
     ("engine",),
     ("record",),

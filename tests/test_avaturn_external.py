@@ -18,7 +18,7 @@ from websockets.exceptions import InvalidStatus
 from playbook import clock
 from playbook.emulators.avaturn import AvaturnEmulator
 from playbook.errors import SetupError
-from playbook.model import (
+from playbook.events import (
     PlayAudio,
     ProviderFailed,
     SayText,

@@ -15,8 +15,7 @@ import pytest
 from playbook import clock
 from playbook.emulators.faults import Injection
 from playbook.errors import SetupError
-from playbook.language import load_schema
-from playbook.model import (
+from playbook.events import (
     PlayAudio,
     ProviderFailed,
     SayText,
@@ -27,6 +26,7 @@ from playbook.model import (
     StopSpeaking,
     TaskAccepted,
 )
+from playbook.language import load_schema
 from playbook.providers.base import EndsSessions
 from playbook.sessions import Journal
 from tests.contract import CHIME_SHA, STANDS, Stage, Stand, compile_on, perform, plan_for, secrets_left, sound, write_playbook

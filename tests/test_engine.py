@@ -9,17 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from playbook.engine import DISAGREE_MS, NOTICEABLE_MS, SETTLE_MS, WAKE_MS, Engine
-from playbook.model import (
+from playbook.events import (
     CancelTimer,
-    Capabilities,
     CloseSession,
     Conflict,
-    End,
-    Evidence,
     Ignored,
-    InterruptSpeech,
     Late,
-    Limits,
     OpenSession,
     ProviderFailed,
     SayText,
@@ -27,7 +22,6 @@ from playbook.model import (
     SessionOpened,
     SpeechEnded,
     SpeechStarted,
-    Start,
     StartTimer,
     StepFinished,
     StepSkipped,
@@ -38,10 +32,8 @@ from playbook.model import (
     TimelineZero,
     TimerFired,
     Trigger,
-    Wait,
-    WaitEvent,
-    WaitSpeech,
 )
+from playbook.model import Capabilities, End, Evidence, InterruptSpeech, Limits, Start, Wait, WaitEvent, WaitSpeech
 
 from .scripts import FakeProvider, do, drive, of, plan, say, sound
 

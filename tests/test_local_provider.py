@@ -13,26 +13,19 @@ import numpy as np
 import pytest
 
 from playbook.clock import Clock, run
-from playbook.model import (
-    AudioEcho,
-    Chunk,
+from playbook.events import (
     Event,
-    InterruptSpeech,
-    Length,
-    Plan,
     PlayAudio,
     ProviderFailed,
-    Say,
     SayText,
     SessionClosed,
     SessionOpened,
     SpeechEnded,
     SpeechStarted,
-    Step,
     StopSpeaking,
     TaskAccepted,
-    Wait,
 )
+from playbook.model import AudioEcho, Chunk, InterruptSpeech, Length, Plan, Say, Step, Wait
 from playbook.providers.base import Context
 from playbook.providers.local import LocalProvider, LocalSession
 from playbook.sessions import NoEntry

@@ -7,17 +7,8 @@ import json
 import pytest
 
 from playbook.errors import RecordError
-from playbook.model import (
-    Capabilities,
-    Conflict,
-    Evidence,
-    Expect,
-    Limits,
-    SayText,
-    SessionClosed,
-    SpeechEnded,
-    TimerFired,
-)
+from playbook.events import Conflict, SayText, SessionClosed, SpeechEnded, TimerFired
+from playbook.model import Capabilities, Evidence, Expect, Limits
 from playbook.record.expect import failed_expectations
 from playbook.record.redact import Redactor
 from playbook.record.runlog import Header, RunLog, read_log, to_event, to_line

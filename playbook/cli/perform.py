@@ -266,10 +266,10 @@ def _cassette(plan: Plan, args: Namespace) -> Cassette | None:
 
 def _let_in(env: Mapping[str, str], provider: Provider | None) -> Mapping[str, str]:
     """An environment for a run that reaches nobody: where there is no credential, something that looks like one."""
-    groups: Sequence[Sequence[str]] = provider.credentials if provider is not None else ()
+    groups = [list(group) for group in provider.credentials] if provider is not None else []
     if not groups or any(all(env.get(name) for name in group) for group in groups):
         return env
-    return {**env, **dict.fromkeys(min(groups, key=lambda group: len(group)), "from-a-cassette")}
+    return {**env, **dict.fromkeys(min(groups, key=len), "from-a-cassette")}
 
 
 def _date(text: str) -> datetime.date:

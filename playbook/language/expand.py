@@ -23,21 +23,7 @@ from playbook.language.durations import parse_duration
 from playbook.language.render import MASK, Abandoned, Broken, Budget, Renderer, Scope
 from playbook.language.source import Findings, Node, Reader, absolute, beside
 from playbook.language.variables import part_scope
-from playbook.model import (
-    Action,
-    AudioEcho,
-    Chunk,
-    End,
-    Evidence,
-    Expect,
-    InterruptSpeech,
-    Length,
-    Say,
-    Step,
-    Wait,
-    WaitEvent,
-    WaitSpeech,
-)
+from playbook.model import Action, AudioEcho, Chunk, End, Evidence, Expect, InterruptSpeech, Length, Say, Step, Wait, WaitEvent, WaitSpeech
 
 MAX_INCLUDES = 20
 _DECIDED = frozenset(("when", "foreach", "repeat", "as", "id", "with"))

@@ -177,6 +177,7 @@ class _Compilation:
             spoken = (step if length is None else replace(step, length=length) for step, length in zip(plan.steps, lengths, strict=True))
             plan = replace(plan, steps=tuple(spoken))
         self._check_times(plan, root)
+        plan = _without_the_show(plan)
         return replace(plan, sha256=digest(plan))
 
     def _last_id(self, entries: int) -> str:
@@ -309,7 +310,7 @@ class _Compilation:
         if limits.max_duration_ms is not None and total > limits.max_duration_ms:
             at = root.at(["limits", "max_duration"]).place
             add("PB415", f"the plan takes {planned}, longer than its own limit", at, "raise the limit, or shorten the show")
-        if can.max_session_ms is not None and total > can.max_session_ms:
+        if can.usable_ms is not None and can.max_session_ms is not None and total > can.usable_ms:
             most = show_duration(can.max_session_ms)
             remedy = "shorten the show, or set a longer session"
             add("PB416", f"the plan takes {planned}; {plan.provider} ends the session after {most}", place, remedy)
@@ -354,6 +355,15 @@ class _Compilation:
                     message = "nothing can be speaking here: every line before it has ended"
                     add("PB432", message, step.place, remedy, via=step.via, severity="warning")
                 may_speak, quiet_since = False, min(quiet_since, cue.start_ms)
+
+
+def _without_the_show(plan: Plan) -> Plan:
+    """The plan as it is performed where a session can only be opened and ended: all of it was checked, and nothing is waited for."""
+    why = plan.capabilities.opens_only
+    if why is None:
+        return plan
+    kept = (step if isinstance(step.action, End) or step.skipped is not None else replace(step, skipped=why) for step in plan.steps)
+    return replace(plan, steps=tuple(kept), start=Start(), expect=None)
 
 
 def _depends_on_lengths(plan: Plan) -> bool:

@@ -21,8 +21,10 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from playbook.errors import Problem, ProviderError, SetupError
-from playbook.model import Capabilities, Plan, PlayAudio, SayText, Step, StopSpeaking, TaskAccepted
-from playbook.providers.base import Context, QueuedSession, Session, SessionRecord
+from playbook.events import PlayAudio, SayText, StopSpeaking, TaskAccepted
+from playbook.model import Capabilities, Plan, Step
+from playbook.providers.base import Context, Session, SessionRecord
+from playbook.providers.queued import QueuedSession
 from playbook.transports.http import MAX_SAID, Answer, Http, Retry, base_address, is_loopback
 
 BASE_URL = "https://api.avaturn.live"
@@ -162,11 +164,13 @@ class AvaturnSession(QueuedSession):
         context.seal(self.token)
         context.publish({"provider": "avaturn", "session_id": session_id, "token": self.token, "api_host": self.base})
 
-    async def _close(self, reason: str) -> None:
+    async def _close(self, reason: str) -> str | None:
         try:
-            if self.session_id is not None:
-                await _end(self.http, self.session_id)
-                self.context.journal.ended(reason)
+            if self.session_id is None:
+                return None
+            remark = await _end(self.http, self.session_id)
+            self.context.journal.ended(reason)
+            return remark
         finally:
             await self.release()
 
@@ -227,12 +231,15 @@ def _path(session: str) -> str:
     return f"{SESSIONS}/{quote(session, safe='')}"
 
 
-async def _end(http: Http, session: str) -> None:
+async def _end(http: Http, session: str) -> str | None:
+    """End a session. A remark when it had ended before: then whatever was to be said last may not have been."""
     try:
         await http.request("DELETE", _path(session), retry=Retry.SAFE)
     except ProviderError as error:
         if error.status not in GONE:
             raise
+        return "Avaturn had ended the session before"
+    return None
 
 
 def _explain(answer: Answer, said: str) -> ProviderError | None:

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from playbook.errors import ProviderError, SetupError
-from playbook.model import Evidence, PlayAudio, Say, SayText, SpeechEnded, SpeechStarted, StopSpeaking, TaskAccepted
+from playbook.events import PlayAudio, SayText, SpeechEnded, SpeechStarted, StopSpeaking, TaskAccepted
+from playbook.model import Evidence, Say
 from playbook.providers.avaturn import AvaturnSession
 from playbook.providers.base import Context
 from playbook.providers.local import BATCH, MASK, LocalProvider, Script

@@ -24,10 +24,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from playbook.errors import Problem, ProviderError, SetupError
+from playbook.events import PlayAudio, SayText, StopSpeaking, TaskAccepted
 from playbook.language.durations import parse_duration
-from playbook.model import AudioEcho, Capabilities, Length, Plan, PlayAudio, Say, SayText, StopSpeaking, TaskAccepted
-from playbook.providers.base import Context, QueuedSession, SessionRecord
+from playbook.model import AudioEcho, Capabilities, Length, Plan, Say
+from playbook.providers.base import Context, SessionRecord
 from playbook.providers.kaltura_login import WAYS, mint, read_login
+from playbook.providers.queued import QueuedSession
 from playbook.speech.pacing import estimate_ms
 from playbook.transports.http import MAX_SAID, Answer, Http, Retry, said
 

@@ -19,14 +19,9 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from playbook.errors import Problem, SetupError
-from playbook.model import (
-    Capabilities,
-    Chunk,
-    Length,
-    Plan,
+from playbook.events import (
     PlayAudio,
     ProviderFailed,
-    Say,
     SayText,
     SessionClosed,
     SessionOpened,
@@ -35,6 +30,7 @@ from playbook.model import (
     StopSpeaking,
     TaskAccepted,
 )
+from playbook.model import Capabilities, Chunk, Length, Plan, Say
 from playbook.providers.base import Context
 from playbook.speech.pacing import estimate_ms
 from playbook.speech.voice import MAX_CHARS, REMEDY, Settings, Unspeakable, Voice, heard

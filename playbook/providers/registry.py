@@ -6,10 +6,12 @@ Ours are looked up without scanning the installed packages, since that scan cost
 from __future__ import annotations
 
 import importlib
-from importlib import metadata
+from typing import TYPE_CHECKING
 
 from playbook.errors import SetupError
-from playbook.providers.base import Provider
+
+if TYPE_CHECKING:
+    from playbook.providers.base import Provider
 
 GROUP = "playbook.providers"
 OURS = {
@@ -22,6 +24,8 @@ OURS = {
 
 def names() -> tuple[str, ...]:
     """All names, ours first."""
+    from importlib import metadata
+
     plugged = {point.name for point in metadata.entry_points(group=GROUP)}
     return (*OURS, *sorted(plugged - OURS.keys()))
 
@@ -30,6 +34,8 @@ def find(name: str) -> Provider | None:
     """The provider of that name, or None. Raises `SetupError` when a plug-in does not load."""
     if name in OURS:
         return _load(OURS[name])
+    from importlib import metadata
+
     for point in metadata.entry_points(group=GROUP, name=name):
         try:
             return _load(point.value)

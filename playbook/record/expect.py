@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from playbook.engine import Result
-from playbook.model import Conflict, Evidence, Expect, Plan
+from playbook.events import Conflict
+from playbook.model import Evidence, Expect, Plan
 from playbook.record.summary import RunSummary, Utterance
 
 

@@ -20,7 +20,8 @@ from itertools import islice
 from typing import Any
 
 from playbook.engine import Engine
-from playbook.model import Conflict, Effect, Plan, Say, SpeechStarted
+from playbook.events import Conflict, Effect, SpeechStarted
+from playbook.model import Plan, Say
 from playbook.record.expect import failed_expectations, judged
 from playbook.record.redact import MASK
 from playbook.record.runlog import Line, LogReader, to_event, to_line

@@ -17,9 +17,10 @@ from typing import IO, Any
 
 import orjson
 
-from playbook import model
+from playbook import events
 from playbook.errors import RecordError
-from playbook.model import Effect, Event, Evidence
+from playbook.events import Effect, Event
+from playbook.model import Evidence
 from playbook.record.redact import Redactor
 
 VERSION = 1
@@ -28,29 +29,29 @@ MAX_LINE = 4_000_000
 
 # What each thing is called in the log and which of its attributes are written, in this order, when they say something.
 _NAMES: dict[type, tuple[str, str]] = {
-    model.SessionOpened: ("event", "session_opened"),
-    model.TaskAccepted: ("event", "task_accepted"),
-    model.SpeechStarted: ("event", "speech_started"),
-    model.SpeechEnded: ("event", "speech_ended"),
-    model.TimerFired: ("event", "timer_fired"),
-    model.Trigger: ("event", "trigger"),
-    model.ProviderFailed: ("event", "provider_failed"),
-    model.SessionClosed: ("event", "session_closed"),
-    model.StopRequested: ("event", "stop_requested"),
-    model.OpenSession: ("command", "open_session"),
-    model.SayText: ("command", "say"),
-    model.PlayAudio: ("command", "play_audio"),
-    model.StopSpeaking: ("command", "interrupt"),
-    model.StartTimer: ("command", "start_timer"),
-    model.CancelTimer: ("command", "cancel_timer"),
-    model.CloseSession: ("command", "close_session"),
-    model.TimelineZero: ("note", "timeline_zero"),
-    model.StepStarted: ("note", "step_started"),
-    model.StepFinished: ("note", "step_finished"),
-    model.StepSkipped: ("note", "step_skipped"),
-    model.Late: ("note", "late"),
-    model.Ignored: ("note", "ignored"),
-    model.Conflict: ("note", "conflict"),
+    events.SessionOpened: ("event", "session_opened"),
+    events.TaskAccepted: ("event", "task_accepted"),
+    events.SpeechStarted: ("event", "speech_started"),
+    events.SpeechEnded: ("event", "speech_ended"),
+    events.TimerFired: ("event", "timer_fired"),
+    events.Trigger: ("event", "trigger"),
+    events.ProviderFailed: ("event", "provider_failed"),
+    events.SessionClosed: ("event", "session_closed"),
+    events.StopRequested: ("event", "stop_requested"),
+    events.OpenSession: ("command", "open_session"),
+    events.SayText: ("command", "say"),
+    events.PlayAudio: ("command", "play_audio"),
+    events.StopSpeaking: ("command", "interrupt"),
+    events.StartTimer: ("command", "start_timer"),
+    events.CancelTimer: ("command", "cancel_timer"),
+    events.CloseSession: ("command", "close_session"),
+    events.TimelineZero: ("note", "timeline_zero"),
+    events.StepStarted: ("note", "step_started"),
+    events.StepFinished: ("note", "step_finished"),
+    events.StepSkipped: ("note", "step_skipped"),
+    events.Late: ("note", "late"),
+    events.Ignored: ("note", "ignored"),
+    events.Conflict: ("note", "conflict"),
 }
 FIELDS = (
     "step",
@@ -65,6 +66,7 @@ FIELDS = (
     "due_ms",
     "late_ms",
     "duration_ms",
+    "ago_ms",
     "evidence",
     "interrupted",
     "heard_ms",
@@ -77,7 +79,7 @@ _SPOKEN = {"text", "heard", "reason", "session", "provider_task", "status"}  # w
 _ATTRIBUTES = {cls: tuple(name for name in FIELDS if name in cls.__dataclass_fields__) for cls in _NAMES}  # type: ignore[attr-defined]  # all are dataclasses
 _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(FIELDS, (str,)),
-    **dict.fromkeys(("chunk", "due_ms", "late_ms", "duration_ms", "heard_ms"), (int,)),
+    **dict.fromkeys(("chunk", "due_ms", "late_ms", "duration_ms", "ago_ms", "heard_ms"), (int,)),
     **dict.fromkeys(("final", "interrupted"), (bool,)),
     "status": (int, str),
 }
@@ -96,9 +98,9 @@ def to_line(item: Event | Effect, n: int, at_ms: int) -> Line:
         if value is None or (value is False and field == "interrupted"):
             continue
         line[field] = value.name if field == "evidence" else value
-    if cls is model.SayText and item.shown is not None:  # type: ignore[union-attr]  # cls says so
+    if cls is events.SayText and item.shown is not None:  # type: ignore[union-attr]  # cls says so
         line["text"] = item.shown  # type: ignore[union-attr]
-    if cls is model.TimerFired and at_ms > line["due_ms"]:
+    if cls is events.TimerFired and at_ms > line["due_ms"]:
         line["late_ms"] = at_ms - line["due_ms"]
     return line
 
@@ -109,7 +111,7 @@ def to_event(line: Mapping[str, Any]) -> Event | None:
     if cls is None or line.get("outcome") == "settled":
         return None
     values = {field: line[field] for field in _ATTRIBUTES[cls] if field in line}
-    if cls is model.TimerFired:
+    if cls is events.TimerFired:
         values.setdefault("step", None)  # a timer of the run itself
     try:
         for field, value in values.items():

@@ -1,0 +1,255 @@
+"""What flows through the engine, as frozen data: events in, commands and notes out.
+
+*Events* are things that happened; *commands* are orders; *notes* are remarks for the log. A provider emits events without a time; the
+runner stamps them as it takes them from the inbox. The rules of `model` hold here too; it stands apart only because reading and checking a
+playbook needs none of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from playbook.model import Evidence
+
+# --- events: what happened ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOpened:
+    """The session exists and can speak. `session` is the vendor's id for it, never a credential."""
+
+    session: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskAccepted:
+    """The provider took a line, a chunk of one, or an interrupt.
+
+    `provider_task` is the vendor's id; `duration_ms` is how long the whole utterance will take, where the provider knows better than
+    the plan.
+    """
+
+    task: str
+    provider_task: str | None = None
+    chunk: int | None = None
+    duration_ms: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    """Speech of an utterance was sighted. `task` is None when the provider did not say which. `text` is what the vendor says it says.
+
+    `ago_ms` is how long before this event it happened, where a sighting takes time to be made.
+    """
+
+    task: str | None = None
+    evidence: Evidence = Evidence.reported
+    provider_task: str | None = None
+    text: str | None = None
+    ago_ms: int | None = None
+    outcome: Literal["settled"] | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechEnded:
+    """The end of an utterance was sighted, or (`outcome` is `settled`) the engine closed it by its own reckoning.
+
+    `duration_ms` is the provider's figure, where it gives one. After an interrupt, `heard_ms` and `heard` are how much was heard.
+    `ago_ms` is how long before this event it happened, where a sighting takes time to be made.
+    """
+
+    task: str | None = None
+    evidence: Evidence = Evidence.reported
+    provider_task: str | None = None
+    duration_ms: int | None = None
+    ago_ms: int | None = None
+    interrupted: bool = False
+    heard_ms: int | None = None
+    heard: str | None = None
+    outcome: Literal["settled"] | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """A timer came due; `step` and `reason` name it as the `StartTimer` did."""
+
+    step: str | None
+    reason: str
+    due_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """Somebody or something outside gave a named sign."""
+
+    trigger: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderFailed:
+    """Something failed at the provider.
+
+    With a `task`, that line (or interrupt) was `refused`, or what became of it is `ambiguous`. Without one, the session is `lost`, or
+    could not be opened (`refused`). `session` is the id when a session was created all the same and must be closed.
+    """
+
+    reason: str
+    outcome: Literal["refused", "ambiguous", "lost"] = "refused"
+    task: str | None = None
+    chunk: int | None = None
+    status: int | None = None
+    session: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionClosed:
+    """The session is closed, or closing it failed (`status` is then `failed`, and the journal still holds it)."""
+
+    reason: str | None = None
+    status: Literal["failed"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """The run must stop in order. `reason`: `SIGINT`, `SIGTERM`, `SIGHUP`, `cancelled`, `stall: …`, `disk: …`."""
+
+    reason: str
+
+
+Event = SessionOpened | TaskAccepted | SpeechStarted | SpeechEnded | TimerFired | Trigger | ProviderFailed | SessionClosed | StopRequested
+
+
+# --- commands: what to do -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """Open the session."""
+
+
+@dataclass(frozen=True, slots=True)
+class SayText:
+    """Send one chunk of an utterance (log name: `say`). `final` marks its last chunk. `shown` as in `Chunk`."""
+
+    step: str
+    task: str
+    text: str
+    chunk: int = 1
+    final: bool = True
+    voice: str | None = None
+    shown: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlayAudio:
+    """Send a sound; `audio_sha256` is its key in `Plan.sounds`."""
+
+    step: str
+    task: str
+    audio_sha256: str
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopSpeaking:
+    """Stop the speech (log name: `interrupt`). `task` names the interrupt itself, not what it hits; `step` is None when no step asked."""
+
+    step: str | None
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartTimer:
+    """Wake the engine at `due_ms` (absolute). A timer is named by `step` (None: the run's own) and `reason` together."""
+
+    step: str | None
+    reason: str
+    due_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTimer:
+    """Forget a timer."""
+
+    step: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSession:
+    """End the session, whatever state it is in."""
+
+    reason: str
+
+
+Command = OpenSession | SayText | PlayAudio | StopSpeaking | StartTimer | CancelTimer | CloseSession
+
+
+# --- notes: remarks for the log -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineZero:
+    """The origin of `at`, of the captions and of `audio.wav`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepStarted:
+    """The cursor entered a step, after its `at` had come."""
+
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepFinished:
+    """The cursor left a step. `outcome`: `done`, `failed`, `timeout`, `cut`."""
+
+    step: str
+    outcome: Literal["done", "failed", "timeout", "cut"]
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepSkipped:
+    """A step was passed over, and why."""
+
+    step: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A cue or timer came later than it was due."""
+
+    step: str | None
+    due_ms: int
+    late_ms: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """The event before this line meant nothing now (late, doubled, unknown) and changed nothing."""
+
+    reason: str
+    task: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Two pieces of evidence disagree, or an expectation does with what happened."""
+
+    reason: str
+    task: str | None = None
+    step: str | None = None
+
+
+Note = TimelineZero | StepStarted | StepFinished | StepSkipped | Late | Ignored | Conflict
+
+Effect = Command | Note | SpeechStarted | SpeechEnded
+"""What `Engine.handle` returns: commands and notes, and the sightings that the engine settles itself (`outcome` is `settled`)."""

@@ -1,0 +1,188 @@
+"""A session that talks to the outside, for providers to fill in: one worker carries out one command after another.
+
+What a vendor's file has to say is how to open, say, play, stop and close; this file turns that into the events that the contract in `base`
+asks for, whatever goes wrong. It stands apart from the contract because only a provider that waits for somebody needs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from playbook.errors import PlaybookError, ProviderError, SetupError
+from playbook.events import PlayAudio, ProviderFailed, SayText, SessionClosed, SessionOpened, StopSpeaking, TaskAccepted
+from playbook.providers.base import CLOSE_BUDGET_S, CREATE_BUDGET_S, Context
+
+T = TypeVar("T")
+
+
+class QueuedSession(ABC):
+    """A session that talks to the outside: one worker carries out one command after another.
+
+    A provider fills in the five coroutines. They return when the vendor has answered and raise `ProviderError` when it refused; this
+    class turns that into the events that the contract asks for. `self.session_id` is set by `_open` as soon as the vendor has named
+    the session, so that a failure after that moment still leads to a close.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.emit = context.emit
+        self.session_id: str | None = None
+        self._queue: deque[tuple[Callable[[], Awaitable[None]], SayText | PlayAudio | StopSpeaking | None]] = deque()
+        self._wake = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._creating: asyncio.Task[Any] | None = None
+        self._closing = False
+        self._lost = False
+
+    # what a provider writes
+
+    @abstractmethod
+    async def _open(self) -> str | None:
+        """Open the session and set `self.session_id`. Returns a remark for the log, or None."""
+
+    @abstractmethod
+    async def _say(self, command: SayText) -> TaskAccepted:
+        """Send one chunk."""
+
+    @abstractmethod
+    async def _play_audio(self, command: PlayAudio) -> TaskAccepted:
+        """Send one sound."""
+
+    @abstractmethod
+    async def _interrupt(self, command: StopSpeaking) -> TaskAccepted:
+        """Stop the speech."""
+
+    @abstractmethod
+    async def _close(self, reason: str) -> str | None:
+        """End whatever was created, also half of it; retry within the budget. Called exactly once, `_open` cancelled or over. Returns a
+        remark for the log, or None."""
+
+    # what the runner calls
+
+    def open(self) -> None:
+        self._worker = self._spawn(self._work())
+        self._submit(self._do_open, None)
+
+    def say(self, command: SayText) -> None:
+        self._submit(lambda: self._do(self._say(command)), command)
+
+    def play_audio(self, command: PlayAudio) -> None:
+        self._submit(lambda: self._do(self._play_audio(command)), command)
+
+    def interrupt(self, command: StopSpeaking) -> None:
+        self._submit(lambda: self._do(self._interrupt(command)), command)
+
+    def close(self, reason: str) -> None:
+        if not self._closing:
+            self._closing = True
+            self._closer = self._spawn(self._do_close(reason))
+
+    # helpers for providers
+
+    def lost(self, reason: str, *, status: int | None = None) -> None:
+        """Report, once, that the session has died by itself."""
+        if not self._lost and not self._closing:
+            self._lost = True
+            self.emit(ProviderFailed(reason, outcome="lost", status=status, session=self.session_id))
+
+    async def creating(self, call: Coroutine[Any, Any, T]) -> T:
+        """Await the request that creates the session, such that a stop does not cut it off half-way: `close` lets it finish first, so
+        that whatever it created is known and can be ended. `call` must set `self.session_id` and write the journal itself."""
+        self._creating = asyncio.ensure_future(call)
+        self._creating.add_done_callback(self._report_bug)
+        result: T = await asyncio.shield(self._creating)
+        return result
+
+    def in_background(self, work: Awaitable[None]) -> None:
+        """Run something beside the commands (a keep-alive, a reader) until the session closes. An error in it loses the session."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except ProviderError as error:
+                self.lost(error.message, status=error.status)
+
+        task = self._spawn(guarded())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    # the worker
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(self._report_crash)
+        return task
+
+    def _report_crash(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.context.crash(error)
+
+    def _report_bug(self, task: asyncio.Task[Any]) -> None:
+        """What creating came to is for whoever awaits it; when nobody does any more, a bug in it must not get lost."""
+        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, PlaybookError):
+            self.context.crash(error)
+
+    def _submit(self, job: Callable[[], Awaitable[None]], command: SayText | PlayAudio | StopSpeaking | None) -> None:
+        self._queue.append((job, command))
+        self._wake.set()
+
+    async def _work(self) -> None:
+        while True:
+            while self._queue:
+                job, command = self._queue.popleft()
+                try:
+                    await job()
+                except ProviderError as error:
+                    self._failed(error, command)
+                except SetupError as error:  # a journal that cannot be written, say
+                    self._failed(ProviderError(error.message, remedy=error.remedy), command)
+            self._wake.clear()
+            await self._wake.wait()
+
+    async def _do_open(self) -> None:
+        remark = await self._open()
+        assert self.session_id is not None
+        self.emit(SessionOpened(self.session_id, reason=remark))
+
+    async def _do(self, call: Awaitable[TaskAccepted]) -> None:
+        self.emit(await call)
+
+    def _failed(self, error: ProviderError, command: SayText | PlayAudio | StopSpeaking | None) -> None:
+        if command is None or error.outcome == "lost":
+            if not self._lost:
+                self._lost = True
+                outcome = error.outcome
+                self.emit(ProviderFailed(error.message, outcome=outcome, status=error.status, session=self.session_id))
+            return
+        chunk = command.chunk if isinstance(command, SayText) else None
+        self.emit(ProviderFailed(error.message, outcome=error.outcome, task=command.task, chunk=chunk, status=error.status))
+
+    async def _do_close(self, reason: str) -> None:
+        await self._stop(self._worker)
+        for task in list(self._background):
+            await self._stop(task)
+        if self._creating is not None:
+            await asyncio.wait([self._creating], timeout=CREATE_BUDGET_S)
+        try:
+            async with asyncio.timeout(CLOSE_BUDGET_S):
+                remark = await self._close(reason)
+            if self._creating is not None and not self._creating.done():
+                raise ProviderError("the request that creates the session was never answered")
+        except (ProviderError, TimeoutError) as error:
+            text = error.message if isinstance(error, ProviderError) else "ending the session took too long"
+            self.emit(SessionClosed(reason=text, status="failed"))
+        except SetupError as error:  # the session is over, but the journal could not be told: it will offer to end it once more
+            self.emit(SessionClosed(reason=error.message))
+        else:
+            self.emit(SessionClosed(remark))
+
+    @staticmethod
+    async def _stop(task: asyncio.Task[None] | None) -> None:
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
