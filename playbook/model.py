@@ -220,7 +220,7 @@ class Capabilities:
     price_per_minute: float | None = None
     """Given by the author's settings, for `limits.max_cost` and the estimate of `sessions`."""
     opens_only: str | None = None
-    """Why a session can only be opened and ended with these settings (a vendor's test mode): all others are skipped."""
+    """Why a session can only be opened and ended with these settings (a vendor's test mode): other steps are skipped."""
 
     @property
     def usable_ms(self) -> int | None:
