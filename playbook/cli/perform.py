@@ -269,7 +269,8 @@ def _let_in(env: Mapping[str, str], provider: Provider | None) -> Mapping[str, s
     groups = [list(group) for group in provider.credentials] if provider is not None else []
     if not groups or any(all(env.get(name) for name in group) for group in groups):
         return env
-    return {**env, **dict.fromkeys(min(groups, key=len), "from-a-cassette")}
+    simplest = min(groups, key=len)
+    return {**env, **dict.fromkeys(simplest, "from-a-cassette")}
 
 
 def _date(text: str) -> datetime.date:

@@ -1,0 +1,96 @@
+"""`run --emulate`, cassettes and `emulate`, through real sockets."""
+
+from __future__ import annotations
+
+import json
+import signal
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from playbook.emulators import EMULATORS
+
+from .logs import checked, of
+
+
+def emulated(shell, *argv: str, provider: str = "kaltura"):
+    if not Path("first.yaml").exists():
+        assert shell.call("new", "first.yaml", "--provider", provider).code == 0
+    return shell.call("run", "first.yaml", "--clock", "virtual", "--trigger", "go@1s", *argv)
+
+
+@pytest.mark.parametrize("provider", EMULATORS)
+def test_a_starter_is_performed_against_the_emulator(shell, provider):
+    """For each vendor: a fresh starter runs without a key, and every line is said; the user's own journal is not touched."""
+    done = emulated(shell, "--emulate", "--out", "here", provider=provider)
+    assert done.code == 0, done.err
+    lines = checked(Path("here"))
+    assert of(lines, "command", "say")[0]["text"] == "Welcome, friend."
+    assert not Path(shell.env["PLAYBOOK_STATE_DIR"]).exists()
+
+
+def test_no_real_key_goes_to_an_emulator(shell, tmp_path):
+    """What the user has in the environment for the vendor is not used, and stands nowhere."""
+    shell.env["KALTURA_KS"] = "a-planted-real-key"
+    done = emulated(shell, "--emulate", "--out", "here", "--record", "tape.jsonl")
+    assert done.code == 0
+    assert "planted" not in done.out + done.err
+    assert all(b"planted" not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_a_fault_is_acted_out(shell):
+    """`--fault NAME@STEP` fails that line, and an unknown fault is wrong usage."""
+    done = emulated(shell, "--emulate", "--out", "here", "--fault", "session-dies@hello")
+    assert done.code == 4
+    assert of(checked(Path("here")), "event", "provider_failed")[0]["outcome"] == "lost"
+    done = emulated(shell, "--emulate", "--fault", "session-dyes")
+    assert done.code == 2
+    assert "did you mean 'session-dies'?" in done.err
+
+
+def test_record_and_play(shell):
+    """What was recorded is performed again without emulator, network or key, with the same words and evidence."""
+    assert emulated(shell, "--emulate", "--out", "one", "--record", "tape.jsonl").code == 0
+    done = emulated(shell, "--out", "two", "--from-cassette", "tape.jsonl")
+    assert done.code == 0, done.err
+    one, two = (
+        [(line.get("task"), line.get("evidence"), line.get("text")) for line in checked(Path(run))[1:] if "task" in line]
+        for run in ("one", "two")
+    )
+    assert one == two
+    assert not Path(shell.env["PLAYBOOK_STATE_DIR"]).exists()
+
+
+def test_cassettes_used_wrongly(shell):
+    """Both ways at once, nothing to record, nothing to play, and a date that is none."""
+    assert emulated(shell, "--record", "a", "--from-cassette", "b").code == 2
+    assert emulated(shell, "--record", "a", "--record-expires", "soon").code == 2
+    assert emulated(shell, "--from-cassette", "nothing.jsonl").code == 4
+    assert shell.call("run", shell.write("hello.yaml"), "--record", "a").code == 2
+
+
+@pytest.mark.parametrize("name", EMULATORS)
+def test_emulate_serves_until_it_is_stopped(shell, name):
+    """`emulate NAME` tells its address and the environment to use, answers there, and leaves with 0 on SIGINT."""
+    process = shell.start("emulate", name, "--json", "--fault", "session-dies@2", "--option", "viewer_after_ms=250")
+    told = json.loads(process.stdout.readline())
+    assert told["url"] in told["env"].values()
+    with urllib.request.urlopen(f"{told['url']}/_emulator/faults") as answer:
+        assert json.load(answer)["faults"] == ["session-dies@2"]
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_emulate_used_wrongly(shell):
+    """Unknown names and options are wrong usage, with what there is."""
+    for argv, told in (
+        (["emulate", "tavos"], "did you mean 'tavus'?"),
+        (["emulate", "kaltura", "--option", "viewer_after=1"], "did you mean 'viewer_after_ms'?"),
+        (["emulate", "kaltura", "--fault", "sesion-dies"], "did you mean 'session-dies'?"),
+        (["emulate", "kaltura", "--port", "many"], "invalid int value: 'many'"),
+    ):
+        done = shell.call(*argv)
+        assert (done.code, done.out) == (2, "")
+        assert told in done.err
