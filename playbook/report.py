@@ -9,14 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from playbook.engine import Result
 from playbook.errors import Problem, format_problem
-from playbook.events import Conflict
 from playbook.language import cues, show_duration, total_ms
 from playbook.model import AudioEcho, Capabilities, End, InterruptSpeech, Plan, Say, Step, Wait, WaitEvent, WaitSpeech
-from playbook.record.summary import Line, RunSummary, Utterance
+
+if TYPE_CHECKING:
+    from playbook.engine import Result
+    from playbook.events import Conflict
+    from playbook.record.summary import Line, RunSummary, Utterance
 
 RED, GREEN, YELLOW, BLUE, BOLD, DIM = "31", "32", "33", "34", "1", "2"
 

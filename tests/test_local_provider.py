@@ -27,7 +27,8 @@ from playbook.events import (
 )
 from playbook.model import AudioEcho, Chunk, InterruptSpeech, Length, Plan, Say, Step, Wait
 from playbook.providers.base import Context
-from playbook.providers.local import LocalProvider, LocalSession
+from playbook.providers.local import LocalProvider
+from playbook.providers.local_session import LocalSession
 from playbook.sessions import NoEntry
 from playbook.speech.audio import Sound, decode, resample, to_samples
 from playbook.speech.pacing import estimate_ms
