@@ -240,7 +240,7 @@ def _compile(case: Case, setup: Setup, world: World) -> Plan:
     inputs = replace(setup.inputs, var={**setup.inputs.var, **case.values})
     problems, plan = check_file(case.file, world, inputs, provider=setup.provider)
     if plan is None and not any(problem.severity == "error" for problem in problems):
-        raise UsageError(f"{case.file} is a part, not a playbook")
+        raise _Skipped("it is a part, which playbooks include")
     if plan is None or (setup.strict and problems):
         raise AuthorError(problems)
     return plan
@@ -305,7 +305,7 @@ _TIMES = {
     "lasted": "lasted",
     "opened": "opened after",
 }
-_CAUSES = {
+CAUSES = {
     "ours": "our timer was late",
     "provider": "the provider's doing",
     "carried": "carried over from the lines before",
@@ -318,7 +318,7 @@ def change_text(change: Change, baseline: baselines.Baseline | None = None) -> s
     a, b = change.a, change.b
     if change.limit_ms is not None:
         who = "the baseline allows" if baseline is not None else "allowed are"
-        cause = f"; {_CAUSES[change.cause]}" if change.cause and change.what == "start" else ""
+        cause = f"; {CAUSES[change.cause]}" if change.cause and change.what == "start" else ""
         spread = f" (median {a} ms of {baseline.runs} runs)" if baseline is not None else ""
         return f"{what} {_TIMES[change.what]} {b} ms; {who} {max(0, a - change.limit_ms)} to {a + change.limit_ms} ms{spread}{cause}"
     if change.what in ("added", "removed", "moved here", "moved away"):

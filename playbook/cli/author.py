@@ -76,11 +76,16 @@ def playbook_files(paths: Iterable[str]) -> list[Path]:
     return list(found)
 
 
+def _is_playbook(name: str) -> bool:
+    """Baselines are YAML too, and lie beside their playbooks."""
+    return name.endswith(SUFFIXES) and not name.startswith(".") and not name.endswith(".baseline.yaml")
+
+
 def _meant(path: str) -> Iterator[Path]:
     if os.path.isdir(path):
         for folder, folders, files in os.walk(path):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
-            yield from (Path(folder) / name for name in sorted(files) if name.endswith(SUFFIXES) and not name.startswith("."))
+            yield from (Path(folder) / name for name in sorted(files) if _is_playbook(name))
     elif os.path.lexists(path):
         yield Path(path)
     elif glob.has_magic(path):

@@ -1,0 +1,489 @@
+"""The verbs that prove a playbook still does the same: `replay`, `diff`, `test`."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import os
+import shutil
+import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from playbook import clock as clocks
+from playbook.cli.author import add_inputs, inputs, playbook_files
+from playbook.cli.options import Command, Parser, err, in_colour, is_live, out
+from playbook.errors import AuthorError, RecordError, RunError, UsageError
+from playbook.language import compile_file, parse_duration, plan_from_json
+from playbook.model import Plan
+from playbook.world import World, cache_folder
+
+if TYPE_CHECKING:
+    from playbook.record.diff import Comparison
+    from playbook.record.performance import Performance
+    from playbook.suite import Case, Result
+
+LAST = Path("runs") / ".last-test.json"
+"""What failed in the last test of this folder, for `--rerun-failed`."""
+
+
+# --- replay ---------------------------------------------------------------------------------------------------------------
+
+
+def add_replay(parser: Parser) -> None:
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run folder or a run log")
+    parser.add_argument("--playbook", metavar="FILE", type=Path, help="the playbook, to see whether its plan is still the same (the log's)")
+    add_inputs(parser)
+    parser.add_argument("--json", action="store_true", help="the result as JSON")
+
+
+def replay(args: Namespace) -> int:
+    from playbook.cli.compared import comparison_to_json, plan_change_text, replay_text, replay_to_json
+    from playbook.record.replay import replay as prove
+    from playbook.record.runlog import read_log
+
+    log = read_log(_there(args.run))
+    recorded = _recorded_plan(args.run)
+    today, why_not = _today(args, log.header, recorded)
+    plan = recorded or today
+    if plan is None:
+        raise UsageError(f"there is no plan beside {args.run}{why_not}", remedy="name the playbook with --playbook FILE")
+    if recorded is not None and recorded.sha256 != log.header.get("plan_sha256"):
+        raise RecordError(f"{args.run} and the plan.json beside it are of different plans")
+    result = prove(log, plan)
+    changed = None if today is None or recorded is None else _plan_changes(recorded, today)
+    other = today is not None and today.sha256 != log.header.get("plan_sha256")
+    good = result.identical and not other and (changed is None or changed.same)
+    if args.json:
+        data = replay_to_json(result)
+        data["plan"] = {"compared": today is not None, "same": not other and (changed is None or changed.same)}
+        if changed is not None:
+            data["plan"]["changes"] = comparison_to_json(changed)["changes"]
+        out(args.redact(json.dumps({**data, "identical": good, "summary": _told(result.summary)}, ensure_ascii=False, indent=1)))
+        return 0 if good else 1
+    colour = in_colour(sys.stdout, args.env)
+    parts = [_run_text(result.summary, colour), replay_text(result, colour=colour)]
+    if today is None:
+        err(f"the plan was not made anew{why_not}")
+    elif changed is not None and not changed.same:
+        parts.append(f"the plan has changed since (plan_sha256 was {_sha(recorded)} and is {_sha(today)}):")
+        parts.append(plan_change_text(changed, colour=colour))
+    elif other:
+        parts.append("the playbook makes another plan today; which steps changed cannot be told without the run's plan.json")
+    out(args.redact("\n".join(part for part in parts if part)))
+    return 0 if good else 1
+
+
+def _sha(plan: Plan | None) -> str:
+    return plan.sha256[:12] if plan is not None else "unknown"
+
+
+def _told(summary: Any) -> dict[str, Any]:
+    from playbook.engine import Result
+    from playbook.report import run_to_json
+
+    data = run_to_json(Result(summary.end or "error", 0, summary.reason), summary)
+    del data["exit_code"], data["step"], data["failures"]
+    return {**data, "end": summary.end}
+
+
+def _run_text(summary: Any, colour: bool) -> str:
+    from playbook.engine import Result
+    from playbook.report import run_report
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    end = Result(summary.end, 0, summary.reason) if summary.end else Result("error", 4, "the log has no end")
+    return run_report(end, summary, width=width, colour=colour)
+
+
+def _there(path: Path) -> Path:
+    if not path.exists():
+        raise UsageError(f"there is no file or folder {path}")
+    if path.is_dir() and not (path / "run.jsonl").exists():
+        raise UsageError(f"{path} is not a run folder: it has no run.jsonl")
+    return path
+
+
+def _recorded_plan(run: Path) -> Plan | None:
+    """The plan that lies beside a log."""
+    path = (run if run.is_dir() else run.parent) / "plan.json"
+    return _read_plan(path) if path.exists() else None
+
+
+def _read_plan(path: Path) -> Plan:
+    try:
+        return plan_from_json(json.loads(path.read_bytes()))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecordError(f"{path} cannot be read as a plan: {error}") from error
+
+
+def _today(args: Namespace, header: Mapping[str, Any], recorded: Plan | None) -> tuple[Plan | None, str]:
+    """The plan that the playbook makes today; without one, why. A playbook that was named must be there and be right."""
+    path = args.playbook or (recorded and Path(recorded.file)) or Path(str(header.get("file", "")))
+    asked = args.playbook is not None
+    if not path.is_file():
+        if asked:
+            raise UsageError(f"there is no file {path}")
+        return None, f": the playbook {path} is not here" if path.name else ""
+    if recorded is not None and any(step.id for step in recorded.steps if _is_masked(step)) and not (args.var or args.vars):
+        return None, ": it holds secrets, and their values were not given"
+    provider = args.provider or str(header.get("provider"))
+    try:
+        plan = compile_file(path, World(cache_folder(args.env)), inputs(args), provider=provider)
+    except AuthorError as error:
+        if asked:
+            raise
+        return None, f": {path} cannot be compiled ({error.message})"
+    for secret in plan.secrets:
+        args.redact.add(secret)
+    if asked and recorded is None and plan.name != header.get("playbook"):
+        raise RecordError(f"{args.run} is a log of '{header.get('playbook')}', not of '{plan.name}'")
+    return plan, ""
+
+
+def _is_masked(step: Any) -> bool:
+    from playbook.model import Say
+
+    return isinstance(step.action, Say) and any(chunk.shown is not None for chunk in step.action.chunks)
+
+
+def _plan_changes(before: Plan, after: Plan) -> Comparison:
+    from playbook.record.diff import Tolerance, compare
+    from playbook.record.performance import of_plan
+
+    a, b = of_plan(before, before.name), of_plan(after, after.name)
+    # Expected times depend on the machine (is the voice installed?) and are not part of the digest: only what was written counts.
+    return compare(_timeless(a), _timeless(b), Tolerance())
+
+
+def _timeless(performance: Performance) -> Performance:
+    return replace(performance, acts=tuple(replace(act, times={}) for act in performance.acts))
+
+
+# --- diff -----------------------------------------------------------------------------------------------------------------
+
+
+def add_diff(parser: Parser) -> None:
+    parser.add_argument("a", metavar="A", type=Path, help="a run folder, a run log, a plan.json or a playbook")
+    parser.add_argument("b", metavar="B", type=Path, help="the other one")
+    parser.add_argument("--tolerance", metavar="TIME|%", default="150ms", help="how far times may differ: 150ms, 0.2s, 10%% (150ms)")
+    add_inputs(parser)
+    parser.add_argument("--html", metavar="FILE", type=Path, help="write a page with both timelines")
+    parser.add_argument("--json", action="store_true", help="the comparison as JSON")
+
+
+def diff(args: Namespace) -> int:
+    from playbook.cli.compared import comparison_text, comparison_to_json
+    from playbook.record.diff import compare, tolerance
+
+    try:
+        measure = tolerance(args.tolerance)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    _writable(args.html)
+    a, b = _performance(args, args.a), _performance(args, args.b)
+    if a.planned != b.planned:
+        raise UsageError("a run can be compared with a run, and a plan with a plan", remedy="a run folder holds its plan as plan.json")
+    comparison = compare(a, b, measure)
+    if args.html is not None:
+        from playbook.cli.pages import comparison_page
+
+        _write(args.html, args.redact(comparison_page(comparison, args.tolerance)))
+    if args.json:
+        out(args.redact(json.dumps(comparison_to_json(comparison), ensure_ascii=False, indent=1)))
+    else:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        out(args.redact(comparison_text(comparison, args.tolerance, width=width, colour=in_colour(sys.stdout, args.env))))
+    return 0 if comparison.same else 1
+
+
+def _performance(args: Namespace, path: Path) -> Performance:
+    """Whatever a path leads to, as something that can be compared."""
+    from playbook.record.performance import of_log, of_plan
+    from playbook.record.runlog import read_log
+
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return of_plan(compile_file(path, World(cache_folder(args.env)), inputs(args), provider=args.provider), str(path))
+    if path.suffix == ".json" and path.is_file():
+        return of_plan(_read_plan(path), str(path))
+    return of_log(read_log(_there(path)), str(path))
+
+
+# --- test -----------------------------------------------------------------------------------------------------------------
+
+
+def add_test(parser: Parser) -> None:
+    add = parser.add_argument
+    add("paths", metavar="PATH", nargs="+", help="playbooks, folders of them, or globs")
+    add_inputs(parser)
+    add("--clock", choices=("system", "virtual"), default="system", help="virtual: an hour takes a moment")
+    add("--emulate", action="store_true", help="perform against the providers' emulators, without keys")
+    add("--fault", metavar="NAME[@STEP]", action="append", help="let the emulators fail in this way")
+    add("--delay", metavar="TIME", type=_time, default=0, help="let the emulators hold up every answer for so long")
+    add("--jitter", metavar="TIME", type=_time, default=0, help="and for up to so much longer, by chance")
+    add("--trigger", metavar="NAME@TIME", action="append", help="give a trigger at a time of each show")
+    add("--jobs", metavar="N", type=_positive, default=os.cpu_count() or 1, help="how many at a time (one for each core)")
+    add("--repeat", metavar="N", type=_positive, default=1, help="perform each so often, interleaved, and tell the pass rates")
+    add("--data", metavar="CSV", type=Path, help="perform each once for every row; the columns are variables")
+    add("--only", metavar="GLOB", action="append", help="only the cases whose name matches, or contains this")
+    add("--from-step", metavar="ID", help="begin with this step")
+    add("--to-step", metavar="ID", help="end with this step")
+    add("--rerun-failed", action="store_true", help="only what failed in the last test")
+    add("--fail-fast", action="store_true", help="begin nothing more after the first failure")
+    add("--strict", action="store_true", help="warnings are errors")
+    add("--update", action="store_true", help="write the baselines from these runs instead of comparing with them")
+    add("--no-baseline", action="store_true", help="compare with no baseline")
+    add("--out", metavar="DIR", type=Path, help="where the run folders go (runs/<time>-test)")
+    add("--junit", metavar="FILE", type=Path, help="write a JUnit report")
+    add("--tap", metavar="FILE", type=Path, help="write a TAP report")
+    add("--html", metavar="FILE", type=Path, help="write a page")
+    add("--json", action="store_true", help="the results as JSON, on standard output")
+    add("--quiet", action="store_true", help="no line for each case")
+
+
+def _time(text: str) -> int:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' {error}") from error
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 on")
+    return int(text)
+
+
+def test(args: Namespace) -> int:
+    from playbook import suite
+
+    if args.update and (args.data or args.from_step or args.to_step):
+        raise UsageError("a baseline is of the whole playbook, without --data, --from-step and --to-step")
+    if (args.fault or args.delay or args.jitter) and not args.emulate:
+        raise UsageError("--fault, --delay and --jitter are for emulated runs", remedy="add --emulate")
+    for path in (args.junit, args.tap, args.html):
+        _writable(path)
+    chosen, left_out = _choose(args, suite.cases(playbook_files(args.paths), suite.rows(args.data) if args.data else ()))
+    if not chosen:
+        err(f"error: nothing to test in {', '.join(args.paths)}\n  {left_out or 'playbooks end in .yaml or .yml'}")
+        return 5
+    setup = suite.Setup(
+        env=dict(args.env),
+        inputs=inputs(args),
+        provider=args.provider,
+        clock=args.clock,
+        emulate=args.emulate,
+        faults=tuple(args.fault or ()),
+        delay_ms=args.delay,
+        jitter_ms=args.jitter,
+        from_step=args.from_step,
+        to_step=args.to_step,
+        cues=tuple(_cue(text) for text in args.trigger or ()),
+        strict=args.strict,
+        compare=not (args.update or args.no_baseline),
+    )
+    todo = suite.tasks(chosen, args.repeat, _folder(args.out))
+    took_ms, started_at = clocks.stopwatch(), clocks.wall_time().isoformat(timespec="seconds")
+    runner = suite.Suite(setup, args.jobs, fail_fast=args.fail_fast, done=_progress(args, len(todo)))
+    results = runner.run(todo)
+    written = _update(chosen, results, setup.clock) if args.update else []
+    _remember(results)
+    _report(args, results, written, started_at, took_ms())
+    return _exit_code(results, runner.stopped_by)
+
+
+def _choose(args: Namespace, every: Sequence[Case]) -> tuple[list[Case], str]:
+    """The cases that are wanted, and what to say when there are none."""
+    chosen, said = list(every), ""
+    if args.only:
+        chosen = [case for case in chosen if any(fnmatch.fnmatch(case.name, glob) or glob in case.name for glob in args.only)]
+        said = f"--only {' '.join(args.only)} matches none of {len(every)}"
+    if args.rerun_failed:
+        failed = _failed_last()
+        chosen = [case for case in chosen if case.name in failed]
+        said = "nothing of it failed in the last test"
+    return chosen, said if every else ""
+
+
+def _failed_last() -> set[str]:
+    try:
+        data = json.loads(LAST.read_bytes())
+        return {str(name) for name in data["failed"]}
+    except FileNotFoundError:
+        raise UsageError("there was no test before this one", remedy=f"--rerun-failed reads {LAST}, which a test writes") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RecordError(f"{LAST} cannot be read: {error}", remedy="remove it") from error
+
+
+def _remember(results: Sequence[Result]) -> None:
+    """What is to be run again. What never ran stays as it was: it counts as failed."""
+    failed = sorted({result.name for result in results if result.status in ("failed", "error", "never ran")})
+    LAST.parent.mkdir(parents=True, exist_ok=True)
+    LAST.write_text(json.dumps({"failed": failed}, ensure_ascii=False, indent=1) + "\n", "utf-8")
+
+
+def _cue(text: str) -> Any:
+    from playbook.cli.perform import _cue as read
+
+    try:
+        return read(text)
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(str(error)) from error
+
+
+def _folder(given: Path | None) -> Path:
+    if given is not None:
+        if given.exists() and (not given.is_dir() or any(given.iterdir())):
+            raise UsageError(f"the folder {given} is in use", remedy="name a new folder, or remove this one")
+        return given
+    base = folder = Path("runs") / f"{clocks.wall_time().strftime('%Y%m%dT%H%M%S')}-test"
+    n = 1
+    while folder.exists():
+        n += 1
+        folder = base.with_name(f"{base.name}-{n}")
+    return folder
+
+
+def _writable(path: Path | None) -> None:
+    """Find out now that a report cannot be written, and not after an hour of runs."""
+    if path is None:
+        return
+    existed = path.exists()
+    try:
+        with open(path, "ab"):
+            pass
+        if not existed:
+            path.unlink()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}") from error
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, "utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}") from error
+
+
+# what is shown
+
+_MARKS = {"passed": "32", "failed": "31", "error": "31", "skipped": "33", "never ran": "33"}
+
+
+def _progress(args: Namespace, total: int) -> Any:
+    from playbook.cli.reports import label
+    from playbook.report import paint
+
+    colour = in_colour(sys.stderr, args.env)
+    live = is_live(sys.stderr, args.env)
+    seen = 0
+
+    def done(result: Result) -> None:
+        nonlocal seen
+        seen += 1
+        if args.quiet:
+            return
+        if result.status == "passed" and total > 50:  # a long list of what is well is no news
+            if live:
+                sys.stderr.write(f"\r\x1b[K{seen} of {total}")
+                sys.stderr.flush()
+            return
+        clear = "\r\x1b[K" if live else ""
+        status = paint(f"{result.status:<9}", _MARKS[result.status], colour=colour)
+        err(args.redact(f"{clear}{status} {label(result, args.repeat)}  {result.took_ms / 1000:.2f} s"))
+
+    return done
+
+
+def _report(args: Namespace, results: Sequence[Result], written: Sequence[str], started_at: str, took_ms: int) -> None:
+    from playbook.cli import reports
+
+    if args.junit:
+        _write(args.junit, args.redact(reports.to_junit(results, repeat=args.repeat, started_at=started_at, took_ms=took_ms)))
+    if args.tap:
+        _write(args.tap, args.redact(reports.to_tap(results, repeat=args.repeat)))
+    if args.html:
+        from playbook.cli.pages import test_page
+
+        _write(args.html, args.redact(test_page(results, repeat=args.repeat, started_at=started_at, took_ms=took_ms)))
+    if args.json:
+        notes = {"baselines_written": list(written)} if args.update else {}
+        out(args.redact(reports.to_json(results, repeat=args.repeat, started_at=started_at, took_ms=took_ms, notes=notes)))
+    else:
+        out(args.redact(_summary(args, results, written, took_ms)))
+
+
+def _summary(args: Namespace, results: Sequence[Result], written: Sequence[str], took_ms: int) -> str:
+    from playbook.cli.reports import counts, label, rates
+    from playbook.report import count, paint
+
+    colour = in_colour(sys.stdout, args.env)
+    lines = []
+    for result in results:
+        if result.status == "passed":
+            continue
+        lines.append(paint(f"{result.status}: {label(result, args.repeat)}", "1", _MARKS[result.status], colour=colour))
+        shown = result.reasons[:8]
+        lines += ["  " + reason.replace("\n", "\n  ") for reason in shown]
+        if len(result.reasons) > len(shown):
+            lines.append(f"  and {len(result.reasons) - len(shown)} more")
+        if result.folder:
+            lines.append(paint(f"  {result.folder}", "2", colour=colour))
+    if lines:
+        lines.append("")
+    if args.repeat > 1:
+        lines += [f"{name}: {passed} of {ran} passed" for name, (passed, ran) in rates(results).items()]
+        lines.append("")
+    lines += [f"baseline written: {path}" for path in written]
+    told = [f"{number} {status}" for status, number in counts(results).items() if number]
+    good = all(result.status in ("passed", "skipped") for result in results)
+    lines.append(paint(", ".join(told), "1", "32" if good else "31", colour=colour) + f"; {took_ms / 1000:.1f} s")
+    others = [result for result in results if result.baseline in ("words only", "without timings")]
+    if others:
+        lines.append(f"{count(len({result.name for result in others}), 'baseline')} of another provider or clock: timings not compared")
+    return "\n".join(lines)
+
+
+def _exit_code(results: Sequence[Result], stopped_by: int | None) -> int:
+    if stopped_by is not None:
+        return 128 + stopped_by
+    codes = [result.exit_code for result in results if result.status in ("failed", "error")]
+    for code in (130, 143, 70, 1):
+        if code in codes:
+            return code
+    if codes:
+        return codes[0]
+    return 0 if any(result.status == "passed" for result in results) else 5
+
+
+# baselines
+
+
+def _update(chosen: Sequence[Case], results: Sequence[Result], clock: str) -> list[str]:
+    """Write the baseline of every case all of whose runs passed."""
+    from playbook.record import baseline as baselines
+
+    written = []
+    for case in chosen:
+        runs = [result for result in results if result.name == case.name]
+        performances = [result.performance for result in runs if result.performance is not None and result.status == "passed"]
+        if len(performances) < len(runs) or not runs:
+            if any(result.status not in ("skipped", "never ran") for result in runs):
+                err(f"{case.name}: no baseline is made of runs that did not pass")
+            continue
+        path = baselines.path_of(case.file)
+        name = case.file.name.split(".")[0]
+        try:
+            _write(path, baselines.to_yaml(baselines.learn(performances, name, clock)))
+        except RunError as error:
+            err(f"error: {error.message}\n  {error.remedy}")
+            continue
+        written.append(str(path))
+    return written
+
+
+COMMANDS = {"replay": Command(add_replay, replay), "diff": Command(add_diff, diff), "test": Command(add_test, test)}
