@@ -413,9 +413,9 @@ class Runner:
         try:
             data = Path(source).read_bytes()
             if hashlib.sha256(data).hexdigest() != sha256:
-                raise SetupError(f"the sound {source} has changed since the plan was made")
+                raise SetupError(f"the sound {source} cannot be used any more: it has changed since the plan was made")
         except OSError as error:
-            raise SetupError(f"the sound {source} cannot be read any more: {error.strerror}") from error
+            raise SetupError(f"the sound {source} cannot be used any more: {error.strerror}") from error
         return decode(data)
 
     def _outcome(self, show: ShowRecorder) -> Outcome:
