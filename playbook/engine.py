@@ -372,14 +372,12 @@ class Engine:
     def _run_timer(self, event: TimerFired) -> None:
         if event.reason == "start":
             self._begin_timeline(event.due_ms)
-        elif event.reason == "max_duration":
-            if self.phase == "stopping":  # already on its way out
-                return self._close(self._why)
+        elif event.reason == "max_duration" and self.phase != "stopping":
             reason = f"the session reached its limit of {session_limit_ms(self.plan)} ms"
             self._leave_step("cut", reason)
             self._conclude("error", 6, reason)
             self._stop(reason)
-        else:
+        else:  # speech had its time to stop
             self._close(self._why)
 
     # --- utterances -------------------------------------------------------------------------------------------------
