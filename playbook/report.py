@@ -171,8 +171,9 @@ def cue_sheet(plan: Plan, *, width: int | None = None, colour: bool = False) -> 
     sure = True
     for step, cue in zip(plan.steps, timeline, strict=True):
         if step.skipped is not None:
-            text = paint(f"skipped ({one_line(step.skipped)})", DIM, colour=colour)
-            lines.append(f"{'-':>10}  {'-':>9}  {step.id:<{ids}}  {text}")
+            text = f"skipped ({one_line(step.skipped)})"
+            shown = text if width is None or width - indent < 20 else _wrapped(text, width - indent, indent)
+            lines.append(f"{'-':>10}  {'-':>9}  {step.id:<{ids}}  {paint(shown, DIM, colour=colour)}")
             continue
         at = cue.heard_ms if step.speaks else cue.start_ms
         known = sure and not (step.speaks and plan.capabilities.start_latency_ms)
@@ -294,6 +295,8 @@ def _utterance_row(said: Utterance, summary: RunSummary, zero: int) -> tuple[str
     step = summary.steps.get(said.task)
     if said.interrupted:
         notes.append(f"cut after “{one_line(said.heard)}”" if said.heard else "cut")
+    if said.remark:
+        notes.append(one_line(said.remark))
     if step is not None and step.late_ms:
         notes.append(f"{step.late_ms} ms late")
     if step is not None and step.outcome not in (None, "done") and step.reason:
@@ -388,6 +391,8 @@ def _event_words(line: Line, reason: str) -> str | None:
             return f"session {line['session']} is open" + (f" ({reason})" if reason else "")
         case "session_closed":
             return f"the session could not be closed: {reason}" if line.get("status") == "failed" else "session closed"
+        case "task_accepted" if reason:
+            return f"{line['task']}: {reason}"
         case "provider_failed":
             return f"{line['outcome']}: {reason}"
         case "stop_requested":
@@ -412,11 +417,15 @@ def _note_words(line: Line, name: str, reason: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """What is going on: the step the cursor is in since `since_ms`, and the one after it; `awaits` where it is no step that waits."""
+    """What is going on: the step the cursor is in, and the one after it; `awaits` where it is no step that waits.
+
+    `since_ms` is when the step began; of a line that is `heard`, when its speech did.
+    """
 
     step: Step | None
     after: Step | None
     since_ms: int
+    heard: bool = False
     awaits: str | None = None
 
 
@@ -429,17 +438,18 @@ def now_line(now: Now, now_ms: int, zero_ms: int | None, width: int, *, interact
         how = "press Enter" if awaits == "go" else f"type {one_line(awaits)} and press Enter"
         return clip(f"{'':>9}  waits for the trigger '{one_line(awaits)}'" + (f": {how} " if interactive else ""), width)
     assert step is not None
-    spent, total = now_ms - now.since_ms, _expected(step)
-    row = f"{clock_time(max(0, now_ms - (zero_ms or 0))):>9}  {step.id}  {spent / 1000:.1f} s"
-    row += f" of {'~' if step.speaks and step.length.basis == 'estimated' else ''}{total / 1000:.1f} s" if total else ""
+    row = f"{clock_time(max(0, now_ms - (zero_ms or 0))):>9}  {step.id}  {(now_ms - now.since_ms) / 1000:.1f} s"
+    row += ", not heard yet" if step.speaks and not now.heard else _expected(step)
     row += f"   next: {describe(now.after)}" if now.after is not None else ""
     return paint(clip(row, width), DIM, colour=colour)
 
 
-def _expected(step: Step) -> int:
-    """How long the cursor is expected to stay in a step; 0 where nobody can tell."""
+def _expected(step: Step) -> str:
+    """How long the cursor is expected to stay in a step (or in a line that is heard), where that can be told."""
     if isinstance(step.action, Wait):
-        return step.action.duration_ms
+        return f" of {step.action.duration_ms / 1000:.1f} s"
+    if step.speaks and isinstance(step.until, int):
+        return f" of {step.until / 1000:.1f} s"
     if step.speaks:
-        return step.until if isinstance(step.until, int) else step.length.ms if step.until == "ended" else 0
-    return 0
+        return f" of {'~' if step.length.basis == 'estimated' else ''}{step.length.ms / 1000:.1f} s"
+    return ""

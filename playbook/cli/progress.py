@@ -10,6 +10,7 @@ import shutil
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import TextIO
 
@@ -87,6 +88,8 @@ class Progress:
         elif line.get("note") == "step_started":
             step, after = self._steps[line["step"]]
             self._now = Now(step, after, line["at_ms"])
+        elif line.get("event") == "speech_started" and self._now is not None and self._now.step is self._all.get(line.get("task", "")):
+            self._now = replace(self._now, since_ms=line["at_ms"], heard=True)
         elif line.get("note") == "timeline_zero" or line.get("command") == "close_session" or "end" in line:
             self._now = None
         width = shutil.get_terminal_size().columns if self._live else None
