@@ -167,11 +167,11 @@ class Runner:
             with self._signals():
                 self._begin()
                 cancelled = await self._wait_finished()
-            if self._crash is not None:
-                with contextlib.suppress(OSError):
-                    self._log.end(self._clock.now_ms(), "error", "internal error", self.summary.counts())
-                raise self._crash
-            outcome = self._outcome(show)
+                if self._crash is not None:
+                    with contextlib.suppress(OSError):
+                        self._log.end(self._clock.now_ms(), "error", "internal error", self.summary.counts())
+                    raise self._crash
+                outcome = self._outcome(show)  # a signal now comes too late to stop anything, and must not cut the files
         finally:
             for handle in self._timers.values():
                 handle.cancel()
