@@ -25,6 +25,7 @@ from playbook.errors import AuthorError, PlaybookError, ProviderError, SetupErro
 from playbook.model import Plan, Say
 from playbook.providers.kaltura import KEEP_ALIVE_MS, TAIL_MS, KalturaProvider
 from playbook.providers.kaltura_login import read_login
+from playbook.report import run_report
 from playbook.runner import Cue, Outcome
 from playbook.sessions import Journal
 from playbook.speech.pacing import estimate_ms
@@ -273,7 +274,7 @@ def test_a_sound_that_was_spoiled_since_the_plan_was_made_opens_no_session(tmp_p
     """It is found before anything is created: exit 4, and the service was asked nothing."""
     done = run(tmp_path, "  - audio-echo: chime.wav\n", before=lambda: (tmp_path / "chime.wav").write_bytes(CHIME[:60]))
     assert done.exit == ("error", 4)
-    assert "chime.wav cannot be used any more" in (done.outcome.result.reason or "")
+    assert "it has changed since the plan was made" in (done.outcome.result.reason or "")
     assert done.calls == []
 
 
@@ -360,6 +361,8 @@ def test_the_local_voice_steps_in_when_text_is_unavailable(tmp_path: Path):
         "",
     ]
     assert {line["reason"] for line in closings(done.lines).values()} == {"the length is known"}
+    report = run_report(done.outcome.result, done.outcome.summary)
+    assert report.count("[text is unavailable (503): spoken by the local voice]") == 2
     lengths = {entry["task"]: entry for entry in done.emulator.journal if entry["what"] == "sound"}
     assert lengths["hello"]["duration_ms"] == lengths["hello"]["measured_ms"] == taken[0]["duration_ms"]
     assert lengths["count"]["duration_ms"] > 500

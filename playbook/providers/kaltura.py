@@ -176,10 +176,7 @@ class KalturaSession(QueuedSession):
         """Before anything is paid for: this takes a second for every minute of sound."""
         for step in self.context.plan.steps:
             if isinstance(step.action, AudioEcho) and step.skipped is None and step.action.sha256 not in self._uploads:
-                try:
-                    sound = await asyncio.to_thread(self.context.sound, step.action.sha256)
-                except ValueError as error:  # the file was good when the plan was made
-                    raise SetupError(f"the sound {step.action.file} cannot be used any more: {error}") from error
+                sound = await asyncio.to_thread(self.context.sound, step.action.sha256)
                 self._uploads[step.action.sha256] = await self._encode(sound)
 
     async def _encode(self, sound: Sound) -> _Upload:

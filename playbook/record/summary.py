@@ -35,6 +35,8 @@ class Utterance:
     heard: str | None = None
     reason: str | None = None
     provider_tasks: list[str] = field(default_factory=list)
+    remark: str | None = None
+    """What the provider had to say about how it took the line."""
 
     @property
     def events(self) -> set[str]:
@@ -180,6 +182,7 @@ class RunSummary:
             return
         if event == "task_accepted":
             utterance.accepted_ms = line["at_ms"]
+            utterance.remark = line.get("reason", utterance.remark)
             if "provider_task" in line:
                 utterance.provider_tasks.append(line["provider_task"])
         elif event == "speech_started" and utterance.started_ms is None and utterance.ended_ms is None:
