@@ -28,11 +28,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from playbook import clock as clocks
+from playbook.emulators import rehearsal
 from playbook.errors import AuthorError, PlaybookError, UsageError, format_problem
 from playbook.language import Inputs, check_file, cues, digest
-from playbook.model import End, Plan, Say, Step
+from playbook.model import End, Plan, Step
 from playbook.record import baseline as baselines
-from playbook.record.diff import Change
+from playbook.record.diff import VERDICTS, Change
 from playbook.record.performance import Gatherer, Performance
 from playbook.record.redact import Redactor
 from playbook.runner import Cue, Options, Runner
@@ -41,8 +42,6 @@ from playbook.world import World, cache_folder
 
 Status = Literal["passed", "failed", "error", "skipped", "never ran"]
 STATUSES: tuple[Status, ...] = ("passed", "failed", "error", "skipped", "never ran")
-VIEWER_MS = 500
-"""When somebody begins to watch an emulated session: some vendors speak only then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """How all cases are performed. `delay_ms` and `jitter_ms` hold up the emulator's answers; every repetition has a jitter of its own."""
+    """How all cases are performed. `delay_ms` and `jitter_ms` hold up the emulator's answers; `seed` and repetition decide how long."""
 
     env: Mapping[str, str] = field(default_factory=dict)
     inputs: Inputs = field(default_factory=Inputs)
@@ -70,6 +69,7 @@ class Setup:
     faults: tuple[str, ...] = ()
     delay_ms: int = 0
     jitter_ms: int = 0
+    seed: int = 0
     from_step: str | None = None
     to_step: str | None = None
     cues: tuple[Cue, ...] = ()
@@ -204,7 +204,7 @@ def _perform(task: Task, setup: Setup, world: World, redact: Redactor) -> Result
     gatherer = Gatherer()
 
     async def show() -> tuple[Any, Runner]:
-        async with rehearsal(plan, setup, task.repetition) as (env, extras):
+        async with _surroundings(plan, setup, task.repetition) as (env, extras):
             options = Options(
                 folder=task.folder,
                 env=env,
@@ -228,12 +228,17 @@ def _perform(task: Task, setup: Setup, world: World, redact: Redactor) -> Result
     compared = "none"
     if baseline is not None:
         comparison = baseline.judge(performance, clock=setup.clock, part=part)
-        changes = comparison.changes
+        changes = tuple(sorted(comparison.changes, key=_weight))
         compared = baseline.view(performance, setup.clock)
         reasons += tuple(change_text(change, baseline) for change in changes)
     code = end.exit_code or (1 if changes else 0)
     status: Status = "passed" if code == 0 else "failed" if code == 1 else "error"
     return _result(task, status, code, reasons, changes=changes, baseline=compared, folder=str(outcome.folder), performance=performance)
+
+
+def _weight(change: Change) -> tuple[int, bool]:
+    """What matters more comes first: words, outcome, timing; what only follows from the rest comes last."""
+    return VERDICTS.index(change.verdict), change.carried or not change.step
 
 
 def _compile(case: Case, setup: Setup, world: World) -> Plan:
@@ -273,24 +278,14 @@ def _shifted(step: Step, by_ms: int) -> Step:
 
 
 @contextlib.asynccontextmanager
-async def rehearsal(plan: Plan, setup: Setup, seed: int = 0) -> AsyncIterator[tuple[Mapping[str, str], Mapping[str, Any]]]:
-    """The environment of a run, and stand-ins for its transports; with `emulate`, those of an emulator that serves meanwhile."""
+async def _surroundings(plan: Plan, setup: Setup, repetition: int) -> AsyncIterator[tuple[Mapping[str, str], Mapping[str, Any]]]:
+    """The environment of a run, and stand-ins for its transports."""
     if not setup.emulate or plan.provider == "local":
         yield setup.env, {}
         return
-    from playbook.emulators import EMULATORS, find
-    from playbook.emulators.faults import choose
-
-    kind = find(plan.provider)
-    if kind is None:
-        raise UsageError(f"there is no emulator of '{plan.provider}'", remedy=f"there are {', '.join(EMULATORS)}")
-    texts = {step.id: step.action.text for step in plan.steps if isinstance(step.action, Say)}
-    emulator = kind(faults=[choose(fault, texts) for fault in setup.faults], viewer_after_ms=VIEWER_MS)
-    emulator.weather(delay_ms=setup.delay_ms, jitter_ms=setup.jitter_ms, seed=seed)
-    async with emulator.serve():
-        # A real credential has no business here.
-        env = {name: value for name, value in setup.env.items() if not name.startswith(f"{plan.provider.upper()}_")}
-        yield {**env, **emulator.environment()}, emulator.extras()
+    weather = {"delay_ms": setup.delay_ms, "jitter_ms": setup.jitter_ms, "seed": setup.seed * 10_000 + repetition}
+    async with rehearsal(plan, setup.env, setup.faults, **weather) as surroundings:
+        yield surroundings
 
 
 # --- what changed, in words -----------------------------------------------------------------------------------------------

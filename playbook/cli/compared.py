@@ -101,10 +101,15 @@ def comparison_text(comparison: Comparison, tolerance: str, *, width: int | None
         told = paint("same", GREEN, colour=colour) if not changes else paint(count(len(changes), "change"), BOLD, RED, colour=colour)
         within = f" within {tolerance}" if verdict == "timing" and not a.planned and not changes else ""
         lines.append(f"{verdict:<9} {told}{within}")
-    if comparison.changes:
-        lines += ["", table(("step", "what", "a", "b", ""), _rows(comparison.changes, colour), width=width, colour=colour)]
-        if len(comparison.changes) > MAX_ROWS:
-            lines.append(f"and {len(comparison.changes) - MAX_ROWS} more; --json and --html show all")
+    shown = [change for change in comparison.changes if not change.carried]
+    if shown:
+        lines += ["", table(("step", "what", "a", "b", ""), _rows(shown, colour), width=width, colour=colour)]
+        if len(shown) > MAX_ROWS:
+            lines.append(f"and {len(shown) - MAX_ROWS} more; --json and --html show all")
+    if carried := [change.b - change.a for change in comparison.changes if change.carried]:
+        least, most = min(carried), max(carried)
+        by = f"{least:+d} ms" if least == most else f"{least:+d} to {most:+d} ms"
+        lines += ["", f"{count(len(carried), 'step')} moved with what came before, by {by}"]
     lines += [""] + [f"{side}: {one_line(text)}" for side, text in (("a", _side(a)), ("b", _side(b)))]
     lines += [f"{side} is damaged: {one_line(run.damage)}" for side, run in (("a", a), ("b", b)) if run.damage is not None]
     return "\n".join(lines)

@@ -90,7 +90,9 @@ def _compared(comparison: Comparison, tolerance: str) -> Iterator[str]:
             within = f" within {escape(tolerance)}" if verdict == "timing" and not a.planned else ""
             yield f'<div class="verdict{" bad" if changes else ""}"><b>{told}</b>{verdict}{within}</div>'
     yield "</div>"
-    changed = {id(act): bool(row.changes) for row in comparison.rows for act in (row.a, row.b) if act is not None}
+    changed = {
+        id(act): any(not change.carried for change in row.changes) for row in comparison.rows for act in (row.a, row.b) if act is not None
+    }
     only = {id(act) for row in comparison.rows if row.a is None or row.b is None for act in (row.a, row.b) if act is not None}
     end_ms = max(_end_ms(a), _end_ms(b), 1)
     yield from _show(a, end_ms, changed, only)
@@ -211,7 +213,7 @@ def _why(result: Result) -> str:
     more = f" and {len(result.reasons) - 1} more" if len(result.reasons) > 1 else ""
     timeline = ""
     if result.performance is not None and (end_ms := _end_ms(result.performance)):
-        steps = {change.step for change in result.changes}
+        steps = {change.step for change in result.changes if not change.carried}
         changed = {id(act): act.id in steps for act in result.performance.acts}
         timeline = "".join([*_show(result.performance, end_ms, changed, set()), _axis(end_ms)])
     text = escape("\n".join(result.reasons))

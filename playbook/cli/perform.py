@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 from playbook import clock as clocks
 from playbook.cli.author import add_inputs, load
 from playbook.cli.options import Command, Parser, err, in_colour, is_live, name_and_value, out
-from playbook.emulators import EMULATORS
-from playbook.emulators import find as find_emulator
+from playbook.emulators import EMULATORS, rehearsal
+from playbook.emulators import need as need_emulator
 from playbook.errors import PlaybookError, SetupError, UsageError
 from playbook.language import parse_duration, show_duration
-from playbook.model import Plan, Say
+from playbook.model import Plan
 from playbook.providers.base import EndsSessions, ListsSessions, SessionRecord
 from playbook.sessions import Journal, state_folder
 from playbook.world import World, cache_folder
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from playbook.transports.cassette import Cassette, Mode
 
 RECORD_MODES = ("once", "new_episodes", "none", "all")
-VIEWER_MS = 500
-"""When somebody begins to watch an emulated session: some vendors speak only then."""
 
 
 # --- run ------------------------------------------------------------------------------------------------------------------
@@ -75,7 +73,7 @@ def run(args: Namespace) -> int:
         nonlocal runner
         from playbook.runner import Options, Runner
 
-        async with emulated(plan, args.env, args.fault or ()) if args.emulate else _nothing(args.env) as (env, extras):
+        async with rehearsal(plan, args.env, args.fault or ()) if args.emulate else _nothing(args.env) as (env, extras):
             with _progress(plan, args, interactive=at_terminal) as (watch, started):
                 provider = world.provider(plan.provider)
                 options = Options(
@@ -229,22 +227,6 @@ def _triggers(runner: Runner, *, at_terminal: bool, to_the_end: bool) -> Iterato
 
 
 @contextlib.asynccontextmanager
-async def emulated(
-    plan: Plan, env: Mapping[str, str], faults: Sequence[str] = ()
-) -> AsyncIterator[tuple[Mapping[str, str], Mapping[str, Any]]]:
-    """Serve the emulator of the plan's provider meanwhile: the environment of a run, and stand-ins for its transports."""
-    kind = _emulator(plan.provider)
-    from playbook.emulators.faults import choose
-
-    texts = {step.id: step.action.text for step in plan.steps if isinstance(step.action, Say)}
-    emulator = kind(faults=[choose(fault, texts) for fault in faults], viewer_after_ms=VIEWER_MS)
-    async with emulator.serve():
-        # A real credential has no business here.
-        others = {name: value for name, value in env.items() if not name.startswith(f"{plan.provider.upper()}_")}
-        yield {**others, **emulator.environment()}, emulator.extras()
-
-
-@contextlib.asynccontextmanager
 async def _nothing(env: Mapping[str, str]) -> AsyncIterator[tuple[Mapping[str, str], Mapping[str, Any]]]:
     yield env, {}
 
@@ -280,15 +262,6 @@ def _date(text: str) -> datetime.date:
         raise argparse.ArgumentTypeError(f"'{text}' is no date; write 2027-01-31") from error
 
 
-def _emulator(name: str) -> type[Emulator]:
-    found = find_emulator(name)
-    if found is None:
-        near = get_close_matches(name, EMULATORS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(EMULATORS)}"
-        raise UsageError(f"there is no emulator of '{name}'", remedy="the local provider needs none" if name == "local" else hint)
-    return found
-
-
 # --- emulate ----------------------------------------------------------------------------------------------------------------
 
 
@@ -303,7 +276,7 @@ def add_emulate(parser: Parser) -> None:
 def emulate(args: Namespace) -> int:
     from playbook.emulators.base import CONTROL, serve_forever
 
-    kind = _emulator(args.name)
+    kind = need_emulator(args.name)
     emulator = kind(faults=args.fault or (), **_options(kind, args.option or ()))
 
     def ready(url: str) -> None:

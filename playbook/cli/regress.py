@@ -225,6 +225,7 @@ def add_test(parser: Parser) -> None:
     add("--fault", metavar="NAME[@STEP]", action="append", help="let the emulators fail in this way")
     add("--delay", metavar="TIME", type=_time, default=0, help="let the emulators hold up every answer for so long")
     add("--jitter", metavar="TIME", type=_time, default=0, help="and for up to so much longer, by chance")
+    add("--seed", metavar="N", type=int, default=0, help="which chance it is (0)")
     add("--trigger", metavar="NAME@TIME", action="append", help="give a trigger at a time of each show")
     add("--jobs", metavar="N", type=_positive, default=os.cpu_count() or 1, help="how many at a time (one for each core)")
     add("--repeat", metavar="N", type=_positive, default=1, help="perform each so often, interleaved, and tell the pass rates")
@@ -280,6 +281,7 @@ def test(args: Namespace) -> int:
         faults=tuple(args.fault or ()),
         delay_ms=args.delay,
         jitter_ms=args.jitter,
+        seed=args.seed,
         from_step=args.from_step,
         to_step=args.to_step,
         cues=tuple(_cue(text) for text in args.trigger or ()),

@@ -5,12 +5,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from playbook.errors import UsageError
+from playbook.model import Plan, Say
 
 if TYPE_CHECKING:
     from playbook.emulators.base import Emulator
+
+VIEWER_MS = 500
+"""When somebody begins to watch a rehearsed session: some vendors speak only then."""
 
 EMULATORS: Mapping[str, str] = {
     "avaturn": "playbook.emulators.avaturn:AvaturnEmulator",
@@ -26,3 +34,30 @@ def find(name: str) -> type[Emulator] | None:
     module, _, attribute = EMULATORS[name].partition(":")
     found: type[Emulator] = getattr(importlib.import_module(module), attribute)
     return found
+
+
+def need(name: str) -> type[Emulator]:
+    """The emulator of the provider of that name. Raises `UsageError` when there is none."""
+    found = find(name)
+    if found is None:
+        near = get_close_matches(name, EMULATORS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(EMULATORS)}"
+        raise UsageError(f"there is no emulator of '{name}'", remedy="the local provider needs none" if name == "local" else hint)
+    return found
+
+
+@contextlib.asynccontextmanager
+async def rehearsal(
+    plan: Plan, env: Mapping[str, str], faults: Sequence[str] = (), *, delay_ms: int = 0, jitter_ms: int = 0, seed: int = 0
+) -> AsyncIterator[tuple[Mapping[str, str], Mapping[str, Any]]]:
+    """Serve the emulator of a plan's provider meanwhile: the environment for a run, and stand-ins for its transports."""
+    kind = need(plan.provider)
+    from playbook.emulators.faults import choose
+
+    texts = {step.id: step.action.text for step in plan.steps if isinstance(step.action, Say)}
+    emulator = kind(faults=[choose(fault, texts) for fault in faults], viewer_after_ms=VIEWER_MS)
+    emulator.weather(delay_ms=delay_ms, jitter_ms=jitter_ms, seed=seed)
+    async with emulator.serve():
+        # A real credential has no business here.
+        others = {name: value for name, value in env.items() if not name.startswith(f"{plan.provider.upper()}_")}
+        yield {**others, **emulator.environment()}, emulator.extras()

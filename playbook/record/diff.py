@@ -76,6 +76,11 @@ class Change:
     limit_ms: int | None = None
     cause: Cause = ""
 
+    @property
+    def carried(self) -> bool:
+        """Whether it only follows from what changed before it."""
+        return self.cause == "carried" and self.what == "start"
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -113,7 +118,8 @@ class Comparison:
 
     @property
     def changes(self) -> tuple[Change, ...]:
-        return (*self.whole, *(change for row in self.rows for change in row.changes))
+        """All changes, step by step, those of the whole last."""
+        return (*(change for row in self.rows for change in row.changes), *self.whole)
 
     @property
     def common(self) -> int:

@@ -89,17 +89,15 @@ class Cassette:
     def extras(self, beside: Mapping[str, Any]) -> dict[str, Any]:
         """The stand-ins for a run, in front of those that it has already."""
 
-        def real_room(on_event: OnEvent) -> Room:
-            from playbook.transports.daily import DailyRoom
-
-            make: MakeRoom = beside.get("room", DailyRoom)
-            return make(on_event)
-
         def wrap(send: Send) -> Send:
             outer = beside.get("http")
             return self.http(outer(send) if outer is not None else send)
 
-        return {**beside, "http": wrap, "room": lambda on_event: self.room(on_event, real_room)}
+        def room(on_event: OnEvent, make: MakeRoom) -> Room:
+            outer = beside.get("room")
+            return self.room(on_event, make if outer is None else lambda heard: outer(heard, make))
+
+        return {**beside, "http": wrap, "room": room}
 
     def http(self, send: Send) -> Send:
         """A `Send` that plays, or asks `send` and records."""
