@@ -329,7 +329,7 @@ def providers(args: Namespace) -> int:
             {
                 "name": provider.name,
                 "capabilities": asdict(provider.capabilities({})),
-                "credentials": [{"variables": list(each), "present": _present(each, args)} for each in _credentials(provider)],
+                "credentials": [{"variables": list(each), "present": _present(each, args)} for each in credentials(provider)],
                 "schema": str(schema_path("providers") / provider.schema),
             }
             for provider in found
@@ -357,9 +357,9 @@ def _one_provider(provider: Provider, args: Namespace, colour: bool) -> str:
 
     title = paint(provider.name, BOLD, colour=colour)
     lines = [title, "", table(["what it can do", ""], capability_rows(provider.capabilities({})), colour=colour), ""]
-    credentials = _credentials(provider)
-    if credentials:
-        rows = [(" and ".join(each), "present" if _present(each, args) else "missing") for each in credentials]
+    ways = credentials(provider)
+    if ways:
+        rows = [(" and ".join(each), "present" if _present(each, args) else "missing") for each in ways]
         lines += [table(["credentials" if len(rows) == 1 else "credentials, one of", ""], rows, colour=colour), ""]
     else:
         lines += ["it needs no credentials", ""]
@@ -384,7 +384,8 @@ def _provider(world: World, name: str) -> Provider:
     return found
 
 
-def _credentials(provider: Provider) -> Sequence[Sequence[str]]:
+def credentials(provider: Provider) -> Sequence[Sequence[str]]:
+    """The ways to be let in by a provider, each a group of variables."""
     return getattr(provider, "credentials", ())  # plug-ins written before it was asked for have none
 
 
@@ -393,10 +394,10 @@ def _present(variables: Sequence[str], args: Namespace) -> bool:
 
 
 def _ready(provider: Provider, args: Namespace) -> str:
-    credentials = _credentials(provider)
-    if not credentials:
+    ways = credentials(provider)
+    if not ways:
         return "none needed"
-    return "present" if any(_present(each, args) for each in credentials) else "missing"
+    return "present" if any(_present(each, args) for each in ways) else "missing"
 
 
 COMMANDS = {

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from playbook import clock as clocks
-from playbook.cli.author import add_inputs, load
+from playbook.cli.author import add_inputs, credentials, load
 from playbook.cli.options import Command, Parser, err, in_colour, is_live, name_and_value, out
 from playbook.emulators import EMULATORS, rehearsal
 from playbook.emulators import need as need_emulator
@@ -248,7 +248,7 @@ def _cassette(plan: Plan, args: Namespace) -> Cassette | None:
 
 def _let_in(env: Mapping[str, str], provider: Provider | None) -> Mapping[str, str]:
     """An environment for a run that reaches nobody: where there is no credential, something that looks like one."""
-    groups = [list(group) for group in provider.credentials] if provider is not None else []
+    groups = [list(group) for group in credentials(provider)] if provider is not None else []
     if not groups or any(all(env.get(name) for name in group) for group in groups):
         return env
     simplest = min(groups, key=len)
@@ -475,7 +475,7 @@ def _reconcile(args: Namespace, journal: Journal) -> int:
             if args.provider:
                 raise SetupError(f"{name} does not tell which sessions are open")
             continue
-        if not args.provider and not any(all(args.env.get(variable) for variable in group) for group in provider.credentials):
+        if not args.provider and not any(all(args.env.get(variable) for variable in group) for group in credentials(provider)):
             continue
         asked.append(name)
         open_there = {found.session: found for found in clocks.run(provider.list_sessions(args.env))}
