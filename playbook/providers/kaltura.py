@@ -142,7 +142,7 @@ class KalturaSession(QueuedSession):
         self._login = read_login(env)
         for secret in self._login.secrets:
             context.seal(secret)
-        self._voice = _local_voice(context.plan)
+        self._voice = _local_voice(context)
         self._base_url = env.get("KALTURA_BASE_URL") or API
         wrap = context.extras.get("http")
         self._http = Http(self._base_url, explain=self._explain, wrap=wrap)
@@ -385,14 +385,15 @@ def _succeeded(answer: Answer) -> Answer:
     return answer
 
 
-def _local_voice(plan: Plan) -> Voice | None:
+def _local_voice(context: Context) -> Voice | None:
     """The voice that steps in when text is refused, if it was asked for and there is text."""
+    plan = context.plan
     wanted = plan.session.get("text_unavailable") == "local-voice"
     if not wanted or not any(isinstance(step.action, Say) and step.skipped is None for step in plan.steps):
         return None
     from playbook.speech.voice import Voice, VoiceMissing
 
-    voice = Voice()
+    voice: Voice = context.extras.get("voice") or Voice()
     if not voice.available:
         raise VoiceMissing
     return voice
