@@ -708,8 +708,9 @@ def test_on_error_continue_accepts_a_line_that_failed(tmp_path: Path):
     assert closings(done.lines)["lost"]["evidence"] == "timeout"
 
 
+@pytest.mark.parametrize("status", [200, 400])
 @pytest.mark.parametrize("where", ["create", "init-client", "say-text", "keep-alive", "interrupt", "end"])
-def test_a_service_that_repeats_our_secrets_does_not_get_them_into_the_log(where: str, tmp_path: Path):
+def test_a_service_that_repeats_our_secrets_does_not_get_them_into_the_log(where: str, status: int, tmp_path: Path):
     """Whatever an error body quotes (the KS, the token), no file of the run has it."""
 
     async def main() -> tuple[Stand, Outcome]:
@@ -723,7 +724,7 @@ def test_a_service_that_repeats_our_secrets_does_not_get_them_into_the_log(where
             def quote(_: Mapping[str, Any]) -> None:
                 token = next((session.token for session in face.sessions.values()), KS)
                 body = {"success": False, "error": f"KS {KS} or Bearer {token} or {token} is wrong"}
-                face.injections[:] = [Injection(path=f"*/{where}", status=400, body=body, times=None)]
+                face.injections[:] = [Injection(path=f"*/{where}", status=status, body=body, times=None)]
 
             return stand, await perform(stand, plan, tmp_path, watch=quote)
 
