@@ -36,7 +36,7 @@ from playbook.record import baseline as baselines
 from playbook.record.diff import VERDICTS, Change
 from playbook.record.performance import Gatherer, Performance
 from playbook.record.redact import Redactor
-from playbook.runner import Cue, Options, Runner
+from playbook.runner import Cue, Options, Outcome, Runner
 from playbook.sessions import state_folder
 from playbook.world import World, cache_folder
 
@@ -203,7 +203,7 @@ def _perform(task: Task, setup: Setup, world: World, redact: Redactor) -> Result
         baseline = baselines.read(path)
     gatherer = Gatherer()
 
-    async def show() -> tuple[Any, Runner]:
+    async def show() -> Outcome:
         async with _surroundings(plan, setup, task.repetition) as (env, extras):
             options = Options(
                 folder=task.folder,
@@ -215,10 +215,12 @@ def _perform(task: Task, setup: Setup, world: World, redact: Redactor) -> Result
                 provider=world.provider(plan.provider),
             )
             runner = Runner(plan, options)
-            return await runner.run(), runner
+            try:
+                return await runner.run()
+            finally:
+                redact.absorb(runner.redact)
 
-    outcome, runner = clocks.run(show(), setup.clock)
-    redact.absorb(runner.redact)
+    outcome = clocks.run(show(), setup.clock)
     performance = gatherer.performance(case.name, {"provider": plan.provider})
     end = outcome.result
     reasons = tuple(_sentence(failure.step, failure.reason) for failure in outcome.failures)

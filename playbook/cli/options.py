@@ -163,6 +163,7 @@ def carry_out(argv: Sequence[str], env: Mapping[str, str]) -> int:
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a character gets its code instead of our traceback
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
+    last_words: list[str] = []  # what must stand at the bottom of the screen, whatever else is said
     redact = Redactor(value for name, value in env.items() if _is_credential(name) and len(value) >= 8)
     try:
         if argv[0] == "--version":
@@ -173,7 +174,7 @@ def carry_out(argv: Sequence[str], env: Mapping[str, str]) -> int:
         command, parser = _find(argv[0])
         command.add(parser)
         args = parser.parse(argv[1:], env)
-        args.env, args.redact = env, redact
+        args.env, args.redact, args.last_words = env, redact, last_words
         return command.main(args)
     except SystemExit as left:  # argparse, after --help
         return left.code if isinstance(left.code, int) else 0
@@ -188,6 +189,9 @@ def carry_out(argv: Sequence[str], env: Mapping[str, str]) -> int:
         err(redact(traceback.format_exc()).rstrip())
         err("error: this is a bug of playbook\n  please report it, with the lines above and the playbook")
         return 70
+    finally:
+        for words in last_words:
+            err(redact(words))
 
 
 def show_error(error: PlaybookError, redact: Callable[[str], str], env: Mapping[str, str]) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+import traceback
 from argparse import Namespace
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -73,6 +74,7 @@ def run(args: Namespace) -> int:
         nonlocal runner
         from playbook.runner import Options, Runner
 
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: _aside(context, args, runner))
         async with rehearsal(plan, args.env, args.fault or ()) if args.emulate else _nothing(args.env) as (env, extras):
             with _progress(plan, args, interactive=at_terminal) as (watch, started):
                 provider = world.provider(plan.provider)
@@ -106,7 +108,15 @@ def run(args: Namespace) -> int:
         if runner is not None:
             args.redact.absorb(runner.redact)
             if journal is not None and runner.folder is not None:
-                _tell_open(journal, runner.folder.name)
+                run, pid = runner.folder.name, os.getpid()
+                args.last_words += left_open(journal, lambda record: (record.run, record.pid) == (run, pid))
+
+
+def _aside(context: Mapping[str, Any], args: Namespace, runner: Runner | None) -> None:
+    """An error that belongs to no step (a library's, in the background) is told, without secrets, and does not stop the show."""
+    error = context.get("exception")
+    text = "".join(traceback.format_exception(error)).rstrip() if error is not None else str(context.get("message"))
+    err(args.redact(text if runner is None else runner.redact(text)))
 
 
 def _show(outcome: Outcome, args: Namespace) -> None:
@@ -130,20 +140,24 @@ def _show(outcome: Outcome, args: Namespace) -> None:
         out(args.redact(f"{text}\n{folder}"))
 
 
-def _tell_open(journal: Path, run: str) -> None:
-    """When a session of this run is still open, the last line on the screen is the command that ends it."""
+def left_open(journal: Path, ours: Callable[[SessionRecord], bool]) -> list[str]:
+    """When sessions of a run are still open, the last line on the screen is the command that ends them."""
     try:
-        left = [record for record in Journal(journal).open_sessions() if record.run == run and record.pid == os.getpid()]
+        left = [record for record in Journal(journal).open_sessions() if ours(record)]
     except PlaybookError as error:
-        err(f"error: {error.message}\n  whether a session of this run is still open cannot be told")
-        return
-    for record in left:
-        if record.session is None:
-            err(f"a session may have been created at {record.provider}; nobody knows its id. See what is known with:")
-            err("playbook sessions")
-        else:
-            err(f"a session at {record.provider} is still open, and billed. End it with:")
-            err(f"playbook sessions end {record.session}")
+        return [f"error: {error.message}\n  whether a session of this run is still open cannot be told; see `playbook sessions`"]
+    named = [record for record in left if record.session is not None]
+    lines = [
+        f"a session may have been created at {record.provider}; nobody knows its id. See what is known with:\nplaybook sessions"
+        for record in left
+        if record.session is None
+    ]
+    if len(named) == 1:
+        lines.append(f"a session at {named[0].provider} is still open, and billed. End it with:\nplaybook sessions end {named[0].session}")
+    elif named:
+        ids = " ".join(str(record.session) for record in named)
+        lines.append(f"{len(named)} sessions are still open, and billed. End them with:\nplaybook sessions end {ids}")
+    return lines
 
 
 @contextlib.contextmanager
@@ -187,22 +201,23 @@ def _triggers(runner: Runner, *, at_terminal: bool, to_the_end: bool) -> Iterato
 
     def read() -> None:
         nonlocal rest
-        if at_terminal and os.tcgetpgrp(number) != os.getpgrp():  # in the background, reading would suspend us
-            loop.remove_reader(number)
-            loop.call_later(1.0, listen)
-            return
+        lost = False
         try:
+            if at_terminal and os.tcgetpgrp(number) != os.getpgrp():  # in the background, reading would suspend us
+                loop.remove_reader(number)
+                loop.call_later(1.0, listen)
+                return
             data = os.read(number, 4096)
         except BlockingIOError:
             return
         except OSError:  # the terminal is lost
-            data = b""
+            data, lost = b"", True
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
             runner.trigger(line.decode("utf-8", "replace").strip() or "go")
         if not data:
             stop()
-            if to_the_end:
+            if to_the_end or lost:
                 runner.no_more_triggers()
 
     def listen() -> None:
@@ -387,11 +402,11 @@ def _list(args: Namespace, journal: Journal) -> int:
 
 
 def _end(args: Namespace, journal: Journal) -> int:
-    records = journal.open_sessions()
+    records = known = journal.open_sessions()
     if not args.all:
         wanted: list[SessionRecord] = []
         for id in args.ids:
-            found = [record for record in records if id in (record.session, record.key)]
+            found = [record for record in known if id in (record.session, record.key)]
             if not found and args.provider:
                 found = [_stranger(id, args.provider)]
             if not found:
@@ -403,10 +418,13 @@ def _end(args: Namespace, journal: Journal) -> int:
     if not records:
         out("no session is open")
         return 0
-    world, failed = World(), 0
+    world, failed, ours = World(), 0, {record.key for record in known}
     for record in records:
         try:
             what = clocks.run(_end_one(record, world, args.env))
+            out(f"{record.provider} {record.session or record.key}: {what}")
+            if record.key in ours:
+                journal.ended(record.key, what)
         except PlaybookError as error:
             failed += 1
             err(
@@ -415,10 +433,6 @@ def _end(args: Namespace, journal: Journal) -> int:
                     + (f"\n  {error.remedy}" if error.remedy else "")
                 )
             )
-            continue
-        if record.pid:
-            journal.ended(record.key, what)
-        out(f"{record.provider} {record.session or record.key}: {what}")
     return 4 if failed else 0
 
 

@@ -20,6 +20,7 @@ from playbook.cli.options import Command, Parser, err, in_colour, is_live, out
 from playbook.errors import AuthorError, RecordError, RunError, UsageError
 from playbook.language import compile_file, parse_duration, plan_from_json
 from playbook.model import Plan
+from playbook.sessions import state_folder
 from playbook.world import World, cache_folder
 
 if TYPE_CHECKING:
@@ -291,11 +292,21 @@ def test(args: Namespace) -> int:
     todo = suite.tasks(chosen, args.repeat, _folder(args.out))
     took_ms, started_at = clocks.stopwatch(), clocks.wall_time().isoformat(timespec="seconds")
     runner = suite.Suite(setup, args.jobs, fail_fast=args.fail_fast, done=_progress(args, len(todo)))
-    results = runner.run(todo)
+    try:
+        results = runner.run(todo)
+    finally:
+        if not args.emulate:
+            args.last_words += _left_open(state_folder(args.env), {task.folder.name for task in todo}, started_at)
     written = _update(chosen, results, setup.clock) if args.update else []
     _remember(results)
     _report(args, results, written, started_at, took_ms())
     return _exit_code(results, runner.stopped_by)
+
+
+def _left_open(journal: Path, runs: set[str], since: str) -> list[str]:
+    from playbook.cli.perform import left_open
+
+    return left_open(journal, lambda record: record.run in runs and record.since.isoformat() >= since)
 
 
 def _choose(args: Namespace, every: Sequence[Case]) -> tuple[list[Case], str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 MASK = "***"
 
 
 class Redactor:
-    """Replaces every registered value by `***`, also where it stands quoted for a URL or escaped for JSON."""
+    """Replaces every registered value by `***`, also where it stands quoted for a URL, or escaped for JSON or by Python."""
 
     def __init__(self, values: Iterable[str] = ()) -> None:
         self._forms: set[str] = set()
@@ -22,7 +22,8 @@ class Redactor:
     def add(self, value: str) -> None:
         """From now on, never show this."""
         if value and value not in self._forms:
-            self._forms |= {value, quote(value, safe=""), json.dumps(value)[1:-1]}
+            self._forms |= {value, quote(value, safe=""), quote_plus(value), repr(value)[1:-1]}
+            self._forms |= {json.dumps(value, ensure_ascii=ascii)[1:-1] for ascii in (True, False)}
             longest_first = sorted(self._forms, key=len, reverse=True)
             self._pattern = re.compile("|".join(map(re.escape, longest_first)))
 

@@ -287,7 +287,9 @@ def _retry_after_ms(answer: Answer) -> int | None:
     if re.fullmatch(r"\d{1,9}(\.\d+)?", value):
         return round(float(value) * 1000)
     try:
-        return max(0, round((parsedate_to_datetime(value) - wall_time()).total_seconds() * 1000))
+        date = answer.headers.get("date")  # the other side's clock; ours may be wrong, or be set right now
+        now = parsedate_to_datetime(date) if date else wall_time()
+        return max(0, round((parsedate_to_datetime(value) - now).total_seconds() * 1000))
     except (ValueError, TypeError):  # nothing, nonsense, or a date without a zone
         return None
 
