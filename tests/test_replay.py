@@ -1,0 +1,381 @@
+"""Replay: recorded runs through today's engine, and engines that were broken on purpose."""
+
+from __future__ import annotations
+
+import json
+import types
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from playbook import engine as real_engine
+from playbook.engine import Engine
+from playbook.errors import RecordError
+from playbook.events import SpeechStarted
+from playbook.language import plan_from_json
+from playbook.model import Capabilities, Chunk, InterruptSpeech, Say, Step, Wait
+from playbook.record.replay import replay
+from playbook.record.runlog import RunLog, read_log, to_line
+
+from .logs import ROOT, checked
+from .scripts import FakeProvider, do, drive, plan, say, sound
+from .test_runlog import HEADER
+
+GOLDEN = ROOT / "tests" / "golden" / "logs"
+REJECTED = ROOT / "tests" / "golden" / "logs-rejected"
+
+
+def cases(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def recorded_plan(folder: Path):
+    return plan_from_json(json.loads((folder / "plan.json").read_bytes()))
+
+
+def written(path: Path, story, end="passed", redact=None) -> Path:
+    log = RunLog(path, redact=redact)
+    log.header(HEADER)
+    for ms, item in story:
+        log.write([item], ms)
+    log.end(story[-1][0], end, None, {})
+    log.close()
+    return path
+
+
+# --- the committed logs -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", cases(GOLDEN))
+def test_golden_logs_are_replayed(name, shell, update_golden, monkeypatch):
+    """Every committed log still follows from today's engine, command by command; with --update-golden it is recorded anew."""
+    folder = GOLDEN / name
+    if update_golden:
+        monkeypatch.chdir(folder)
+        how = (folder / "how.txt").read_text().split()
+        shell.call("run", "playbook.yaml", "--clock", "virtual", "--quiet", "--out", str(shell.folder / "out"), *how)
+        for file in ("run.jsonl", "plan.json"):
+            (folder / file).write_bytes((shell.folder / "out" / file).read_bytes())
+    checked(folder)
+    result = replay(read_log(folder), recorded_plan(folder))
+    assert result.divergence is None
+    assert result.identical
+    assert result.events > 0
+
+
+@pytest.mark.parametrize("name", cases(REJECTED))
+def test_rejected_logs_are_rejected(name):
+    """A log that no engine of ours can have written is refused, at the line and for the reason that stand beside it."""
+    folder = REJECTED / name
+    expected = json.loads((folder / "expected.json").read_bytes())
+    found = replay(read_log(folder), recorded_plan(folder)).divergence
+    assert found is not None
+    assert (found.line, found.step) == (expected["line"], expected["step"])
+    assert [line.get("command") or line.get("note") for line in found.missing] == expected["missing"]
+    assert found.extra == ()
+
+
+# --- engines broken on purpose --------------------------------------------------------------------------------------------
+
+MUTATIONS = {
+    "a wait is a millisecond longer": ("due = self._due + action.duration_ms", "due = self._due + action.duration_ms + 1"),
+    "a skipped step is performed": ("if step.skipped is not None:", "if False:"),
+    "a skipped step is not told": ("self._out.append(StepSkipped(step.id, step.skipped))", "pass"),
+    "a step's beginning is not told": ("self._out.append(StepStarted(step.id))", "pass"),
+    "a late cue is not told": ("self._out.append(Late(step.id, due, self._now - due))", "pass"),
+    "cues count from the beginning of the run": ("due = self._zero + step.at_ms", "due = step.at_ms"),
+    "a chunk is final that is not": ("final = utterance.sent == len(action.chunks)", "final = True"),
+    "pauses between chunks are lost": ("pause = utterance.step.action.chunks[utterance.sent].after_ms", "pause = 0"),
+    "no time-out for speech": ('self._start_timer(step, "event", self._due + action.timeout_ms)', "pass"),
+    "a time-out is always accepted": ('if step.action.on_timeout == "continue":', "if True:"),
+    "errors are always accepted": ('if step.on_error == "fail" and self.phase == "running":', "if False:"),
+    "an interrupt stops nothing": ("utterance.stopping = True", "utterance.stopping = False"),
+    "an interrupt is not sent": ("self._out.append(StopSpeaking(step, task))", "pass"),
+    "the session is not closed": ("self._out.append(CloseSession(reason))", "pass"),
+    "the session is closed twice": ("self._out.append(CloseSession(reason))", "self._out += [CloseSession(reason)] * 2"),
+    "timers are not cancelled": ("self._out.append(CancelTimer(name, reason))", "pass"),
+    "timeline zero is not told": ("self._out.append(TimelineZero())", "pass"),
+    "the show begins at once": ('elif start.kind == "delay" and start.delay_ms > 0:', "elif False:"),
+    "lines are closed as time-outs": (
+        "self._settle(utterance, Evidence.estimated, basis)",
+        "self._settle(utterance, Evidence.timeout, basis)",
+    ),
+    "started means accepted": ('if until == "started":', 'if until == "ended":'),
+    "any trigger will do": ("if event.trigger != self._awaits:", "if self._awaits is None:"),
+    "nothing is heard of what was cut": ("heard_ms = 0 if utterance.started_ms is None else", "heard_ms = 0 if True else"),
+    "a lost session is a failed step": ('self._conclude("error", 4, event.reason)', 'self._conclude("failed", 1, event.reason)'),
+    "a stall is a success": ('self._conclude("failed", 1, event.reason)', 'self._conclude("passed", 0, event.reason)'),
+    "waiting for speech waits for nothing": ("return not self._open and self._leave_step", "return self._leave_step"),
+    "the end does not wait": ("elif not self._open:", "elif True:"),
+    "a limit is forgotten": ("if (limit := session_limit_ms(self.plan)) is not None:", "if (limit := None) is not None:"),
+    "the engine raises": ("self._zero = self._due = due_ms", "raise ValueError('broken')"),
+}
+
+
+def mutant(old: str, new: str) -> type[Engine]:
+    source = Path(real_engine.__file__).read_text("utf-8")
+    assert old in source, "the engine no longer has this line: choose another mutation of the same kind"
+    module = types.ModuleType("playbook.engine")
+    exec(compile(source.replace(old, new), "mutant", "exec"), module.__dict__)
+    return module.Engine
+
+
+@pytest.mark.parametrize("what", MUTATIONS)
+def test_broken_engines_are_caught(what):
+    """An engine with one small fault diverges from at least one committed log."""
+    broken = mutant(*MUTATIONS[what])
+    plans = {name: recorded_plan(GOLDEN / name) for name in cases(GOLDEN)}
+    assert any(replay(read_log(GOLDEN / name), plan, broken(plan)).divergence for name, plan in plans.items())
+
+
+def test_an_unbroken_copy_is_not_caught():
+    """The way in which the mutants are made breaks nothing by itself."""
+    same = mutant("self._now = at_ms", "self._now = at_ms")
+    for name in cases(GOLDEN):
+        assert replay(read_log(GOLDEN / name), recorded_plan(GOLDEN / name), same(recorded_plan(GOLDEN / name))).identical
+
+
+# --- whatever runs, replays -----------------------------------------------------------------------------------------------
+
+STEPS = st.lists(
+    st.one_of(
+        st.builds(lambda until, ms: ("say", until, ms), st.sampled_from(["ended", "accepted", "started", 300]), st.integers(1, 3000)),
+        st.builds(lambda ms: ("wait", ms, 0), st.integers(0, 2000)),
+        st.just(("interrupt", 0, 0)),
+        st.builds(lambda ms: ("sound", "ended", ms), st.integers(1, 2000)),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+def built(steps) -> list[Step]:
+    make = {
+        "say": lambda i, until, ms: say(f"s{i}", until=until, ms=ms),
+        "wait": lambda i, ms, _: do(f"s{i}", Wait(ms)),
+        "interrupt": lambda i, *_: do(f"s{i}", InterruptSpeech()),
+        "sound": lambda i, until, ms: sound(f"s{i}", ms, until=until),
+    }
+    return [make[kind](i, a, b) for i, (kind, a, b) in enumerate(steps)]
+
+
+@given(STEPS, st.sampled_from(["reported", "none", "exact"]), st.sampled_from(["all", "current", "unknown"]))
+def test_whatever_runs_replays(tmp_path_factory, steps, speech, scope):
+    """A log of any plan on any kind of provider is replayed to the same commands."""
+    show = plan(*built(steps), can=Capabilities(speech=speech, interrupt=scope))
+    provider = FakeProvider(reports=speech != "none")
+    story = drive(show, provider)
+    path = written(tmp_path_factory.mktemp("run") / "run.jsonl", story, provider.engine.result.end)
+    result = replay(read_log(path), show)
+    assert result.divergence is None
+    assert result.identical
+
+
+@given(STEPS, st.data())
+def test_a_changed_effect_is_found_where_it_is(tmp_path_factory, steps, data):
+    """When one recorded command or note is dropped, the divergence is at its place and names it as extra."""
+    show = plan(*built(steps))
+    story = drive(show)
+    lines = [to_line(item, n, ms) for n, (ms, item) in enumerate(story, 1)]
+    effects = [i for i, line in enumerate(lines) if "event" not in line and i > 0]
+    dropped = data.draw(st.sampled_from(effects))
+    path = tmp_path_factory.mktemp("run") / "run.jsonl"
+    written(path, story[:dropped] + story[dropped + 1 :], "passed")
+    found = replay(read_log(path), show).divergence
+    assert found is not None
+    assert found.line <= dropped + 2
+    gone = {key: value for key, value in lines[dropped].items() if key not in ("n", "at_ms")}
+    assert gone in found.extra
+
+
+def test_what_was_hidden_does_not_diverge(tmp_path):
+    """Where the log or the plan shows `***`, any text may have stood, also in what the vendor said of a secret line."""
+    secret = Step("told", Say((Chunk("The code is 47 11.", shown="The code is ***."),)))
+    masked = Step("told", Say((Chunk("The code is ***.", shown="The code is ***."),)))
+    for words, conflicts in (("The code is 4711!", False), ("Something else 47 11.", True)):
+        provider = FakeProvider()
+        true_plan = plan(secret)
+        story = drive(true_plan, provider, inject=[(10, SpeechStarted("told", text=words))])
+        assert any("other words" in str(item) for _, item in story) is conflicts
+        path = written(tmp_path / f"{conflicts}.jsonl", story, redact=lambda text: text.replace("47 11", "***"))
+        for show in (true_plan, plan(masked)):
+            result = replay(read_log(path), show)
+            assert result.divergence is None, (words, show)
+
+
+# --- bad logs -----------------------------------------------------------------------------------------------------------
+
+
+def hello() -> tuple[bytes, object]:
+    return (GOLDEN / "hello" / "run.jsonl").read_bytes(), recorded_plan(GOLDEN / "hello")
+
+
+def test_a_log_is_read_as_far_as_it_goes(tmp_path):
+    """Cut off anywhere, even in the middle of a line, a log is replayed up to there, and is never called identical."""
+    whole, show = hello()
+    path = tmp_path / "run.jsonl"
+    header = whole.index(b"\n") + 1
+    for length in [*range(header, len(whole), 97), len(whole) - 1]:
+        path.write_bytes(whole[:length])
+        result = replay(read_log(path), show)
+        assert result.divergence is None
+        assert not result.identical
+        assert result.damage
+        assert result.lines == whole[header:length].count(b"\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "damage"),
+    [
+        (lambda lines: [lines[0], lines[2], lines[1], *lines[3:]], "should be number 1"),
+        (lambda lines: [*lines[:5], "garbage", *lines[5:]], "cut off or damaged"),
+        (lambda lines: [*lines, lines[-1]], "more after the last line"),
+        (lambda lines: [*lines[:-2], lines[-2].replace('"at_ms":', '"at_ms":-'), lines[-1]], "time goes back"),
+        (lambda lines: [*lines[:4], lines[4].replace('"at_ms"', '"when"'), *lines[5:]], "time goes back, or is missing"),
+    ],
+)
+def test_damage_is_told(tmp_path, change, damage):
+    """Lines out of order, garbage between lines, more after the end, and time that goes back are told with their line."""
+    whole, show = hello()
+    path = tmp_path / "run.jsonl"
+    path.write_text("\n".join(change(whole.decode().splitlines())) + "\n")
+    result = replay(read_log(path), show)
+    assert not result.identical
+    assert result.damage is not None
+    assert damage in result.damage
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "is empty"),
+        (b"not a log\n", "is not a run log"),
+        (b'{"version": 1}\n', "is not a run log"),
+        (b'{"runlog": 99}\n', "of version 99"),
+        (b"\x00\xff\xfe\n", "is not a run log"),
+        (b"[" * 100_000 + b"\n", "is not a run log"),
+    ],
+)
+def test_what_is_no_log_is_refused(shell, text, message):
+    """An empty file, another file and a log of a newer version are refused with their reason, exit 2."""
+    Path("run.jsonl").write_bytes(text)
+    done = shell.call("replay", "run.jsonl")
+    assert done.code == 2
+    assert message in done.err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"event": "timer_fired", "step": "wait-2", "reason": "wait", "due_ms": "soon"},
+        {"event": "task_accepted"},
+        {"event": "speech_ended", "task": 7, "evidence": "reported"},
+        {"event": "speech_ended", "task": "hello", "evidence": "guessed"},
+        {"event": "session_opened", "session": ["s"]},
+    ],
+)
+def test_events_that_are_none_are_refused(tmp_path, line):
+    """An event with a missing or a nonsensical field is named, and is no bug of ours."""
+    whole, show = hello()
+    lines = whole.decode().splitlines()[:4]
+    last = json.loads(lines[-1])
+    path = tmp_path / "run.jsonl"
+    path.write_text("\n".join([*lines, json.dumps({"n": last["n"] + 1, "at_ms": last["at_ms"], **line})]) + "\n")
+    with pytest.raises(RecordError, match="line 4: not a"):
+        replay(read_log(path), show)
+
+
+# --- the verb -------------------------------------------------------------------------------------------------------------
+
+
+def run_hello(shell, *more: str) -> str:
+    shell.write("hello.yaml")
+    assert shell.call("run", "hello.yaml", "--clock", "virtual", "--quiet", "--out", "one", *more).code == 0
+    return "one"
+
+
+def test_replay_of_a_run(shell):
+    """A run just made is identical, is told with its lines, and the same as JSON."""
+    run_hello(shell)
+    done = shell.call("replay", "one")
+    assert done.code == 0, done.err
+    assert "Welcome, friend." in done.out
+    assert "identical" in done.out
+    data = json.loads(shell.call("replay", "one/run.jsonl", "--json").out)
+    assert data["identical"] is True
+    assert data["plan"] == {"compared": True, "same": True, "changes": []}
+    assert data["summary"]["utterances"][0]["evidence"] == "reported"
+
+
+def test_replay_shows_a_changed_plan(shell):
+    """When the playbook was changed since, replay says which words and steps, exit 1, though the engine still does the same."""
+    run_hello(shell)
+    path = Path("hello.yaml")
+    path.write_text(path.read_text().replace("Welcome,", "Good morning,").replace("500ms", "700ms"))
+    done = shell.call("replay", "one")
+    assert done.code == 1
+    assert "identical" in done.out
+    assert "[-Welcome,-]{+Good morning,+}" in done.out
+    assert "wait: 500 → 700" in done.out
+    done = shell.call("replay", "one", "--json")
+    assert {change["what"] for change in json.loads(done.out)["plan"]["changes"]} == {"words", "wait"}
+
+
+def test_replay_without_the_playbook_or_the_plan(shell):
+    """Without the playbook the recorded plan is enough; without both there is nothing to replay; the playbook can stand for the plan."""
+    run_hello(shell)
+    Path("hello.yaml").rename("elsewhere.yaml")
+    done = shell.call("replay", "one")
+    assert done.code == 0
+    assert "hello.yaml is not here" in done.err
+    Path("one/plan.json").unlink()
+    assert shell.call("replay", "one").code == 2
+    assert shell.call("replay", "one", "--playbook", "elsewhere.yaml").code == 0
+
+
+def test_replay_of_another_playbook(shell):
+    """A log is not replayed with the plan of another playbook, and a plan.json of another run is found out."""
+    run_hello(shell)
+    shell.write("other.yaml", "version: 1\nname: other\nprovider: local\ntimeline:\n  - say: Something else.\n")
+    assert shell.call("run", "other.yaml", "--clock", "virtual", "--quiet", "--out", "two").code == 0
+    other_plan = Path("two/plan.json").read_bytes()
+    Path("one/plan.json").write_bytes(other_plan)
+    done = shell.call("replay", "one")
+    assert done.code == 2
+    assert "different plans" in done.err
+    Path("one/plan.json").unlink()
+    done = shell.call("replay", "one", "--playbook", "other.yaml")
+    assert done.code == 2
+    assert "is a log of 'hello', not of 'other'" in done.err
+
+
+def test_a_divergence_is_told(shell):
+    """Exit 1, with the log's line, the step, what was recorded and what happens now."""
+    run_hello(shell)
+    log = Path("one/run.jsonl")
+    log.write_text(log.read_text().replace('"text":"Welcome, friend."', '"text":"Welcome, fiend."'))
+    done = shell.call("replay", "one")
+    assert done.code == 1
+    assert "diverged at line" in done.out
+    assert "step 'hello'" in done.out
+    assert "text='Welcome, fiend.'" in done.out
+    assert "text='Welcome, friend.'" in done.out
+    found = json.loads(shell.call("replay", "one", "--json").out)["divergence"]
+    assert found["recorded"]["text"] == "Welcome, fiend."
+    assert found["now"]["text"] == "Welcome, friend."
+
+
+def test_a_secret_run_replays(shell):
+    """A run with a secret replays from what lies in its folder, and with its values also against the playbook; no output has it."""
+    text = (GOLDEN / "secret" / "playbook.yaml").read_text()
+    shell.write("secret.yaml", text)
+    shell.call("run", "secret.yaml", "--clock", "virtual", "--quiet", "--out", "one", "--var", "code=0815-XYZ")
+    for more in ((), ("--var", "code=0815-XYZ")):
+        done = shell.call("replay", "one", *more)
+        assert done.code == 0, done.out
+        assert "0815" not in done.out + done.err
+    done = shell.call("replay", "one", "--var", "code=other-value")
+    assert done.code == 1
+    assert "other-value" not in done.out + done.err
