@@ -81,11 +81,33 @@ async def avaturn_external() -> AsyncIterator[Stand]:
         yield Stand(AvaturnProvider(), emulator.environment(), settings, emulator)
 
 
+@asynccontextmanager
+async def tavus() -> AsyncIterator[Stand]:
+    from playbook.emulators.tavus import TavusEmulator
+    from playbook.providers.tavus import TavusProvider
+
+    emulator = TavusEmulator()
+    async with emulator.serve():
+        yield Stand(TavusProvider(), emulator.environment(), {"pal_id": "p5c0ffee1234"}, emulator)
+
+
+@asynccontextmanager
+async def tavus_microphone() -> AsyncIterator[Stand]:
+    from playbook.emulators.tavus import TavusEmulator
+    from playbook.providers.tavus import TavusProvider
+
+    emulator = TavusEmulator()
+    async with emulator.serve():
+        yield Stand(TavusProvider(), emulator.environment(), {"pal_id": "p5c0ffee1234", "echo_via": "microphone"}, emulator)
+
+
 STANDS: Mapping[str, Callable[[], AbstractAsyncContextManager[Stand]]] = {
     "local": local,
     "kaltura": kaltura,
     "avaturn": avaturn,
     "avaturn-external": avaturn_external,
+    "tavus": tavus,
+    "tavus-microphone": tavus_microphone,
 }
 
 

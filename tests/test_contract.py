@@ -70,13 +70,15 @@ async def test_it_can_be_looked_at_before_a_run(stand: Stand, tmp_path: Path):
 
 
 def properties(schema: Any) -> list[Any]:
-    """Every setting of a schema, however deep."""
+    """Every setting of a schema, however deep. (A setting may itself be called `properties`.)"""
     found: list[Any] = []
     if isinstance(schema, dict):
-        settings = schema.get("properties")
-        found += settings.values() if isinstance(settings, dict) else []
-        for child in schema.values():
-            found += properties(child)
+        for keyword, child in schema.items():
+            if keyword == "properties":
+                found += child.values()
+                found += properties(list(child.values()))
+            elif keyword not in ("examples", "default"):
+                found += properties(child)
     elif isinstance(schema, list):
         for child in schema:
             found += properties(child)

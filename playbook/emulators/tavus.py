@@ -1,0 +1,389 @@
+"""Tavus on this machine: the REST calls of both generations of names, and a room with a face that speaks what it is told to.
+
+A faithful server by Tavus's documentation (https://docs.tavus.io/openapi.yaml, https://docs.tavus.io/llms.txt). Its room is no Daily room:
+it is reached over a socket on this machine (`conversation_url` is a `tcp://` address), and has messages, participants and sound, but no
+picture. Where the documentation is silent or was seen to be otherwise, an option chooses:
+
+    face            comes, never, leaves (in the middle of the first line), renamed (under another name than the PAL's)
+    face_after_ms   how long after its creation the face comes into the room
+    ids             md5, same, fresh, none, repeated   what `inference_id` the reports of a line bear
+    copies          all, new, old                      as which of its three copies each report is told
+    order           natural, shuffled, stop-first      shuffled: older copies first, and with wrong `seq`
+    durations       true, false                        whether a stop says how long it was
+    interrupt       all, current                       what an interrupt stops
+    utterances      true, false                        whether the face says what it says
+    join            opens, silent, or what the room answers instead, such as 404
+    room_url        a URL to be told in place of the room's own
+    known_pals      any, made                          made: only ids that were given out here are PALs
+    pal_mode        echo, full                         the mode of PALs that were not made here
+    max_concurrent  none, or how many conversations may be open at once
+    credits         true, false                        without, creating answers 402
+    second_end      400, 200                           what ending a conversation again answers
+    media_ms        how much later than it is reported the face's sound comes
+
+Chosen by us where nobody knows: an interrupt while nothing is said, and lines that an interrupt drops, are not reported; a sound that does
+not go on for a second is cut and its end told; a line is spoken in the order in which lines came. Webhooks are not delivered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import uuid
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from playbook.clock import wall_time
+from playbook.emulators.base import Emulator
+from playbook.emulators.faults import Chosen
+from playbook.emulators.room import Guest, serve_rooms
+from playbook.emulators.speech import Utterance
+from playbook.emulators.tavus_room import HTTP_ERROR, Conversation
+from playbook.errors import UsageError
+
+_OPTIONS: Mapping[str, tuple[object, ...]] = {
+    "face": ("comes", "never", "leaves", "renamed"),
+    "ids": ("md5", "same", "fresh", "none", "repeated"),
+    "copies": ("all", "new", "old"),
+    "order": ("natural", "shuffled", "stop-first"),
+    "interrupt": ("all", "current"),
+    "known_pals": ("any", "made"),
+    "pal_mode": ("echo", "full"),
+    "second_end": (400, 200),
+}
+_FIELDS: Mapping[str, type] = {
+    **dict.fromkeys(("pal_id", "persona_id", "face_id", "replica_id", "conversation_name", "callback_url", "custom_greeting"), str),
+    **dict.fromkeys(("conversational_context", "meeting_url", "policy", "document_retrieval_strategy"), str),
+    **dict.fromkeys(("audio_only", "test_mode", "require_auth"), bool),
+    **dict.fromkeys(("memory_stores", "document_ids", "document_tags"), list),
+    "max_participants": int,
+    "properties": dict,
+}
+_PROPERTIES: Mapping[str, type] = {
+    **dict.fromkeys(("max_call_duration", "participant_left_timeout", "participant_absent_timeout"), int),
+    **dict.fromkeys(("enable_recording", "enable_closed_captions", "apply_greenscreen", "require_auth"), bool),
+    **dict.fromkeys(("language", "livekit_ws_url", "livekit_room_token", "aws_assume_role_arn"), str),
+    **dict.fromkeys(("recording_s3_bucket_name", "recording_s3_bucket_region"), str),
+    "languages": list,
+    "recording_storage": dict,
+}
+
+
+class TavusEmulator(Emulator):
+    """The vendor."""
+
+    name = "tavus"
+    never = frozenset({"slow-accept", "rate-limit", "flap", "half-body"})  # lines are no requests
+    sessions: dict[str, Conversation]
+
+    def __init__(
+        self,
+        *,
+        faults: Iterable[Chosen | str] = (),
+        viewer_after_ms: int | None = None,
+        face: str = "comes",
+        face_after_ms: int = 300,
+        ids: str = "md5",
+        copies: str = "all",
+        order: str = "natural",
+        durations: bool = True,
+        interrupt: Literal["all", "current"] = "all",
+        utterances: bool = True,
+        join: str = "opens",
+        room_url: str | None = None,
+        known_pals: str = "any",
+        pal_mode: str = "echo",
+        max_concurrent: int | None = None,
+        credits: bool = True,
+        second_end: int = 400,
+        media_ms: int = 0,
+    ) -> None:
+        given = locals()
+        super().__init__(faults=faults, viewer_after_ms=viewer_after_ms)
+        for option, values in _OPTIONS.items():
+            if given[option] not in values:
+                raise UsageError(f"the option {option} cannot be {given[option]}", remedy=f"use one of {', '.join(map(str, values))}")
+        self.face = face
+        self.face_after_ms = face_after_ms
+        self.ids = ids
+        self.copies = copies
+        self.order = order
+        self.durations = durations
+        self.interrupt: Literal["all", "current"] = interrupt
+        self.utterances = utterances
+        self.join = str(join)
+        self.room_url = room_url
+        self.known_pals = known_pals
+        self.pal_mode = pal_mode
+        self.max_concurrent = max_concurrent
+        self.credits = credits
+        self.second_end = second_end
+        self.media_ms = media_ms
+        self.pals: dict[str, dict[str, Any]] = {}
+        self._numbers = itertools.count(1)
+        self._rooms = ""
+
+    @contextlib.asynccontextmanager
+    async def beside(self) -> AsyncIterator[None]:
+        async with serve_rooms(self) as self._rooms:
+            yield
+
+    # the room's host
+
+    def knocked(self, guest: Guest) -> None:
+        """Somebody wants into one of our rooms."""
+        conversation = self._room_of(guest)
+        self.note("knocked", session=None if conversation is None else conversation.id, name=guest.name)
+        if self.join == "silent":
+            return
+        if self.join != "opens":
+            guest.refuse(HTTP_ERROR % self.join)
+        elif conversation is None or not conversation.alive:
+            guest.refuse(HTTP_ERROR % "404 Not Found")
+        else:
+            conversation.knocked(guest)
+
+    def said(self, guest: Guest, message: Any) -> str | None:
+        """A guest sent a message."""
+        if (conversation := self._room_of(guest)) is not None:
+            conversation.said(guest, message)
+        return None
+
+    def played(self, guest: Guest, pcm: bytes, hz: int) -> None:
+        """A guest's microphone sent sound."""
+        if (conversation := self._room_of(guest)) is not None and conversation.alive:
+            conversation.played(pcm, hz)
+
+    def left(self, guest: Guest) -> None:
+        """A guest is gone."""
+        if (conversation := self._room_of(guest)) is not None:
+            conversation.left(guest)
+
+    def _room_of(self, guest: Guest) -> Conversation | None:
+        return self.sessions.get(guest.url.rpartition("/")[2])
+
+    def id_of(self, line: Utterance, conversation: str) -> str | None:
+        """What reports of a line call it."""
+        if self.faults.hits("wrong-id", *line.names):
+            return _uuid("nobody")
+        return {
+            "md5": _uuid(line.task),
+            "same": line.task,
+            "fresh": _uuid(f"{conversation} {line.n}"),
+            "none": None,
+            "repeated": _uuid(conversation),
+        }[self.ids]
+
+    def face_of(self, wanted: Mapping[str, Any]) -> str:
+        """Which face a conversation has."""
+        pal = self.pals.get(_either(wanted, "pal_id", "persona_id"), {})
+        return _either(wanted, "face_id", "replica_id") or pal.get("default_face_id") or "r-emulated"
+
+    # REST
+
+    def routes(self) -> Sequence[BaseRoute]:
+        routes: list[BaseRoute] = []
+        for many, one in (("pals", "pal"), ("personas", "persona")):
+            routes += [
+                self._route(f"/v2/{many}", "POST", lambda request, one=one: self._make_pal(request, one)),
+                self._route(f"/v2/{many}", "GET", lambda request, one=one: self._list_pals(request, one)),
+                self._route(f"/v2/{many}/{{id}}", "GET", lambda request, one=one: self._show_pal(request, one)),
+                self._route(f"/v2/{many}/{{id}}", "PATCH", self._patch_pal),
+                self._route(f"/v2/{many}/{{id}}", "DELETE", self._delete_pal),
+            ]
+        return [
+            *routes,
+            self._route("/v2/conversations", "POST", self._create),
+            self._route("/v2/conversations", "GET", self._list),
+            self._route("/v2/conversations/{id}", "GET", self._show),
+            self._route("/v2/conversations/{id}", "DELETE", self._delete),
+            self._route("/v2/conversations/{id}/end", "POST", self._end),
+            self._route("/v2/faces", "GET", self._list_faces),
+            self._route("/v2/replicas", "GET", self._list_faces),
+        ]
+
+    def _route(self, path: str, method: str, endpoint: Any) -> Route:
+        async def authorised(request: Request) -> Response:
+            if not request.headers.get("x-api-key"):
+                return self.refusal(401, "Invalid access token")
+            answer: Response = await endpoint(request)
+            return answer
+
+        return Route(path, authorised, methods=[method])
+
+    def refusal(self, status: int, text: str) -> Response:
+        return JSONResponse({"error" if status == 400 else "message": text}, status)
+
+    def quota(self) -> Response:
+        return JSONResponse({"message": "User has reached maximum concurrent conversations"}, 400)
+
+    async def _create(self, request: Request) -> Response:
+        wanted = await _body(request, _FIELDS)
+        _check(wanted.get("properties") or {}, _PROPERTIES)
+        pal_id = _either(wanted, "pal_id", "persona_id")
+        pal = self._pal(pal_id)
+        if pal is None:
+            raise HTTPException(400, "Invalid pal_id" if "pal_id" in wanted else "Invalid persona_id")
+        if "meeting_url" not in wanted and wanted.get("max_participants", 2) < 2:
+            raise HTTPException(400, "max_participants must be at least 2")
+        if not self.credits:
+            return self.refusal(402, "The user is out of conversational credits.")
+        if self.quota_used_up() or (self.max_concurrent is not None and len(self.open_sessions) >= self.max_concurrent):
+            return self.quota()
+        private = wanted.get("require_auth") or (wanted.get("properties") or {}).get("require_auth")
+        conversation = Conversation(self, f"c{next(self._numbers)}", {**wanted, "require_auth": private}, pal["pal_name"])
+        self.admit(conversation)
+        if wanted.get("test_mode"):
+            conversation.end("test mode")
+        answer = self._facts(conversation)
+        return JSONResponse(answer | ({"meeting_token": conversation.token} if conversation.token else {}))
+
+    def _facts(self, conversation: Conversation) -> dict[str, Any]:
+        return {
+            "conversation_id": conversation.id,
+            "conversation_name": conversation.name,
+            "conversation_url": self.room_url or f"{self._rooms}{conversation.id}",
+            "status": "active" if conversation.alive else "ended",
+            "callback_url": conversation.wanted.get("callback_url", ""),
+            "created_at": conversation.time(conversation.created_ms),
+        }
+
+    async def _list(self, request: Request) -> Response:
+        status = request.query_params.get("status")
+        items = [self._facts(conversation) for conversation in self.sessions.values()]
+        return _page(request, [item for item in items if status in (None, item["status"])])
+
+    async def _show(self, request: Request) -> Response:
+        conversation = self._conversation(request)
+        ended_ms = conversation.created_ms if conversation.ended_ms is None else conversation.ended_ms
+        facts = self._facts(conversation) | {
+            "replica_id": self.face_of(conversation.wanted),
+            "persona_id": _either(conversation.wanted, "pal_id", "persona_id"),
+            "updated_at": conversation.time(ended_ms),
+        }
+        if request.query_params.get("verbose") == "true":
+            shutdown = next((event for event in conversation.events if event["event_type"] == "system.shutdown"), None)
+            facts |= {"shutdown_reason": shutdown["properties"]["reason"] if shutdown else None, "events": conversation.events}
+        return JSONResponse(facts)
+
+    async def _end(self, request: Request) -> Response:
+        conversation = self._conversation(request)
+        if not conversation.alive and self.second_end == 400:
+            raise HTTPException(400, "Conversation has already ended")
+        conversation.end("end")
+        return Response(status_code=200)
+
+    async def _delete(self, request: Request) -> Response:
+        conversation = self._conversation(request)
+        conversation.end("end")
+        del self.sessions[conversation.id]
+        return Response(status_code=204)
+
+    def _conversation(self, request: Request) -> Conversation:
+        conversation = self.sessions.get(request.path_params["id"])
+        if conversation is None:
+            raise HTTPException(400, "Invalid conversation_id")
+        return conversation
+
+    async def _make_pal(self, request: Request, one: str) -> Response:
+        wanted = await _body(request, None)
+        mode = wanted.get("pipeline_mode", "full")
+        if mode not in ("full", "echo"):
+            raise HTTPException(400, "pipeline_mode must be full or echo")
+        if mode == "full" and not wanted.get("system_prompt"):
+            raise HTTPException(400, "system_prompt is required")
+        face = _either(wanted, "default_face_id", "default_replica_id")
+        if one == "pal" and not face:
+            raise HTTPException(400, "default_face_id is required")
+        id = f"p{next(self._numbers)}"
+        name = _either(wanted, "pal_name", "persona_name") or id
+        made = {"pal_name": name, "pipeline_mode": mode, "default_face_id": face, "layers": wanted.get("layers") or {}}
+        self.pals[id] = made | {"created_at": wall_time().isoformat()}
+        self.note("pal_made", pal=id, name=name)
+        return JSONResponse({f"{one}_id": id, f"{one}_name": name, "created_at": self.pals[id]["created_at"]})
+
+    async def _list_pals(self, request: Request, one: str) -> Response:
+        return _page(request, [_named(id, pal, one) for id, pal in self.pals.items()])
+
+    async def _show_pal(self, request: Request, one: str) -> Response:
+        id = request.path_params["id"]
+        pal = self._pal(id)
+        if pal is None:
+            raise HTTPException(400, f"Invalid {one}_id")
+        return JSONResponse({"data": [_named(id, pal, one)]})
+
+    async def _patch_pal(self, request: Request) -> Response:
+        pal = self.pals.get(request.path_params["id"])
+        steps = await request.json()
+        if pal is None or not isinstance(steps, list):
+            raise HTTPException(400, "a JSON Patch of a PAL that exists is expected")
+        written = (step for step in steps if isinstance(step, dict) and step.get("op") in ("add", "replace"))
+        changes = {str(step.get("path")).strip("/"): step.get("value") for step in written}
+        if all(pal.get(name) == value for name, value in changes.items()):
+            return Response(status_code=304)
+        pal.update(changes)
+        return Response(status_code=200)
+
+    async def _delete_pal(self, request: Request) -> Response:
+        if self.pals.pop(request.path_params["id"], None) is None:
+            raise HTTPException(400, "Invalid id")
+        return Response(status_code=204)
+
+    def _pal(self, id: str) -> dict[str, Any] | None:
+        if id in self.pals or self.known_pals == "made" or not id:
+            return self.pals.get(id)
+        return {"pal_name": "Echo Assistant", "pipeline_mode": self.pal_mode, "default_face_id": "r-emulated"}
+
+    async def _list_faces(self, request: Request) -> Response:
+        kind = "replica" if request.url.path.endswith("replicas") else "face"
+        return _page(request, [{f"{kind}_id": "r-emulated", f"{kind}_name": "Emulated", f"{kind}_type": "system", "status": "completed"}])
+
+
+def _either(item: Mapping[str, Any], *names: str) -> str:
+    return next((str(item[name]) for name in names if item.get(name)), "")
+
+
+def _uuid(text: str) -> str:
+    return str(uuid.UUID(bytes=hashlib.md5(text.encode(), usedforsecurity=False).digest()))
+
+
+def _named(id: str, pal: Mapping[str, Any], one: str) -> dict[str, Any]:
+    """A PAL by the names of one generation."""
+    face = "default_face_id" if one == "pal" else "default_replica_id"
+    rest = {name: value for name, value in pal.items() if name not in ("pal_name", "default_face_id")}
+    return {f"{one}_id": id, f"{one}_name": pal["pal_name"], face: pal["default_face_id"], **rest}
+
+
+def _page(request: Request, items: list[Any]) -> Response:
+    try:
+        limit, page = int(request.query_params.get("limit", 10)), int(request.query_params.get("page", 1))
+    except ValueError as error:
+        raise HTTPException(400, "limit and page are numbers") from error
+    return JSONResponse({"data": items[(page - 1) * limit : page * limit], "total_count": len(items)})
+
+
+async def _body(request: Request, fields: Mapping[str, type] | None) -> dict[str, Any]:
+    try:
+        wanted = json.loads(await request.body())
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, "the body is not JSON") from error
+    if not isinstance(wanted, dict):
+        raise HTTPException(400, "the body is not an object")
+    if fields is not None:
+        _check(wanted, fields)
+    return wanted
+
+
+def _check(wanted: Mapping[str, Any], fields: Mapping[str, type]) -> None:
+    for name, value in wanted.items():
+        if name not in fields:
+            raise HTTPException(400, f"{{'{name}': ['Unknown field.']}}")
+        if not isinstance(value, fields[name]) or (fields[name] is int and isinstance(value, bool)):
+            raise HTTPException(400, f"{{'{name}': ['Not a valid {fields[name].__name__}.']}}")

@@ -1,0 +1,484 @@
+"""Tavus in echo mode, `provider: tavus`: the conversation, its room, and the face in it.
+
+What the vendor's documentation says (https://docs.tavus.io/llms.txt lists its pages; https://docs.tavus.io/openapi.yaml is the contract),
+in short:
+
+* REST opens and ends a conversation; every word goes through the Daily room that it opens. Money counts from the creation to the end,
+  speech or not, so `end` is called whatever happens. A conversation has time limits of its own, which we always set.
+* What speaks is a *PAL* (formerly persona) in echo mode, with a *face* (formerly replica). Both generations of names work. A PAL in any
+  other mode leads a conversation of its own and is refused before anything is paid for.
+* A message that is sent before the face has come is lost, so we wait for it. In the room it goes by the PAL's name.
+* Text and sound go as messages (`tavus_echo`, where Tavus reports speech), or everything as a track of sound (`tavus_microphone`).
+* A conversation in test mode costs nothing, is over at once, and nobody joins it.
+
+A conversation that is over answers 400, as one that never was; only a look at it tells. (Not documented; both are taken for an end.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from playbook.errors import Problem, ProviderError, SetupError
+from playbook.language.cues import total_ms
+from playbook.model import Capabilities, Plan, WaitEvent
+from playbook.providers.base import Context, FoundSession, Session, SessionRecord
+from playbook.providers.queued import QueuedSession
+from playbook.transports.http import Answer, Http, Retry, base_address
+from playbook.transports.room import (
+    AppMessage,
+    Door,
+    OnEvent,
+    Participant,
+    ParticipantJoined,
+    ParticipantLeft,
+    ParticipantUpdated,
+    Room,
+    RoomEvent,
+    RoomLost,
+    Trouble,
+)
+
+API = "https://tavusapi.com"
+CONVERSATIONS = "/v2/conversations"
+PAGE = 100
+MAX_PAGES = 50
+
+MARGIN_S = 180
+LEFT_S = 60
+ABSENT_S = 300
+OPEN_ENDED_S = 3_600
+FACE_S = 60.0
+"""How long the face may take to come. (Field reports know of half a minute.)"""
+STRANGER_S = 10.0
+"""After this, somebody in the room who goes by another name than the PAL is taken for the face, if the face has not come."""
+WHY_S = 2.0
+"""How long it may take to ask for what a conversation ended, when it has."""
+
+OURS = {"pal", "echo_via", "track", "listen", "pace", "lead", "sample_rate", "done_as", "voice", "language", "rate", "pitch"} | {
+    "price_per_minute"
+}
+"""Settings that are not fields of the vendor's request."""
+MESSAGES_ONLY = ("listen", "pace", "lead", "sample_rate", "done_as")
+MICROPHONE_ONLY = ("track", "voice", "rate", "pitch")
+FACE_IS_READY = ("system.pal_joined", "system.replica_joined", "conversation.joined")
+TEST_MODE = "test mode: Tavus creates the conversation, and nobody joins it"
+
+
+class TavusProvider:
+    """Both ways to speak; which one, `echo_via` says."""
+
+    name = "tavus"
+    schema = "tavus.schema.json"
+    credentials = (("TAVUS_API_KEY",),)
+
+    def capabilities(self, settings: Mapping[str, Any]) -> Capabilities:
+        microphone = settings.get("echo_via") == "microphone"
+        longest_s = (settings.get("properties") or {}).get("max_call_duration")
+        return Capabilities(
+            speech="exact" if microphone else "reported",
+            interrupt="all",
+            own_voice=microphone,
+            max_session_ms=None if longest_s is None else longest_s * 1000,
+            price_per_minute=settings.get("price_per_minute"),
+            opens_only=TEST_MODE if settings.get("test_mode") else None,
+        )
+
+    def check(self, plan: Plan) -> Iterator[Problem]:
+        settings = plan.session
+        if not any(name in settings for name in ("pal_id", "persona_id", "pal")):
+            remedy = "name a PAL in echo mode by its id, `session: {pal_id: …}`, or by its name, `session: {pal: {name: …, face_id: …}}`"
+            yield Problem("PB465", "tavus is not told which PAL appears", remedy=remedy)
+        way = settings.get("echo_via", "messages")
+        other = "messages" if way == "microphone" else "microphone"
+        for name in MESSAGES_ONLY if way == "microphone" else MICROPHONE_ONLY:
+            if name in settings:
+                yield Problem("PB466", f"'{name}' does nothing with echo_via: {way}", remedy=f"remove it, or set echo_via: {other}")
+        elsewhere = "meeting_url" if "meeting_url" in settings else "livekit_ws_url"
+        if elsewhere in settings or elsewhere in (settings.get("properties") or {}):
+            yield Problem("PB467", f"with '{elsewhere}' the face joins another room than the one we speak in", remedy="remove it")
+        if "custom_greeting" in settings:
+            message = "nobody knows whether a greeting is spoken in echo mode; it would be speech that the plan does not have"
+            yield Problem("PB468", message, remedy="make it the first line of the timeline", severity="warning")
+        if settings.get("max_participants") == 2:
+            message = "nobody can watch: the face is one participant and we are the other"
+            yield Problem("PB469", message, remedy="set max_participants to 3 or more", severity="warning")
+
+    def connect(self, context: Context) -> Session:
+        if context.plan.session.get("echo_via") == "microphone":
+            from playbook.providers.tavus_microphone import MicrophoneSession
+
+            return MicrophoneSession(context)
+        from playbook.providers.tavus_echo import EchoSession
+
+        return EchoSession(context)
+
+    async def end_session(self, record: SessionRecord, env: Mapping[str, str]) -> None:
+        """End the conversation of a process that is gone."""
+        assert record.session is not None
+        base = record.facts.get("base_url") or env.get("TAVUS_BASE_URL") or API
+        async with Http(base, headers=_key(env), explain=_explain) as http:
+            await _end(http, record.session)
+
+    async def list_sessions(self, env: Mapping[str, str]) -> Sequence[FoundSession]:
+        """Every active conversation of this key's account, whoever opened it."""
+        async with Http(env.get("TAVUS_BASE_URL") or API, headers=_key(env), explain=_explain) as http:
+            found = [item async for item in _pages(http, CONVERSATIONS, {"status": "active"})]
+        return [
+            FoundSession(item["conversation_id"], _time(item.get("created_at")), _text(item.get("conversation_name")))
+            for item in found
+            if _text(item.get("conversation_id"))
+        ]
+
+
+class TavusSession(QueuedSession):
+    """A conversation and its room: what both ways of speaking share."""
+
+    microphone_hz: int | None = None
+    """The rate of the sound that we send on a track, if we do."""
+    tail_ms: int
+    """How long after the last line the audience may still hear it."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        key = _key(context.env)
+        context.seal(key["x-api-key"])
+        self.settings = context.plan.session
+        self._base = base_address(context.env.get("TAVUS_BASE_URL") or API)
+        self._http = Http(self._base, headers=key, explain=_explain, wrap=context.extras.get("http"))
+        self._over_at_once = False
+        self._url = ""
+        self._token: str | None = None
+        self._room: Room | None = None
+        self._face_name: str | None = None
+        self._others: dict[str, Participant] = {}
+        self._face: str | None = None
+        self._face_came = asyncio.Event()
+        self.remark: str | None = None
+        """What the room or Tavus told us and no event can tell; it goes into the log with the next event."""
+
+    # what a way of speaking adds
+
+    @abstractmethod
+    async def prepare(self) -> None:
+        """Get ready before anything is paid for."""
+
+    def told(self, kind: str, message: Mapping[str, Any], properties: Mapping[str, Any]) -> None:
+        """A message of Tavus that does not concern the room."""
+
+    def sensed(self, event: RoomEvent) -> None:
+        """An event of the room that does not concern who is in it."""
+
+    @property
+    def room(self) -> Room:
+        """The room, once it is open."""
+        assert self._room is not None
+        return self._room
+
+    def take_remark(self) -> str | None:
+        """The remark, once."""
+        remark, self.remark = self.remark, None
+        return remark
+
+    # opening
+
+    async def _open(self) -> str | None:
+        try:
+            await self.prepare()
+            pal = await self._choose_pal()
+            await self.creating(self._create(pal))
+        except (ProviderError, SetupError):
+            if self.session_id is None:  # then nobody will call `close`
+                await self._http.aclose()
+            raise
+        if self.settings.get("test_mode"):
+            return TEST_MODE
+        await self._enter()
+        return self.take_remark()
+
+    async def _choose_pal(self) -> dict[str, str]:
+        """How the create request names the PAL. Refuses one that would not do as it is told."""
+        wanted = self.settings.get("pal")
+        if wanted is not None:
+            self._face_name = wanted["name"]
+            return {"pal_id": await self._find_pal(wanted) or await self._make_pal(wanted), "face_id": wanted["face_id"]}
+        field, path = ("pal_id", "/v2/pals") if "pal_id" in self.settings else ("persona_id", "/v2/personas")
+        if field in self.settings:
+            try:
+                answer = await self._http.request("GET", f"{path}/{quote(self.settings[field], safe='')}", retry=Retry.SAFE)
+            except ProviderError as error:
+                if error.status not in (400, 403, 404):  # not to be seen is not the same as not to be had: creating will tell
+                    raise
+            else:
+                self._face_name = self._judge_pal(_one(answer))
+        return {}
+
+    async def _find_pal(self, wanted: Mapping[str, Any]) -> str | None:
+        async for pal in _pages(self._http, "/v2/pals", {"pal_type": "user"}):
+            if _either(pal, "pal_name", "persona_name") == wanted["name"]:
+                self._judge_pal(pal)
+                return _either(pal, "pal_id", "persona_id")
+        return None
+
+    async def _make_pal(self, wanted: Mapping[str, Any]) -> str:
+        layers = dict(wanted.get("layers") or {})
+        if self.microphone_hz is not None:
+            layers.setdefault("transport", {"transport_type": "daily", "input_settings": {"microphone": {"isEnabled": True}}})
+        body = {"pal_name": wanted["name"], "pipeline_mode": "echo", "default_face_id": wanted["face_id"]}
+        answer = await self._http.request("POST", "/v2/pals", json=body | ({"layers": layers} if layers else {}), retry=Retry.UNSENT)
+        return answer.need("pal_id")
+
+    def _judge_pal(self, pal: Mapping[str, Any]) -> str | None:
+        """The PAL's name."""
+        name, mode = _either(pal, "pal_name", "persona_name"), pal.get("pipeline_mode")
+        if mode not in (None, "echo"):
+            what = f"the PAL '{name}' is in the mode '{mode}', in which it leads a conversation of its own"
+            raise ProviderError(what, remedy="name a PAL whose pipeline_mode is echo")
+        return name
+
+    async def _create(self, pal: Mapping[str, str]) -> None:
+        context, plan = self.context, self.context.plan
+        given = {name: value for name, value in self.settings.items() if name not in OURS}
+        limits = {"max_call_duration": _longest_s(plan), "participant_left_timeout": LEFT_S, "participant_absent_timeout": ABSENT_S}
+        properties = limits | dict(self.settings.get("properties") or {})
+        face = {} if "face_id" in given or "replica_id" in given else pal
+        body = {"conversation_name": plan.name, **face, **pal, **given, "properties": properties}
+        if "replica_id" in given:
+            body.pop("face_id", None)
+        price = plan.capabilities.price_per_minute
+        context.journal.intent("tavus", base_url=self._base, max_session_ms=properties["max_call_duration"] * 1000, price_per_minute=price)
+        try:
+            answer = await self._http.request("POST", CONVERSATIONS, json=body, retry=Retry.UNSENT)
+        except ProviderError as error:
+            if error.outcome == "refused":
+                context.journal.ended(f"never created: {error.message}")
+            raise
+        self.session_id = answer.need("conversation_id")
+        context.journal.created(self.session_id)
+        self._over_at_once = answer.fields().get("status") == "ended"
+        viewer = {"provider": "tavus", "conversation_id": self.session_id}
+        if not self.settings.get("test_mode"):
+            viewer["conversation_url"] = self._url = answer.need("conversation_url")
+        if token := _text(answer.fields().get("meeting_token")):
+            context.seal(token)
+            viewer["meeting_token"] = self._token = token
+        context.publish(viewer)
+
+    async def _enter(self) -> None:
+        """Join the room and wait for the face."""
+        door = Door(
+            self._url,
+            self._token,
+            microphone_hz=self.microphone_hz,
+            track=self.settings.get("track", "microphone"),
+            listen=self.settings.get("listen", False),
+        )
+
+        def make(on_event: OnEvent) -> Room:
+            from playbook.transports.daily import room_for
+
+            return room_for(self._url, on_event, self.context.env)
+
+        wrap = self.context.extras.get("room")
+        self._room = wrap(self._happened, make) if wrap else make(self._happened)
+        await self._room.open(door)
+        guess = asyncio.get_running_loop().call_later(STRANGER_S, self._take_a_stranger)
+        try:
+            async with asyncio.timeout(FACE_S):
+                await self._face_came.wait()
+        except TimeoutError:
+            raise ProviderError(f"the face did not come into the room within {FACE_S:g} s") from None
+        finally:
+            guess.cancel()
+
+    # what happens in the room
+
+    def _happened(self, event: RoomEvent) -> None:
+        try:
+            match event:
+                case ParticipantJoined(who) | ParticipantUpdated(who):
+                    self._meet(who)
+                case ParticipantLeft(who, why):
+                    self._others.pop(who.id, None)
+                    if who.id == self._face:
+                        self.lost(f"the face left the room{f' ({why})' if why else ''}")
+                case AppMessage(message, sender):
+                    self._read(message, sender)
+                case Trouble(_, text):
+                    self.remark = text
+                case RoomLost(_, text):
+                    self.lost(f"the room is gone: {text}")
+                case _:
+                    self.sensed(event)
+        except Exception as error:  # a transport must not be hurt by our bugs
+            self.context.crash(error)
+
+    def _meet(self, who: Participant) -> None:
+        if not who.local:
+            self._others[who.id] = who
+            if self._face_name in (None, who.name):
+                self._recognise(who.id)
+
+    def _recognise(self, id: str) -> None:
+        if self._face is None and id in self._others:
+            self._face = id
+            self._face_came.set()
+            if self.settings.get("listen"):
+                self.room.listen(id)
+
+    def _take_a_stranger(self) -> None:
+        somebody = sorted(self._others.values(), key=lambda who: not (who.audio or who.video))
+        if somebody and self._face is None:
+            self.remark = f"nobody called '{self._face_name}' came; '{somebody[0].name}' is taken for the face"
+            self._recognise(somebody[0].id)
+
+    def _read(self, message: Any, sender: str) -> None:
+        """One message. What we do not know, or cannot read, we leave aside: new ones appear every few weeks."""
+        if not isinstance(message, dict) or message.get("conversation_id") not in (None, self.session_id):
+            return
+        kind, properties = message.get("event_type"), message.get("properties")
+        properties = properties if isinstance(properties, dict) else {}
+        if not isinstance(kind, str):
+            return
+        if kind in FACE_IS_READY and properties.get("role") != "user":
+            self._recognise(sender)
+        elif kind == "system.shutdown":
+            self.lost(f"Tavus ended the conversation: {_either(properties, 'shutdown_reason', 'reason') or 'no reason given'}")
+        else:
+            self.told(kind, message, properties)
+
+    # closing
+
+    async def _close(self, reason: str) -> str | None:
+        try:
+            if self.session_id is None:
+                return None
+            if reason == "end" and self._room is not None:
+                clock = self.context.clock
+                await clock.sleep_until(clock.now_ms() + self.tail_ms)
+            if not self._over_at_once:
+                await _end(self._http, self.session_id)
+            self.context.journal.ended(reason)
+            # Somebody who stops us does not want to wait for the reason why.
+            return None if self._over_at_once or reason.startswith(("SIG", "cancelled")) else await self._why()
+        finally:
+            if self._room is not None:
+                await self._room.close()
+            await self._http.aclose()
+
+    async def _why(self) -> str | None:
+        """For what Tavus says that it ended the conversation, and how long it was."""
+        assert self.session_id is not None
+        with contextlib.suppress(ProviderError, TimeoutError):
+            async with asyncio.timeout(WHY_S):
+                answer = await self._http.request("GET", _path(self.session_id), params={"verbose": "true"}, retry=Retry.NEVER)
+            facts = answer.fields()
+            shutdown = next((event for event in _dicts(facts.get("events")) if event.get("event_type") == "system.shutdown"), {})
+            told = shutdown.get("properties") if isinstance(shutdown.get("properties"), dict) else {}
+            why = _text(facts.get("shutdown_reason")) or _either(told or {}, "shutdown_reason", "reason")
+            begin, end = _time(facts.get("created_at")), _time(shutdown.get("timestamp")) or _time(facts.get("updated_at"))
+            if why:
+                lasted = f", after {(end - begin).total_seconds():.1f} s" if begin is not None and end is not None else ""
+                return f"Tavus gives the reason '{why}'{lasted}"
+        return None
+
+
+# --- the vendor's answers -----------------------------------------------------------------------------------------------
+
+
+def _key(env: Mapping[str, str]) -> dict[str, str]:
+    """The header that lets us in."""
+    key = env.get("TAVUS_API_KEY", "")
+    if not key:
+        raise SetupError("TAVUS_API_KEY is not set", remedy="copy a key from Tavus's developer portal, or rehearse with --emulate")
+    return {"x-api-key": key}
+
+
+def _path(conversation: str) -> str:
+    return f"{CONVERSATIONS}/{quote(conversation, safe='')}"
+
+
+async def _end(http: Http, conversation: str) -> None:
+    """End a conversation, unless it is over already, for which the refusal is no proof."""
+    try:
+        await http.request("POST", f"{_path(conversation)}/end", retry=Retry.SAFE)
+    except ProviderError as error:
+        if error.status not in (400, 404, 409, 410):
+            raise
+        try:
+            answer = await http.request("GET", _path(conversation), retry=Retry.SAFE)
+        except ProviderError as unknown:
+            if unknown.status in (400, 404, 410):
+                return
+            raise
+        if answer.fields().get("status") != "ended":
+            raise
+
+
+def _longest_s(plan: Plan) -> int:
+    """When Tavus shall end what we did not: well after the show should be over."""
+    if plan.limits.max_duration_ms is not None:
+        return math.ceil(plan.limits.max_duration_ms / 1000) + MARGIN_S
+    waits = plan.start.kind == "go" or any(isinstance(step.action, WaitEvent) and step.skipped is None for step in plan.steps)
+    planned_s = math.ceil(2 * total_ms(plan) / 1000) + MARGIN_S
+    return max(planned_s, OPEN_ENDED_S) if waits else planned_s
+
+
+async def _pages(http: Http, path: str, query: Mapping[str, str]) -> Any:
+    """Every item of a list that comes in pages."""
+    for page in range(1, MAX_PAGES + 1):
+        answer = await http.request("GET", path, params={**query, "limit": str(PAGE), "page": str(page)}, retry=Retry.SAFE)
+        items = answer.fields().get("data")
+        for item in _dicts(items):
+            yield item
+        if not isinstance(items, list) or len(items) < PAGE:
+            return
+
+
+def _one(answer: Answer) -> Mapping[str, Any]:
+    """The one item of an answer; it is documented as a list of one and was seen without."""
+    return next(iter(_dicts(answer.fields().get("data"))), answer.fields())
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _either(item: Mapping[str, Any], *names: str) -> str | None:
+    """What stands under the first of these names, in whichever generation the answer is."""
+    return next((value for name in names if isinstance(value := item.get(name), str) and value), None)
+
+
+def _time(value: Any) -> datetime.datetime | None:
+    try:
+        found = datetime.datetime.fromisoformat(_text(value))
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
+
+
+def _explain(answer: Answer, said: str) -> ProviderError | None:
+    """The meaning of a status, and what to do. (Concurrency and credits are not documented; both were seen.)"""
+    status = answer.status
+    if status == 400 and "concurrent" in said.lower():
+        what = (
+            "the account's concurrent conversations are used up (400); end one: `playbook sessions reconcile --provider tavus` lists them"
+        )
+        return ProviderError(f"{what}: {said}")
+    meaning = {
+        400: "Tavus refuses the request (400)",
+        401: "the API key is missing, wrong, or not for this network address (401); check TAVUS_API_KEY",
+        402: "the account has no conversation credits left (402)",
+        403: "the API key may not do that (403)",
+    }.get(status)
+    return None if meaning is None else ProviderError(f"{meaning}: {said}" if said else meaning)

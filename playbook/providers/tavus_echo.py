@@ -1,0 +1,421 @@
+"""Speaking to a Tavus face by messages: Tavus speaks our text and our sounds, and tells when it begins and ends.
+
+What the documentation of the messages (https://docs.tavus.io/sections/event-schemas/conversation-echo and its neighbours) and what was
+seen of them ask of us:
+
+* A line is one `inference_id` in one or more `conversation.echo` messages, `done` on the last. A message has less than 4 KB, so a long text
+  goes in pieces, and a sound in many. Two lines must not be mixed, so a sound is sent to its end before the next line is.
+* Sent much faster than it is heard, a sound stutters and its end may never be reported. So we send by a plan: `pace` times as fast, and
+  never more than `lead` ahead.
+* Each start and stop is told up to three times (as `pal`, as `replica`, by its older name). The id in it may be ours, ours turned into a
+  UUID by MD5, or one that we never sent; then it means the line that is in flight, and the evidence is less.
+* `conversation.utterance` says what is being said, when it begins or before. It ends nothing.
+* An interrupt is told of the line that was being spoken. Of lines that had not begun nothing is told, so we close them ourselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import math
+import re
+import uuid
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from playbook.errors import ProviderError
+from playbook.events import PlayAudio, ProviderFailed, SayText, SpeechEnded, SpeechStarted, StopSpeaking, TaskAccepted
+from playbook.language.durations import parse_duration
+from playbook.model import AudioEcho, Evidence, Say
+from playbook.providers.base import Context
+from playbook.providers.tavus import TavusSession
+from playbook.speech.audio import resample, to_ms
+from playbook.speech.ear import Ear
+from playbook.transports.room import MAX_MESSAGE_BYTES, RoomEvent, SoundHeard, encode
+
+RATE = 24_000
+PIECE_MS = 40
+PACE, LEAD = 1.75, "3s"
+UNTAKEN = 25
+"""How many pieces of a sound may be on their way into the room."""
+STALL_MS = 250
+"""When we come that late with a piece, the plan of the rest is moved: catching up would be a burst."""
+GRACE_MS = 1_000
+"""How long after an interrupt reports may still be under way. What has not begun by then never will."""
+PAUSE_MS = 2_000
+"""Silence after which a line that Tavus never ended is over by what we hear; shorter, it may be a pause between two sentences."""
+LAG_MS = 1_500
+"""How long after its reported end a line may still come to be heard."""
+
+_Kind = Literal["started", "ended", "utterance"]
+_KINDS: Mapping[str, _Kind] = {
+    "conversation.started_speaking": "started",
+    "conversation.stopped_speaking": "ended",
+    "conversation.replica.started_speaking": "started",
+    "conversation.replica.stopped_speaking": "ended",
+    "conversation.utterance": "utterance",
+}
+
+
+@dataclass(slots=True, eq=False)
+class _Line:
+    """One utterance. `id` is Tavus's name for it where that is none of ours."""
+
+    task: str
+    text: str | None  # None for a sound, and for a text that goes in pieces: Tavus's words of it cannot be compared
+    sent: bool = False
+    stopped: bool = False  # an interrupt wants it to end
+    id: str | None = None
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    over: bool = False
+    says: str | None = None
+    heard: bool = False  # its sound, by our own ear
+
+
+class EchoSession(TavusSession):
+    """One conversation by messages."""
+
+    tail_ms = 500
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        settings = self.settings
+        self._rate: int = settings.get("sample_rate", RATE)
+        self._pace: float = settings.get("pace", PACE)
+        self._lead_ms = parse_duration(settings.get("lead", LEAD))
+        self._pcm: dict[str, bytes] = {}
+        self._lines: dict[str, _Line] = {}  # that are not over, in order
+        self._past: deque[_Line] = deque(maxlen=4)  # the last that are
+        self._by_id: dict[str, _Line] = {}  # all, by every id that means one
+        self._in_pieces = {step.id for step in context.plan.steps if isinstance(step.action, Say) and len(step.action.chunks) > 1}
+        self._stream: asyncio.Task[None] | None = None
+        self._copies = Copies()
+        self._ear = Ear()
+        self._audible: _Line | None = None  # whose sound we heard last
+        self._quiet: tuple[_Line, float] | None = None  # a line whose sound has stopped, and when
+        self._quiet_timer: asyncio.TimerHandle | None = None
+
+    async def prepare(self) -> None:
+        for step in self.context.plan.steps:
+            if isinstance(step.action, AudioEcho) and step.skipped is None and step.action.sha256 not in self._pcm:
+                sha256 = step.action.sha256
+                self._pcm[sha256] = await asyncio.to_thread(lambda sha: resample(self.context.sound(sha), self._rate).pcm, sha256)
+
+    # what we say
+
+    def say(self, command: SayText) -> None:
+        self._expect(command.task, None if command.step in self._in_pieces else command.text)
+        super().say(command)
+
+    def play_audio(self, command: PlayAudio) -> None:
+        self._expect(command.task, None)
+        super().play_audio(command)
+
+    def _expect(self, task: str, text: str | None) -> None:
+        if task not in self._by_id:
+            self._lines[task] = self._by_id[task] = self._by_id[as_uuid(task)] = _Line(task, text)
+
+    def _done_with(self, line: _Line) -> None:
+        if not line.over:
+            line.over = True
+            del self._lines[line.task]
+            self._past.append(line)
+
+    async def _say(self, command: SayText) -> TaskAccepted:
+        line = self._by_id[command.task]
+        await self._all_is_sent()
+        pieces = list(split(command.text, MAX_MESSAGE_BYTES - len(encode(self._echo(command.task, command.final, text="")))))
+        if len(pieces) > 1:
+            line.text = None
+        for number, piece in enumerate(pieces, 1):
+            if line.stopped:
+                return TaskAccepted(command.task, chunk=command.chunk, reason="interrupted before all of it was sent")
+            line.sent = True
+            try:
+                await self.room.send(self._echo(command.task, command.final and number == len(pieces), text=piece))
+            except ProviderError as error:
+                self._done_with(line)
+                if number > 1:
+                    raise ProviderError(f"only a part of the line was sent: {error.message}", outcome="ambiguous") from error
+                raise
+        return TaskAccepted(command.task, chunk=command.chunk, reason=self.take_remark())
+
+    async def _play_audio(self, command: PlayAudio) -> TaskAccepted:
+        line = self._by_id[command.task]
+        await self._all_is_sent()
+        if line.stopped:
+            return TaskAccepted(command.task, reason="interrupted before it was sent")
+        pcm = self._pcm[command.audio_sha256]
+        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._stream = self._spawn(self._send_sound(line, pcm, begun))
+        await begun
+        return TaskAccepted(command.task, duration_ms=to_ms(len(pcm) // 2, self._rate), reason=self.take_remark())
+
+    async def _send_sound(self, line: _Line, pcm: bytes, begun: asyncio.Future[None]) -> None:
+        """Send a sound by plan. `begun` tells that the room took its first piece, or did not."""
+        clock, size = self.context.clock, 2 * self._rate * PIECE_MS // 1000
+        start_ms = clock.now_ms()
+        untaken: list[asyncio.Future[None]] = []
+        line.sent = True
+        try:
+            for at in range(0, max(len(pcm), 1), size):
+                position_ms = at * 500 / self._rate
+                due_ms = start_ms + math.floor(max(position_ms / self._pace, position_ms - self._lead_ms))
+                late_ms = clock.now_ms() - due_ms
+                if late_ms < 0:
+                    await clock.sleep_until(due_ms)
+                elif late_ms > STALL_MS:
+                    start_ms += late_ms
+                audio = base64.b64encode(memoryview(pcm)[at : at + size]).decode()
+                untaken.append(self.room.send(self._echo(line.task, at + size >= len(pcm), audio=audio)))
+                while untaken and (len(untaken) > UNTAKEN or at == 0 or untaken[0].done()):
+                    await untaken.pop(0)
+                if not begun.done():
+                    begun.set_result(None)
+            for answer in untaken:
+                await answer
+        except ProviderError as error:
+            self._done_with(line)
+            if begun.done():
+                self.emit(ProviderFailed(f"only a part of the sound was sent: {error.message}", outcome="ambiguous", task=line.task))
+            else:
+                begun.set_exception(error)
+        finally:
+            if not begun.done():
+                begun.set_result(None)  # interrupted: whoever waits need not
+
+    async def _all_is_sent(self) -> None:
+        if self._stream is not None:
+            await asyncio.wait([self._stream])
+
+    def _echo(self, task: str, final: bool, *, text: str | None = None, audio: str | None = None) -> dict[str, Any]:
+        """The message, as documented (https://docs.tavus.io/sections/event-schemas/conversation-echo)."""
+        done: bool | str = final if self.settings.get("done_as") != "text" else str(final).lower()
+        content = {"modality": "text", "text": text} if audio is None else {"modality": "audio", "audio": audio, "sample_rate": self._rate}
+        return self._message("conversation.echo", {**content, "inference_id": task, "done": done})
+
+    def _message(self, kind: str, properties: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        message = {"message_type": "conversation", "event_type": kind, "conversation_id": self.session_id}
+        return message | ({"properties": properties} if properties is not None else {})
+
+    def interrupt(self, command: StopSpeaking) -> None:
+        """Overtakes the sound that is being sent: nothing of it goes out any more, or it might begin to speak again."""
+        for line in self._lines.values():
+            line.stopped = True
+        if self._stream is not None:
+            self._stream.cancel()
+        super().interrupt(command)
+
+    async def _interrupt(self, command: StopSpeaking) -> TaskAccepted:
+        await self.room.send(self._message("conversation.interrupt"))
+        clock = self.context.clock
+        clock.call_at(clock.now_ms() + GRACE_MS, self._settle)
+        return TaskAccepted(command.task, reason=self.take_remark())
+
+    def _settle(self) -> None:
+        """Close the lines that an interrupt kept from beginning."""
+        for line in tuple(self._lines.values()):
+            if line.stopped and line.started_ms is None and not self._closing:
+                self._done_with(line)
+                why = "kept from beginning by the interrupt; Tavus does not report that"
+                self.emit(SpeechEnded(line.task, Evidence.estimated, interrupted=True, heard_ms=0, reason=why))
+
+    async def _close(self, reason: str) -> str | None:
+        await self._stop(self._stream)
+        if self._quiet_timer is not None:
+            self._quiet_timer.cancel()
+        return await super()._close(reason)
+
+    # what Tavus tells
+
+    def told(self, kind: str, message: Mapping[str, Any], properties: Mapping[str, Any]) -> None:
+        what, role = _KINDS.get(kind), properties.get("role")
+        if what is None or (role not in ("pal", "replica") and ".replica." not in kind):
+            return
+        id, seq = message.get("inference_id"), message.get("seq")
+        id, seq = (id if isinstance(id, str) and id else None), (seq if isinstance(seq, int) else None)
+        if self._copies.has(what, id, f"{kind} {role}", seq):
+            return
+        if what == "started":
+            self._started(id)
+        elif what == "ended":
+            self._ended(id, properties)
+        else:
+            self._says(id, properties.get("speech"))
+
+    def _in_flight(self) -> Iterator[_Line]:
+        return (line for line in self._lines.values() if line.sent)
+
+    def _meant(self, id: str | None) -> Evidence:
+        """How surely an id names its line."""
+        line = self._by_id.get(id or "")
+        return Evidence.reported if line is not None and line.id != id else Evidence.unmatched
+
+    def _started(self, id: str | None) -> None:
+        line = self._by_id.get(id or "")
+        if line is None:
+            line = next((line for line in self._in_flight() if line.started_ms is None), None)
+            if line is None:
+                self.emit(SpeechStarted(None, provider_task=id, reason="no line of ours is waiting to begin"))
+                return
+            if id is not None:
+                self._by_id[id], line.id = line, id
+        if line.started_ms is None:
+            line.started_ms = self.context.clock.now_ms()
+        says, line.says = line.says, None
+        self.emit(SpeechStarted(line.task, self._meant(id), id, text=says, reason=self.take_remark()))
+
+    def _ended(self, id: str | None, properties: Mapping[str, Any]) -> None:
+        line = self._by_id.get(id or "") or self._only_end(id)
+        if line is None:
+            self.remark = f"the end of '{id}' was reported, which is no line of ours"
+            return
+        evidence, now = self._meant(id), self.context.clock.now_ms()
+        seconds = properties.get("duration")
+        told = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 <= seconds < 1e6
+        lasted_ms = round(seconds * 1000) if told and seconds is not None else None
+        cut = properties.get("interrupted") is True
+        heard_ms = None
+        if cut:
+            heard_ms = lasted_ms if lasted_ms is not None else now - line.started_ms if line.started_ms is not None else 0
+        line.ended_ms = line.ended_ms or now
+        self._done_with(line)
+        says, line.says = line.says, None
+        reason = self.take_remark() or (f"Tavus says that it said: {says}" if says is not None else None)
+        self.emit(SpeechEnded(line.task, evidence, id, duration_ms=lasted_ms, interrupted=cut, heard_ms=heard_ms, reason=reason))
+        if self._quiet is not None and self._quiet[0] is line:
+            self._tell_quiet()
+        if cut:
+            self._settle()  # what has not begun when this one is cut off never will
+
+    def _only_end(self, id: str | None) -> _Line | None:
+        """The line that an end without a name of ours can mean: the one that speaks, unless that goes by another name; if the start of
+        none was told, the first."""
+        speaking = [line for line in self._in_flight() if line.started_ms is not None]
+        if speaking:
+            return next((line for line in speaking if line.id is None or id is None), None)
+        return next(self._in_flight(), None)
+
+    def _says(self, id: str | None, speech: Any) -> None:
+        line = self._by_id.get(id or "") or next(self._in_flight(), None)
+        if line is None or line.text is None or not isinstance(speech, str):
+            return
+        if line.started_ms is None or _words(speech) == _words(line.text):
+            line.says = speech
+        else:  # the start was told already; this is about the words
+            self.emit(SpeechStarted(line.task, self._meant(id), id, text=speech))
+
+    # what we hear
+
+    def sensed(self, event: RoomEvent) -> None:
+        if isinstance(event, SoundHeard) and event.participant == self._face:
+            began_ms = self.context.clock.now_ms() - event.age_ms
+            for heard in self._ear.listen(began_ms, event.pcm, event.hz):
+                self._sound_began(heard.at_ms) if heard.what == "began" else self._sound_ended(heard.at_ms)
+
+    def _sound_began(self, at_ms: float) -> None:
+        now = self.context.clock.now_ms()
+        unheard = [line for line in (*self._past, *self._in_flight()) if not line.heard]
+        told = (line for line in unheard if line.started_ms is not None and now - (line.ended_ms or now) <= LAG_MS)
+        line = next(told, None)
+        if self._quiet is not None:
+            if line is None and not self._quiet[0].over:  # nobody else has begun: it was a pause
+                self._quiet = None
+                return
+            self._tell_quiet()
+        line = line or next((line for line in unheard if not line.over), None)
+        if line is not None:
+            line.heard, self._audible = True, line
+            self.emit(SpeechStarted(line.task, Evidence.heard, ago_ms=max(0, round(now - at_ms))))
+
+    def _sound_ended(self, at_ms: float) -> None:
+        line = self._audible
+        if line is None:
+            return
+        self._quiet = line, at_ms
+        if self._quiet_timer is not None:
+            self._quiet_timer.cancel()
+        if line.over:
+            self._tell_quiet()
+        else:
+            self._quiet_timer = self.context.clock.call_at(round(at_ms) + PAUSE_MS, self._tell_quiet)
+
+    def _tell_quiet(self) -> None:
+        """The sound of a line is over, and so is the line, if nobody else says so."""
+        if self._quiet is not None and not self._closing:
+            (line, at_ms), self._quiet, self._audible = self._quiet, None, None
+            self._done_with(line)
+            self.emit(SpeechEnded(line.task, Evidence.heard, ago_ms=max(0, round(self.context.clock.now_ms() - at_ms))))
+
+
+class Copies:
+    """Knows which reports are copies of others: Tavus tells each one in up to three ways. The same report in the same way is no copy.
+
+    Where a report has an id, that and its kind tell. Where it has none, it is a copy if the last report was of its kind and told in another
+    way, or if `seq` says that it was sent before that.
+    """
+
+    def __init__(self) -> None:
+        self._told: dict[tuple[str, str], set[str]] = {}  # in which ways, by kind and id
+        self._last: tuple[str, str | None, int | None] = ("", None, None)
+        self._last_ways: set[str] = set()
+
+    def has(self, kind: str, id: str | None, way: str, seq: int | None) -> bool:
+        """Whether this is a copy."""
+        last_kind, last_id, last_seq = self._last
+        ways = self._told.get((kind, id)) if id is not None else None
+        if ways is None and None in (id, last_id) and kind == last_kind:
+            ways = self._last_ways
+        if ways is not None and way not in ways:
+            ways.add(way)
+            if id is not None:
+                self._told[kind, id] = ways
+            return True
+        if id is None and seq is not None and last_seq is not None and seq < last_seq:
+            return True
+        self._last, self._last_ways = (kind, id, seq), {way}
+        if id is not None:
+            self._told[kind, id] = self._last_ways
+        return False
+
+
+def as_uuid(id: str) -> str:
+    """What Tavus makes of an id, as far as that is known: the UUID of its MD5."""
+    return str(uuid.UUID(bytes=hashlib.md5(id.encode(), usedforsecurity=False).digest()))
+
+
+def _words(text: str) -> str:
+    """Text as compared: letters and digits only, since vendors normalise spaces and punctuation."""
+    return "".join(char for char in text.casefold() if char.isalnum())
+
+
+_SENTENCE = re.compile(r"(?<=[.!?…。！？])\s+|(?<=[。！？])")
+
+
+def split(text: str, limit: int) -> Iterator[str]:
+    """A text in pieces of at most `limit` bytes (as JSON has them): whole sentences where they fit, else words, else what fits. Nothing is
+    lost: together they are the text."""
+    while _size(text) > limit:
+        fits = _fitting(text, limit)
+        ends = [match.end() for match in _SENTENCE.finditer(text, 0, fits)] or [at + 1 for at in [text.rfind(" ", 0, fits)] if at > 0]
+        at = ends[-1] if ends else fits
+        yield text[:at]
+        text = text[at:]
+    yield text
+
+
+def _fitting(text: str, limit: int) -> int:
+    """How many characters of the text fit."""
+    low, high = 1, min(len(text), limit)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if _size(text[:middle]) <= limit else (low, middle - 1)
+    return low
+
+
+def _size(text: str) -> int:
+    return len(encode(text)) - 2

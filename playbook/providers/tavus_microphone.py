@@ -1,0 +1,191 @@
+"""Speaking to a Tavus face through a microphone: the whole show is one unbroken track of sound, silence included.
+
+The PAL's transport layer must have its microphone enabled (https://docs.tavus.io/sections/conversational-video-interface/echo-mode). Tavus
+is then told neither where a line begins nor where it ends, and whether it reports anything is not documented. It need not: the sound is
+ours, so the room knows to the frame what was played. `say` is spoken by the embedded voice, in one breath also when it comes in chunks;
+an interrupt is the end of our own sound. The face follows a moment later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from playbook.events import PlayAudio, SayText, SpeechEnded, SpeechStarted, StopSpeaking, TaskAccepted
+from playbook.model import Say
+from playbook.providers.base import Context
+from playbook.providers.local import BATCH, MASK, LocalProvider, Script
+from playbook.providers.tavus import TavusSession
+from playbook.speech.audio import Sound, cut, resample, to_ms, to_samples
+from playbook.speech.voice import Settings, VoiceMissing, heard
+from playbook.transports.room import ClipEnded, ClipStarted, RoomEvent
+
+if TYPE_CHECKING:
+    from playbook.speech.show import Placement, ShowRecorder
+
+RATE = 24_000
+
+
+@dataclass(slots=True, eq=False)
+class _Clip:
+    """A stretch of a line in the room's queue."""
+
+    line: _Line
+    load: Callable[[], Sound]
+    final: bool
+    placement: Placement | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Line:
+    """One utterance. `clips` are those that are not over, `played_ms` is of those that are."""
+
+    task: str
+    script: Script | None = None  # None for a sound
+    masked: bool = False
+    chars: int = 0
+    begun_ms: int | None = None
+    played_ms: int = 0
+    clips: set[str] = field(default_factory=set)
+    stopped: bool = False
+    over: bool = False
+
+    def words(self) -> str | None:
+        """The words in what was played, where they are known and may be shown."""
+        script = self.script
+        if script is None:
+            return None
+        return MASK if self.masked else heard(script.text, script.marks, script.length_ms, self.played_ms)
+
+
+class MicrophoneSession(TavusSession):
+    """One conversation by microphone. `context.extras` may hold the `voice` to speak with."""
+
+    microphone_hz = RATE
+    tail_ms = 1_500
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._speaker = LocalProvider(context.extras.get("voice"))
+        self._planned = {step.id: step.action for step in context.plan.steps if isinstance(step.action, Say) and step.skipped is None}
+        if self._planned and not self._speaker.voice.available:
+            raise VoiceMissing
+        self._voice = Settings(**{name: self.settings.get(name) for name in ("voice", "rate", "pitch", "language")})
+        self._show: ShowRecorder | None = context.extras.get("show")
+        self._lines: dict[str, _Line] = {}  # that are not over
+        self._clips: dict[str, _Clip] = {}
+
+    async def prepare(self) -> None:
+        """Have all lines spoken before a conversation costs anything."""
+        jobs = self._speaker.unspoken(self.context.plan)
+        for at in range(0, len(jobs), BATCH):
+            await asyncio.to_thread(self._speaker.voice.speak_many, jobs[at : at + BATCH])
+
+    # what we say
+
+    def say(self, command: SayText) -> None:
+        if command.chunk == 1:
+            action = self._planned.get(command.step)
+            text = action.text if action is not None else command.text
+            masked = command.shown is not None or (action is not None and any(chunk.shown is not None for chunk in action.chunks))
+            self._lines[command.task] = _Line(command.task, self._speaker.script(text, self._voice), masked)
+        super().say(command)
+
+    def play_audio(self, command: PlayAudio) -> None:
+        self._lines[command.task] = _Line(command.task)
+        super().play_audio(command)
+
+    async def _say(self, command: SayText) -> TaskAccepted:
+        line = self._lines.get(command.task)
+        if line is None:
+            return TaskAccepted(command.task, chunk=command.chunk, reason="the line is over")
+        script = line.script
+        assert script is not None
+        if script.load is None:  # only a line that is not in the plan has not been spoken ahead
+            await asyncio.to_thread(self._speaker.voice.speak, script.text, self._voice)
+            script = line.script = self._speaker.script(script.text, self._voice)
+        assert script.load is not None
+        load = script.load
+        from_ms = script.reach_ms(line.chars) if line.chars else 0
+        line.chars += len(command.text)
+        to_ms = script.length_ms if command.final else script.reach_ms(line.chars)
+        if from_ms == to_ms and not command.final:  # it completes no word
+            return TaskAccepted(command.task, chunk=command.chunk, reason="goes out with the next chunk")
+        whole = script.length_ms if command.final and command.chunk == 1 else None
+        await self._play(line, lambda: _stretch(load(), from_ms, to_ms), command.chunk, command.final)
+        return TaskAccepted(command.task, chunk=command.chunk, duration_ms=whole, reason=self.take_remark())
+
+    async def _play_audio(self, command: PlayAudio) -> TaskAccepted:
+        line = self._lines.get(command.task)
+        if line is None:
+            return TaskAccepted(command.task, reason="the line is over")
+        length_ms = await self._play(line, lambda: self.context.sound(command.audio_sha256), 1, final=True)
+        return TaskAccepted(command.task, duration_ms=length_ms, reason=self.take_remark())
+
+    async def _play(self, line: _Line, load: Callable[[], Sound], chunk: int, final: bool) -> int:
+        """Put a stretch of sound into the room's queue, unless the line was stopped. Gives its length."""
+        pcm = await asyncio.to_thread(lambda: resample(load(), RATE).pcm)
+        if not line.stopped:
+            name = f"{line.task}#{chunk}"
+            self._clips[name] = _Clip(line, load, final)
+            line.clips.add(name)
+            self.room.play(name, pcm)
+        return to_ms(len(pcm) // 2, RATE)
+
+    def interrupt(self, command: StopSpeaking) -> None:
+        """Falls silent at once, whatever is still being prepared."""
+        for line in self._lines.values():
+            line.stopped = True
+        if self._room is not None:
+            self._room.cut()
+        super().interrupt(command)
+
+    async def _interrupt(self, command: StopSpeaking) -> TaskAccepted:
+        """What the room has in its queue it will tell of; the rest is over now."""
+        for line in tuple(self._lines.values()):
+            if line.stopped and not line.clips:
+                self._end(line, interrupted=True)
+        return TaskAccepted(command.task)
+
+    # what the room plays
+
+    def sensed(self, event: RoomEvent) -> None:
+        match event:
+            case ClipStarted(name, age_ms):
+                self._began(self._clips[name], self.context.clock.now_ms() - age_ms)
+            case ClipEnded(name, played_ms, interrupted):
+                self._ended(name, self._clips.pop(name), played_ms, interrupted)
+
+    def _began(self, clip: _Clip, at_ms: int) -> None:
+        line = clip.line
+        if self._show is not None:
+            clip.placement = self._show.place(at_ms, clip.load)
+        if line.begun_ms is None:
+            line.begun_ms = at_ms
+            if self._show is not None and line.script is not None and not line.masked:
+                self._show.words[line.task] = line.script.marks
+            self.emit(SpeechStarted(line.task))
+
+    def _ended(self, name: str, clip: _Clip, played_ms: int, interrupted: bool) -> None:
+        line = clip.line
+        line.clips.discard(name)
+        line.played_ms += played_ms
+        if interrupted and clip.placement is not None:
+            clip.placement.cut_ms = clip.placement.start_ms + played_ms
+        if not line.over and not line.clips and (clip.final or interrupted):
+            self._end(line, interrupted)
+
+    def _end(self, line: _Line, interrupted: bool) -> None:
+        line.over = True
+        del self._lines[line.task]
+        if interrupted:
+            self.emit(SpeechEnded(line.task, interrupted=True, heard_ms=line.played_ms, heard=line.words()))
+        else:
+            self.emit(SpeechEnded(line.task, duration_ms=line.played_ms))
+
+
+def _stretch(sound: Sound, from_ms: int, to_ms: int) -> Sound:
+    """A part of a sound."""
+    return Sound(cut(sound, to_ms).pcm[2 * to_samples(from_ms, sound.rate) :], sound.rate)
