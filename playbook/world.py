@@ -48,8 +48,11 @@ class World:
             return self.local
         if name not in self._found:
             from playbook.providers import registry
+            from playbook.providers.base import SpeaksLocally
 
-            self._found[name] = registry.find(name)
+            self._found[name] = found = registry.find(name)
+            if isinstance(found, SpeaksLocally):
+                found.local_voice = lambda: self.local.voice
         return self._found[name]
 
     @cached_property

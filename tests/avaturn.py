@@ -13,6 +13,7 @@ from playbook.emulators.avaturn import AvaturnEmulator
 from playbook.emulators.faults import Injection
 from playbook.language import compile_file
 from playbook.model import Plan
+from playbook.providers.avaturn import AvaturnProvider
 from playbook.providers.avaturn_external import HEADER
 from playbook.providers.base import SessionRecord
 from playbook.record.redact import Redactor
@@ -90,7 +91,7 @@ def perform(
         async with emulator.serve() as url:
             given = {"AVATURN_BASE_URL": url, "AVATURN_API_KEY": KEY, **(env or {})}
             runner = Runner(
-                plan, Options(folder=folder / "run", env=given, state_dir=folder / "state", extras={"voice": voice()}, **options)
+                plan, Options(folder=folder / "run", env=given, state_dir=folder / "state", provider=AvaturnProvider(voice), **options)
             )
             return await runner.run(), len(emulator.open_sessions)
 

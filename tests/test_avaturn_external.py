@@ -264,7 +264,7 @@ def test_without_the_voice_nothing_begins(tmp_path):
     async def begin(text: str):
         plan = plan_of(text, tmp_path)
         env = {"AVATURN_API_KEY": KEY}
-        return await Runner(plan, Options(folder=tmp_path / "run", env=env, extras={"voice": Silent()})).run()
+        return await Runner(plan, Options(folder=tmp_path / "run", env=env, provider=AvaturnProvider(Silent))).run()
 
     with pytest.raises(SetupError, match="no voice is installed"):
         clock.run(begin(THREE), "virtual")
@@ -279,7 +279,7 @@ async def called(tmp_path, *steps, listen="127.0.0.1:0"):
     emulator = AvaturnEmulator(socket="absent")
     async with emulator.serve():
         asked = {"listen": listen, "conversation_engine": {"type": "external", "url": "wss://a.example/x"}}
-        stand = Stand(AvaturnProvider(), emulator.environment(), asked, emulator, {"voice": voice()})
+        stand = Stand(AvaturnProvider(voice), emulator.environment(), asked, emulator)
         sounds = {"0" * 64: to_wav(quiet(600_000, RATE))}
         plan = plan_by_hand(*steps, can=stand.provider.capabilities(asked), session=asked, sounds=sounds)
         stage = Stage(stand, plan, tmp_path)

@@ -16,8 +16,8 @@ What the vendor's documentation says (https://docs.avaturn.live/llms.txt lists i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from playbook.errors import Problem, ProviderError, SetupError
@@ -26,6 +26,9 @@ from playbook.model import Capabilities, Plan, Step
 from playbook.providers.base import Context, Session, SessionRecord
 from playbook.providers.queued import QueuedSession
 from playbook.transports.http import MAX_SAID, Answer, Http, Retry, base_address, is_loopback
+
+if TYPE_CHECKING:
+    from playbook.speech.voice import Voice
 
 BASE_URL = "https://api.avaturn.live"
 SESSIONS = "/api/v1/sessions"
@@ -62,6 +65,9 @@ class AvaturnProvider:
     name = "avaturn"
     schema = "avaturn.schema.json"
     credentials = (("AVATURN_API_KEY",),)
+
+    def __init__(self, local_voice: Callable[[], Voice] | None = None) -> None:
+        self.local_voice = local_voice or _voice
 
     def capabilities(self, settings: Mapping[str, Any]) -> Capabilities:
         engine = engine_of(settings)
@@ -104,7 +110,7 @@ class AvaturnProvider:
         if engine_of(context.plan.session) == "external":
             from playbook.providers.avaturn_external import ExternalSession
 
-            return ExternalSession(context)
+            return ExternalSession(context, self.local_voice())
         return TextEchoSession(context)
 
     async def end_session(self, record: SessionRecord, env: Mapping[str, str]) -> None:
@@ -214,6 +220,12 @@ class TextEchoSession(AvaturnSession):
 
     def _step(self, id: str) -> Step | None:
         return next((step for step in self.context.plan.steps if step.id == id), None)
+
+
+def _voice() -> Voice:
+    from playbook.speech.voice import Voice
+
+    return Voice()
 
 
 def _key(env: Mapping[str, str]) -> str:

@@ -29,7 +29,7 @@ from playbook.providers.avaturn import AvaturnSession
 from playbook.providers.base import Context
 from playbook.providers.local import BATCH, MASK, LocalProvider, Script
 from playbook.speech.audio import Sound, cut, frames, resample, silence, to_samples
-from playbook.speech.voice import Settings, VoiceMissing, heard
+from playbook.speech.voice import Settings, Voice, VoiceMissing, heard
 from playbook.transports.listener import Listener
 
 if TYPE_CHECKING:
@@ -89,11 +89,11 @@ class _Segment:
 
 
 class ExternalSession(AvaturnSession):
-    """The avatar speaks our audio. `context.extras` may hold the `voice` to speak with."""
+    """The avatar speaks our audio, and `voice` our lines."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, voice: Voice) -> None:
         super().__init__(context)
-        self._speaker = LocalProvider(context.extras.get("voice"))
+        self._speaker = LocalProvider(voice)
         speaks = any(isinstance(step.action, Say) and step.skipped is None for step in context.plan.steps)
         if speaks and not self._speaker.voice.available:
             raise VoiceMissing

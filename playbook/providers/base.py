@@ -31,6 +31,7 @@ from playbook.model import Capabilities, Length, Plan
 
 if TYPE_CHECKING:
     from playbook.speech.audio import Sound
+    from playbook.speech.voice import Voice
 
 T = TypeVar("T")
 
@@ -116,6 +117,14 @@ class PacesLines(Protocol):
 
     def lengths(self, plan: Plan) -> Sequence[Length | None]:
         """One entry a step; None for what is no line of text."""
+
+
+@runtime_checkable
+class SpeaksLocally(Protocol):
+    """A provider that may have lines spoken by the local voice. It asks for one when it needs it, and is lent the one that the plan was
+    measured with, so that nothing is spoken twice."""
+
+    local_voice: Callable[[], Voice]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from typing import Any
 from playbook import clock
 from playbook.language import compile_file
 from playbook.model import Plan
+from playbook.providers.avaturn import AvaturnProvider
 from playbook.runner import Options, Outcome, Runner
 from playbook.speech.voice import Voice
 from playbook.world import World
@@ -184,7 +185,7 @@ async def _turns(lines: int) -> list[float]:
         voice = Voice()
         plan = compile_file(file, World(voice=voice))
         env = {"AVATURN_API_KEY": KEY, "AVATURN_BASE_URL": f"http://127.0.0.1:{service.sockets[0].getsockname()[1]}"}
-        outcome = await Runner(plan, Options(folder=Path(folder) / "run", env=env, extras={"voice": voice})).run()
+        outcome = await Runner(plan, Options(folder=Path(folder) / "run", env=env, provider=AvaturnProvider(lambda: voice))).run()
         assert outcome.result.exit_code == 0, outcome.result.reason
     service.close()
     return delays
