@@ -57,7 +57,7 @@ def _page(title: str, body: Iterator[str]) -> str:
     head = f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
     policy = "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
     view = '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    return f"{head}{policy}{view}<style>{_STYLE}</style>\n</head>\n<body>\n" + _clean("\n".join(body)) + "\n</body>\n</html>\n"
+    return _clean(f"{head}{policy}{view}<style>{_STYLE}</style>\n</head>\n<body>\n" + "\n".join(body) + "\n</body>\n</html>\n")
 
 
 def _clean(text: str) -> str:

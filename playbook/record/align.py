@@ -1,12 +1,13 @@
 """Which step of one performance is which step of another.
 
-Ids alone do not tell: a step that was put in shifts the ids of those behind it that have no name of their own. Words alone do not tell:
-a line may be said often, or be rewritten. So several views are tried, the strictest first, and each only in the gaps that those before it
-left. Within a view, the longest common subsequence is found (patience sorting: n log n). Pure.
+Ids alone do not tell: a step that was put in shifts the ids of those behind it that have no name of their own (`say-3`). Words alone do
+not tell: a line may be said often, or be rewritten. So several views are tried, the strictest first, and each only in the gaps that those
+before it left. Within a view, the longest common subsequence is found (patience sorting: n log n). Pure.
 """
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
@@ -26,9 +27,20 @@ _ROUNDS = 20
 _SMALL = 400
 _ALIKE = 0.5
 
-KEYS: tuple[Key, ...] = (
-    lambda act: (act.id, act.verb, act.words),
+_COUNTED = re.compile(r"(?:.*/)?(?:say|audio-echo|wait|interrupt|end|include)-\d+(?:\.\d+)*", re.DOTALL)
+
+
+def _given(act: Act) -> str | None:
+    """The id, if an author gave it."""
+    return None if _COUNTED.fullmatch(act.id) else act.id
+
+
+STRICT: tuple[Key, ...] = (
+    lambda act: (act.id, act.verb, act.words) if _given(act) else None,
     lambda act: (act.verb, act.words) if act.words else None,
+    _given,
+)
+LOOSE: tuple[Key, ...] = (
     lambda act: act.id,
     lambda act: None if act.speaks else (act.verb,),
 )
@@ -36,16 +48,9 @@ KEYS: tuple[Key, ...] = (
 
 def align(a: Sequence[Act], b: Sequence[Act]) -> list[tuple[int | None, int | None]]:
     """Indices into both, in order; what has no partner stands alone, the first side's before the second's."""
-    pairs: list[Pair] = []
-    gaps: list[Gap] = [(0, len(a), 0, len(b))]
-    for key in KEYS:
-        for _ in range(_ROUNDS):
-            found = [pair for gap in gaps for pair in _common(a, b, gap, key)]
-            if not found:
-                break
-            pairs = sorted(pairs + found)
-            gaps = _gaps(pairs, len(a), len(b))
-    pairs = sorted(pairs + [pair for gap in gaps for pair in _alike(a, b, gap)])
+    pairs = _matched(a, b, [], STRICT)
+    pairs = sorted(pairs + [pair for gap in _gaps(pairs, len(a), len(b)) for pair in _alike(a, b, gap)])
+    pairs = _matched(a, b, pairs, LOOSE)
     rows: list[tuple[int | None, int | None]] = []
     i = j = 0
     for left, right in [*pairs, (len(a), len(b))]:
@@ -55,6 +60,17 @@ def align(a: Sequence[Act], b: Sequence[Act]) -> list[tuple[int | None, int | No
             rows.append((left, right))
         i, j = left + 1, right + 1
     return rows
+
+
+def _matched(a: Sequence[Act], b: Sequence[Act], pairs: list[Pair], keys: Sequence[Key]) -> list[Pair]:
+    """The pairs, and what each view finds between them, until it finds nothing more."""
+    for key in keys:
+        for _ in range(_ROUNDS):
+            found = [pair for gap in _gaps(pairs, len(a), len(b)) for pair in _common(a, b, gap, key)]
+            if not found:
+                break
+            pairs = sorted(pairs + found)
+    return pairs
 
 
 def _gaps(pairs: Sequence[Pair], a_len: int, b_len: int) -> list[Gap]:
