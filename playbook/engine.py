@@ -89,6 +89,7 @@ class _Utterance:
     started_by: Evidence | None = None
     ended_ms: int | None = None
     stopping: bool = False  # an interrupt is meant to hit it
+    stopped: tuple[str, int] | None = None  # that interrupt, and when the provider acknowledged it
 
     @property
     def task(self) -> str:
@@ -528,6 +529,10 @@ class Engine:
             )
         else:
             self._closed(utterance)
+        if utterance.stopped is not None and not event.interrupted:
+            interrupt, since = utterance.stopped
+            if self._now - since >= DISAGREE_MS:
+                self._out.append(Conflict(f"acknowledged, but {utterance.task} was said to its end", interrupt))
         self._after_close(utterance)
         return None
 
@@ -639,6 +644,8 @@ class Engine:
         if self._can.speech == "none":
             self._settle_interrupted()
         still = [u for u in self._open.values() if u.stopping]
+        for utterance in still:
+            utterance.stopped = task, self._now
         if self.phase == "stopping":
             if not still:
                 self._close(self._why)

@@ -1,0 +1,294 @@
+"""The named faults, each on every provider that can show it: over real sockets, on the virtual clock. The README's table is this one.
+
+A show of three lines is performed; the fault strikes the second (`two`), which faults of the interrupt cut after a second. What is asserted
+of every run: its log is a good one, its session is closed by the emulator's own count, and no line was sent again that may have arrived.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from playbook import clock
+from playbook.emulators.faults import FAULTS, choose
+from playbook.errors import UsageError
+from playbook.sessions import Journal
+from tests.contract import STANDS, compile_on, perform, write_playbook
+from tests.logs import ROOT, checked, closings, of
+
+TEXTS = {
+    "one": "The first line of this show.",
+    "two": "The second line, which this is all about, and which goes on for a while.",
+    "three": "The third and last line.",
+}
+EMULATED = [name for name in STANDS if name != "local"]
+OF_REQUESTS = ("rate-limit", "flap", "half-body")
+"""Faults of the HTTP request that carries a line. Avaturn's external engine has none: lines go over a socket."""
+
+
+@dataclass(frozen=True)
+class Show:
+    """A performance under a fault."""
+
+    exit: tuple[str, int]
+    reason: str
+    lines: list[dict[str, Any]]
+    truth: list[dict[str, Any]]
+    reports: bool
+    """Whether the provider tells us when speech begins and ends."""
+    exact: bool
+    """Whether the length of a line is known before it is said."""
+    requests: int
+    """How many requests carried the second line."""
+
+    @property
+    def grades(self) -> list[str]:
+        return [line["evidence"] for line in closings(self.lines).values()]
+
+    @property
+    def two(self) -> dict[str, Any]:
+        return closings(self.lines)["two"]
+
+    def notes(self, kind: str) -> list[str]:
+        return [line["reason"] for line in of(self.lines, "note", kind)]
+
+    def spoken(self) -> list[str]:
+        """What an audience heard the beginning of."""
+        return [entry["text"] or entry["task"] for entry in self.truth if entry["what"] == "speech_started"]
+
+    def ms(self, kind: str, name: str, task: str = "two") -> int:
+        return next(line["at_ms"] for line in of(self.lines, kind, name) if line.get("task") == task)
+
+
+def timeline(at: str) -> str:
+    steps = []
+    for id, text in TEXTS.items():
+        steps.append(f"  - say: {text}\n    id: {id}\n")
+        if at == "interrupt" and id == "two":
+            steps.append("    until: 1s\n  - interrupt:\n    id: stop\n")
+    return "".join(steps)
+
+
+def performed(name: str, fault: str, folder: Path) -> Show:
+    """The show, on a stand, with a fault at its second line (or at the session's creation)."""
+
+    async def main() -> Show:
+        async with STANDS[name]() as stand:
+            emulator = stand.emulator
+            assert emulator is not None
+            emulator.set_faults([choose(fault if FAULTS[fault].at == "create" else f"{fault}@two", TEXTS)])
+            start = "start: 2m" if fault == "mute-after-120s" else "start: 0s"
+            plan = compile_on(write_playbook(folder, stand, timeline(FAULTS[fault].at), start))
+            outcome = await perform(stand, plan, folder)
+            assert emulator.open_sessions == (), "the emulator's own count"
+            assert Journal(folder / "state").open_sessions() == []
+            return Show(
+                (outcome.result.end, outcome.result.exit_code),
+                outcome.result.reason or "",
+                checked(outcome.folder),
+                [entry for entry in emulator.journal if entry["what"].startswith("speech_")],
+                plan.capabilities.speech == "reported",
+                plan.steps[1].length.basis == "exact",
+                sum(TEXTS["two"] in str(entry.get("body")) for entry in emulator.journal if entry["what"] == "request"),
+            )
+
+    return clock.run(main(), "virtual")
+
+
+# --- what each row promises -----------------------------------------------------------------------------------------------
+
+
+def plain(show: Show) -> None:
+    """Nobody could know better: the show goes on, and the line is `estimated`."""
+    assert show.exit == ("passed", 0)
+    assert show.grades == ["estimated"] * 3
+
+
+def end_missing(show: Show) -> None:
+    assert show.exit == ("passed", 0)
+    assert show.grades == ["reported", "timeout", "reported"]
+    assert show.two["reason"] == "the provider never reported the end"
+
+
+def end_early(show: Show) -> None:
+    assert show.exit == ("passed", 0)
+    if show.exact:
+        assert show.grades == ["reported", "estimated", "reported"]
+        assert any("before the sound can have ended" in note for note in show.notes("conflict"))
+    else:
+        assert show.grades == ["reported"] * 3
+
+
+def end_late(show: Show) -> None:
+    assert show.exit == ("passed", 0)
+    assert show.grades == ["reported"] * 3
+    began, ended = (entry["at_ms"] for entry in show.truth[2:4])
+    assert show.two["at_ms"] - show.ms("event", "speech_started") >= ended - began + 2_900, "believed as it comes"
+
+
+def end_twice(show: Show) -> None:
+    assert show.exit == ("passed", 0)
+    assert show.grades == ["reported"] * 3
+    assert "this line had ended" in show.notes("ignored")
+
+
+def start_missing(show: Show) -> None:
+    assert show.exit == ("passed", 0)
+    assert show.grades == ["reported"] * 3
+    assert "two" not in [line.get("task") for line in of(show.lines, "event", "speech_started")]
+
+
+def unheard(show: Show) -> None:
+    assert show.exit == ("passed", 0)
+    assert show.grades == ["reported", "timeout", "reported"]
+    assert show.two["reason"] == "the provider never reported a start"
+    assert len(show.spoken()) == 2
+
+
+def interrupt_lost(show: Show) -> None:
+    assert show.exit == ("passed", 0)
+    if show.two.get("interrupted"):  # it had not ended when we lost our patience
+        assert (show.two["evidence"], show.two["reason"]) == ("timeout", "the provider did not say that it stopped")
+    else:
+        assert "acknowledged, but two was said to its end" in show.notes("conflict")
+
+
+def speaks_on(show: Show) -> None:
+    assert show.exit == ("passed", 0)
+    assert show.two["interrupted"]
+    assert show.two["evidence"] == "reported"
+    late = [note for note in show.notes("conflict") if "after the line was closed" in note]
+    assert late or "this line had ended" in show.notes("ignored")
+
+
+def session_dies(show: Show) -> None:
+    assert show.exit == ("error", 4)
+    [lost] = of(show.lines, "event", "provider_failed")
+    assert lost["outcome"] == "lost"
+    cut = show.two if show.reports else closings(show.lines)["three"]
+    assert (cut["evidence"], cut["reason"], cut["interrupted"]) == ("timeout", "session lost", True)
+
+
+def slow_accept(show: Show) -> None:
+    assert show.exit == ("passed", 0)
+    assert show.grades == (["reported"] if show.reports else ["estimated"]) * 3
+    assert show.ms("event", "task_accepted") - show.ms("command", "say") >= 3_000
+    assert show.requests <= 1
+
+
+def quota(show: Show) -> None:
+    assert show.exit == ("error", 4)
+    assert "quota" in show.reason.lower() or "limit" in show.reason.lower() or "concurren" in show.reason.lower()
+    assert show.grades == []
+    assert of(show.lines, "command", "close_session") == []
+
+
+def rate_limit(show: Show) -> None:
+    assert show.exit == ("passed", 0)
+    assert show.requests == 2
+    assert show.ms("event", "task_accepted") - show.ms("command", "say") >= 1_000
+
+
+def ambiguous(show: Show) -> None:
+    assert show.exit == ("failed", 1)
+    [failed] = of(show.lines, "event", "provider_failed")
+    assert (failed["task"], failed["outcome"]) == ("two", "ambiguous")
+    assert (show.two["evidence"], show.two["reason"]) == ("timeout", "nobody knows whether it was taken")
+    assert show.requests == 1, "it is not sent again"
+
+
+def wrong_id(show: Show) -> None:
+    assert show.exit == ("passed", 0)
+    assert show.grades == ["reported", "unmatched", "reported"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is promised where the provider reports speech, and where it does not."""
+
+    reported: Callable[[Show], None]
+    otherwise: Callable[[Show], None] = plain
+
+
+ROWS: Mapping[str, Row] = {
+    "end-missing": Row(end_missing),
+    "end-early": Row(end_early),
+    "end-late": Row(end_late),
+    "end-twice": Row(end_twice),
+    "start-missing": Row(start_missing),
+    "mute-after-120s": Row(unheard),
+    "interrupt-lost": Row(interrupt_lost),
+    "speech-after-interrupt": Row(speaks_on),
+    "accepted-but-silent": Row(unheard),
+    "session-dies": Row(session_dies, session_dies),
+    "slow-accept": Row(slow_accept, slow_accept),
+    "quota-at-create": Row(quota, quota),
+    "rate-limit": Row(rate_limit, rate_limit),
+    "flap": Row(ambiguous, ambiguous),
+    "half-body": Row(ambiguous, ambiguous),
+    "wrong-id": Row(wrong_id),
+}
+
+
+def applies(stand: str, fault: str) -> bool:
+    if stand == "tavus-microphone":  # one sound of ours without an end: the face tells nothing of it
+        return FAULTS[fault].at == "create"
+    return fault not in never(stand) and (stand != "avaturn-external" or fault not in OF_REQUESTS)
+
+
+def never(stand: str) -> frozenset[str]:
+    """What the vendor of a stand cannot show."""
+    from playbook.emulators import find
+
+    kind = find(stand.partition("-")[0])
+    assert kind is not None
+    return kind.never
+
+
+CASES = [(stand, fault) for stand in EMULATED for fault in FAULTS if applies(stand, fault)]
+
+
+@pytest.mark.parametrize(("stand", "fault"), CASES, ids=[f"{stand}-{fault}" for stand, fault in CASES])
+def test_fault(stand: str, fault: str, tmp_path: Path):
+    """The runner does what the README's table says, nothing stays open, and no line is heard twice by our doing."""
+    show = performed(stand, fault, tmp_path)
+    row = ROWS[fault]
+    (row.reported if show.reports else row.otherwise)(show)
+    twice = [text for text, times in Counter(show.spoken()).items() if times > 1]
+    assert len(twice) == (fault == "speech-after-interrupt"), "only the vendor itself speaks a line again"
+
+
+@pytest.mark.parametrize("stand", EMULATED)
+def test_a_fault_that_a_vendor_cannot_show_is_refused(stand: str):
+    """Nobody tests against a fault that can never strike; what is refused is what the vendor does not report."""
+
+    async def main() -> None:
+        async with STANDS[stand]() as at:
+            assert at.emulator is not None
+            for fault in at.emulator.never:
+                with pytest.raises(UsageError, match=f"cannot show the fault '{fault}'"):
+                    at.emulator.set_faults([fault])
+
+    clock.run(main(), "virtual")
+
+
+def test_every_fault_strikes_somewhere():
+    """Each row of the table is proved on at least two providers, or on all that can show it."""
+    proved = Counter(fault for _, fault in CASES)
+    assert {fault for fault in FAULTS if proved[fault] < 2} == set()
+    assert set(ROWS) == set(FAULTS)
+
+
+def test_the_readme_tells_every_fault_in_order():
+    """The table under its mark has the names of `FAULTS`, each with what happens and what the runner does."""
+    text = (ROOT / "README.md").read_text("utf-8").partition("<!-- faults -->")[2]
+    rows = [re.fullmatch(r"\| `([a-z0-9-]+)` \| (.+) \| (.+) \|", line) for line in text.splitlines()]
+    told = [row for row in rows if row is not None]
+    assert [row[1] for row in told] == list(FAULTS)
+    assert all(len(row[2]) > 10 and len(row[3]) > 10 for row in told)
