@@ -474,6 +474,7 @@ def test_a_session_that_dies_is_lost_at_the_next_line(tmp_path):
     assert run.posted == TEXTS
     assert closings(run.lines)["three"]["evidence"] == "timeout"
     assert [entry["status"] for entry in run.requests("DELETE")] == [404]
+    assert of(run.lines, "event", "session_closed")[0]["reason"] == "Avaturn had ended the session before"
 
 
 @pytest.mark.parametrize(("times", "code", "open_after"), [(2, 0, 0), (None, 4, 1)])

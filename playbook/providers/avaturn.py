@@ -192,7 +192,7 @@ class TextEchoSession(AvaturnSession):
         await self.create()
         if self.settings.get("unsupported_sdk_cancel"):
             self.http.authorize({**_bearer(_key(self.context.env)), "X-Session-Token": self.token})
-        return "Avaturn tells only the viewer's page when speech ends, so ends are estimated; while nobody watches, nothing is said"
+        return "ends are estimated, and nothing is said while nobody watches: Avaturn reports speech to the viewer's page alone"
 
     async def _say(self, command: SayText) -> TaskAccepted:
         assert self.session_id is not None
