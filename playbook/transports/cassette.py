@@ -82,7 +82,8 @@ class Cassette:
             raise SetupError(f"there is no cassette {path}", remedy="record one with `playbook run FILE --record CASSETTE`")
         if mode != "all" and there:
             self._load()
-        self.recording = mode in ("all", "new_episodes") or (mode == "once" and not there)
+        self.recording = self.mode in ("all", "new_episodes") or (mode == "once" and not there)
+        """Whether anything can be recorded, and so whether the real provider may be asked."""
 
     # --- in place of the transports -------------------------------------------------------------------------------------
 
@@ -244,9 +245,15 @@ class Cassette:
             if number == 1:
                 self._header |= {key: value for key, value in line.items() if key not in ("recorded_at", "expires")}
                 self._check_expiry(line)
+                if self.mode == "all":  # it has expired
+                    return
             elif "http" in line:
+                if "answer" in line:
+                    _answer_from_data(line["answer"])
                 self._exchanges.append({**line, "line": number})
             else:
+                if "on" in line:
+                    _event_from_data(line["on"], line.get("event", {}))
                 self._rooms.setdefault(line["room"], []).append({**line, "line": number})
         if not lines:
             raise RecordError(f"{self.path} is empty")
@@ -399,17 +406,21 @@ def _event_to_data(event: RoomEvent) -> Line:
     return {key: value for key, value in data.items() if key != "age_ms" or value}
 
 
-def _event_from_data(name: str, data: Line) -> RoomEvent:
+def _event_from_data(name: str, data: Line) -> Any:
+    """An event as it was, or (`open`, `sent`) what the room answered, which is checked and stays as it is."""
     values = dict(data)
     try:
+        if name in ("open", "sent"):
+            if "failure" in data:
+                _failure_from_data(data["failure"])
+            return data["n"] if name == "sent" else data.get("failure") or data["participant"]
         if "participant" in values and isinstance(values["participant"], dict):
             values["participant"] = rooms.Participant(**values["participant"])
         if "pcm" in values:
             values["pcm"] = base64.b64decode(values["pcm"], validate=True)
-        event: RoomEvent = _EVENTS[name](**values)
+        return _EVENTS[name](**values)
     except (KeyError, TypeError, ValueError) as error:
         raise RecordError(f"an event in the cassette is none of a room: {name}: {error}") from error
-    return event
 
 
 class _TapedRoom:
