@@ -285,8 +285,7 @@ class Engine:
             self._leave_step("done")
             self._stop("end")
         elif not self._open:
-            self._leave_step("done")
-            self._close("end")
+            self._drained()
         return False
 
     def _leave_step(self, outcome: Literal["done", "failed", "timeout", "cut"], reason: str | None = None) -> bool:
@@ -606,8 +605,7 @@ class Engine:
             if step.id not in self._interrupts and not any(u.stopping for u in self._open.values()):
                 self._finish()
         elif isinstance(step.action, End) and self._entered and not self._open:
-            self._leave_step("done")
-            self._close("end")
+            self._drained()
 
     def _task_failed(self, event: ProviderFailed, task: str) -> None:
         if task in self._interrupts:
@@ -670,6 +668,15 @@ class Engine:
             else:
                 reason = "stopped before it began" if scope == "all" else "probably stopped before it began"
                 self._settle(utterance, Evidence.estimated, reason, interrupted=True)
+
+    def _drained(self) -> None:
+        """The show is over. Where an end is not known to the moment, the session outlives it a little, so that no last word is cut."""
+        self._leave_step("done")
+        over = max((u.ended_ms for u in self._utterances.values() if u.ended_ms is not None), default=None)
+        if over is not None and over + self._can.tail_ms > self._now:
+            self._start_timer(None, "tail", over + self._can.tail_ms)
+        else:
+            self._close("end")
 
     def _stop(self, reason: str) -> None:
         """Stop speaking, then close."""

@@ -213,6 +213,8 @@ class Capabilities:
     """`say` is spoken by the local voice, so that the length of a line is known when the voice is installed."""
     start_latency_ms: int = 0
     """How long after acceptance a line is expected to be heard."""
+    tail_ms: int = 0
+    """How long the session outlives the last line's end, because the audience may still hear it."""
     max_session_ms: int | None = None
     """The vendor ends the session after this, with the settings given."""
     idle_limit_ms: int | None = None

@@ -209,12 +209,18 @@ def test_capabilities_follow_the_settings():
     """Text echo is a one-way queue; external is the full thing; both end with `max_duration`."""
     can = AvaturnProvider().capabilities
     echo = Capabilities(
-        audio_echo=False, interrupt="none", speech="none", start_latency_ms=500, max_session_ms=3_600_000, idle_limit_ms=300_000
+        audio_echo=False,
+        interrupt="none",
+        speech="none",
+        start_latency_ms=500,
+        tail_ms=1_500,
+        max_session_ms=3_600_000,
+        idle_limit_ms=300_000,
     )
     assert can({}) == echo
     assert can({"unsupported_sdk_cancel": True}).interrupt == "all"
     assert can({"viewer_keep_alive": True, "max_duration": 60, "price_per_minute": 0.2}) == Capabilities(
-        audio_echo=False, interrupt="none", speech="none", start_latency_ms=500, max_session_ms=60_000, price_per_minute=0.2
+        audio_echo=False, interrupt="none", speech="none", start_latency_ms=500, tail_ms=1_500, max_session_ms=60_000, price_per_minute=0.2
     )
     external = can({"conversation_engine": {"type": "external", "url": "wss://a.example"}})
     assert (external.audio_echo, external.interrupt, external.speech, external.own_voice) == (True, "all", "reported", True)

@@ -345,6 +345,16 @@ def test_end_drains_or_cuts():
     assert end.exit_code == 0
 
 
+def test_the_session_outlives_the_last_line():
+    """Where an end is not known to the moment, the close comes a little after it; a signal meanwhile closes at once."""
+    script = plan(say("a"), can=replace(SILENT, tail_ms=1500))
+    assert of(drive(script, FakeProvider(reports=False)), CloseSession)[0][0] == 2500
+    story = drive(script, FakeProvider(reports=False), inject=[(1200, StopRequested("SIGINT"))])
+    assert of(story, CloseSession)[0][0] == 1200
+    story = drive(plan(say("a"), do("w", Wait(9000)), can=replace(SILENT, tail_ms=1500)), FakeProvider(reports=False))
+    assert of(story, CloseSession)[0][0] == 10_000
+
+
 def test_stop_request():
     """SIGINT stops the speech, closes the session and exits 130; SIGTERM 143; a second request closes at once."""
     story = drive(plan(say("a")), inject=[(200, StopRequested("SIGINT"))])

@@ -40,6 +40,8 @@ IDLE_MS = 300_000
 """The silence after which a viewer's page leaves that was not made to stay."""
 GO_S = 300
 """How long we think an operator may take to give the sign for a start."""
+TAIL_MS = 1_500
+"""How long a text echo session outlives its last line, since a voice may be slower than the estimate and DELETE kills it in mid-word."""
 START_LATENCY_MS = 500
 """How long we reckon with from the acceptance of a text to its first word (no figure is published). Too short, and the last word is cut."""
 
@@ -80,6 +82,7 @@ class AvaturnProvider:
             speech="none" if text_echo else "reported",
             own_voice=engine == "external",
             start_latency_ms=START_LATENCY_MS if text_echo else 0,
+            tail_ms=TAIL_MS if text_echo else 0,
             max_session_ms=settings.get("max_duration", MAX_DURATION_S) * 1000,
             idle_limit_ms=None if settings.get("viewer_keep_alive") else IDLE_MS,
             price_per_minute=settings.get("price_per_minute"),

@@ -47,7 +47,7 @@ JITTER_MS = 1_000
 START_LATENCY = "500ms"
 """What the service is assumed to need from taking a line to its first sound; it is not documented."""
 TAIL_MS = 1_500
-"""How long the session outlives its last line, since a voice may be slower than the estimate. (Less than a second signal's patience.)"""
+"""How long the session outlives its last line, since a voice may be slower than the estimate."""
 INTERRUPT_BUDGET_MS = 2_000
 TEXT_UNAVAILABLE = (
     "the service takes no text now (503); name a voice in session.voiceConfig.id, or set session.text_unavailable: local-voice"
@@ -80,6 +80,7 @@ class KalturaProvider:
             own_voice=False,
             voice_per_line=False,
             start_latency_ms=parse_duration(settings.get("start_latency", START_LATENCY)),
+            tail_ms=TAIL_MS,
             max_session_ms=TOKEN_LIFE_MS,
             price_per_minute=settings.get("price_per_minute"),
         )
@@ -151,9 +152,6 @@ class KalturaSession(QueuedSession):
         self._uploads: dict[str, _Upload] = {}
         self._text_is_gone = False
         self._pieces: dict[str, list[str]] = {}  # of lines that the local voice will speak, until their last piece has come
-        self._length_ms = {step.id: step.length.ms for step in context.plan.steps}
-        self._latency_ms = context.plan.capabilities.start_latency_ms
-        self._over_ms: int | None = None  # when all that was said should be over
         self._encoding = True
 
     # opening
@@ -259,8 +257,6 @@ class KalturaSession(QueuedSession):
             if unavailable:
                 raise ProviderError(TEXT_UNAVAILABLE, status=503) from error
             raise
-        if command.final:
-            self._said(self._length_ms.get(command.task, 0))
         return TaskAccepted(command.task, chunk=command.chunk)
 
     async def _say_by_ourselves(self, command: SayText) -> TaskAccepted:
@@ -298,14 +294,9 @@ class KalturaSession(QueuedSession):
     async def _upload(self, task: str, upload: _Upload) -> None:
         form = {"turnId": task, "duration": upload.seconds}
         await self._post("say-audio", retry=Retry.UNSENT, data=form, files={"audio": ("audio", upload.mp3, "audio/mpeg")})
-        self._said(upload.duration_ms)
-
-    def _said(self, length_ms: int) -> None:
-        self._over_ms = max(self._over_ms or 0, self.context.clock.now_ms() + self._latency_ms) + length_ms
 
     async def _interrupt(self, command: StopSpeaking) -> TaskAccepted:
         await self._post("interrupt", retry=Retry.SAFE, json={}, budget_ms=INTERRUPT_BUDGET_MS)
-        self._over_ms = None
         return TaskAccepted(command.task)
 
     # closing
@@ -317,9 +308,6 @@ class KalturaSession(QueuedSession):
                 return
             if self._token is None:
                 raise ProviderError("the session cannot be ended: its token was never received")
-            if reason == "end" and self._over_ms is not None:
-                clock = self.context.clock
-                await clock.sleep_until(min(self._over_ms, clock.now_ms()) + TAIL_MS)
             await _end(self._http, self.session_id)
             self.context.journal.ended(reason)
         finally:
