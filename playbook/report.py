@@ -69,8 +69,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, width: int |
     def put(line: Sequence[str]) -> str:
         padded = [cell + " " * (cells - cell_len(cell)) for cell, cells in zip(line, widths, strict=True)]
         indent = sum(widths[:-1]) + 2 * len(widths[:-1])
-        last = line[-1] if width is None or width - indent < 20 else _wrapped(line[-1], width - indent, indent)
-        return "  ".join([*padded[:-1], last]).rstrip()
+        return "  ".join([*padded[:-1], _beside(line[-1], width, indent)]).rstrip()
 
     return "\n".join([paint(put(lines[0]), BOLD, colour=colour), *map(put, lines[1:])])
 
@@ -128,7 +127,7 @@ def describe(step: Step) -> str:
     if isinstance(action, Say):
         return one_line(action.shown)
     if isinstance(action, AudioEcho):
-        return f"♪ {one_line(action.file)}"
+        return f"♪ {one_line(action.file)}" if action.file != "base64" else f"♪ a sound of {show_duration(action.duration_ms)}"
     if isinstance(action, Wait):
         return f"wait {show_duration(action.duration_ms)}"
     if isinstance(action, WaitSpeech):
@@ -172,21 +171,30 @@ def cue_sheet(plan: Plan, *, width: int | None = None, colour: bool = False) -> 
     for step, cue in zip(plan.steps, timeline, strict=True):
         if step.skipped is not None:
             text = f"skipped ({one_line(step.skipped)})"
-            shown = text if width is None or width - indent < 20 else _wrapped(text, width - indent, indent)
-            lines.append(f"{'-':>10}  {'-':>9}  {step.id:<{ids}}  {paint(shown, DIM, colour=colour)}")
+            shown = paint(_beside(text, width, indent), DIM, colour=colour)
+            lines.append(f"{'-':>10}  {'-':>9}  {step.id:<{ids}}  {shown}")
             continue
         at = cue.heard_ms if step.speaks else cue.start_ms
         known = sure and not (step.speaks and plan.capabilities.start_latency_ms)
         start, sure = ("" if known else "~") + clock_time(at), cue.exact
         lasts = "?" if isinstance(step.action, WaitEvent) else seconds(cue.over_ms - cue.heard_ms) if cue.over_ms > cue.heard_ms else ""
         length = f"~{lasts}" if step.speaks and step.length.basis == "estimated" else lasts
-        what = describe(step) + _modifiers(step)
+        what = _beside(describe(step) + _modifiers(step), width, indent)
         if not step.speaks:
             what = paint(what, DIM, colour=colour)
-        elif width is not None and width - indent >= 20:
-            what = _wrapped(what, width - indent, indent)
         lines.append(f"{start:>10}  {length:>9}  {paint(f'{step.id:<{ids}}', BLUE, colour=colour)}  {what}")
     return "\n".join([*lines, "", *_totals(plan, exact=bool(timeline) and timeline[-1].exact)])
+
+
+def _beside(text: str, width: int | None, indent: int) -> str:
+    """Text for the last column, which begins at `indent`; where too little is left of the width it goes on rows of its own."""
+    from rich.cells import cell_len
+
+    if width is None or cell_len(text) <= width - indent:
+        return text
+    if width - indent >= 20:
+        return _wrapped(text, width - indent, indent)
+    return "\n    " + _wrapped(text, max(width - 4, 20), 4)
 
 
 def _wrapped(text: str, cells: int, indent: int) -> str:
@@ -269,14 +277,14 @@ def run_report(
         lines.append(paint(f"{'start':>9}  {'heard':>8}  {'evidence':<9}  step", BOLD, colour=colour))
         for start, heard, evidence, step, text in rows:
             indent = 9 + 2 + 8 + 2 + 9 + 2 + ids + 2
-            shown = text if width is None or width - indent < 20 else _wrapped(text, width - indent, indent)
+            shown = _beside(text, width, indent)
             hue = {"timeout": YELLOW, "-": RED}.get(evidence, GREEN)
             grade, name = paint(f"{evidence:<9}", hue, colour=colour), paint(f"{step:<{ids}}", BLUE, colour=colour)
             lines.append(f"{start:>9}  {heard:>8}  {grade}  {name}  {shown}")
         lines.append("")
     lines += _troubles(result, summary, failures, colour)
     counts = summary.counts()
-    told = [f"{count(counts['steps'], 'step')}", f"{count(counts['utterances'], 'line')}"]
+    told = [count(counts["steps"] - counts["skipped"], "step"), count(counts["utterances"], "line")]
     told += [
         f"{counts[name]} {name}" for name in ("failed", "timeout", "cut", "skipped", "interrupted", "late", "conflicts") if counts.get(name)
     ]
