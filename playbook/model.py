@@ -263,3 +263,11 @@ class Plan:
     sounds: Mapping[str, str | bytes] = field(default_factory=dict, repr=False)
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
     warnings: tuple[Problem, ...] = ()
+    written: Mapping[str, Place] = field(default_factory=dict, repr=False)
+    """Where each session setting stands, by its path (`visualConfig.id`); under the empty path, where the session or provider is named."""
+
+    def place_of(self, setting: str = "") -> Place | None:
+        """Where a session setting was written, or what contains it."""
+        while setting and setting not in self.written:
+            setting = setting.rpartition(".")[0]
+        return self.written.get(setting)

@@ -168,6 +168,7 @@ class _Compilation:
             file=self._file,
             sounds=expansion.sounds,
             secrets=frozenset(findings.secrets),
+            written=_written(root),
         )
         self._check_capabilities(plan, root)
         if times.failed or findings.failed:
@@ -355,6 +356,23 @@ class _Compilation:
                     message = "nothing can be speaking here: every line before it has ended"
                     add("PB432", message, step.place, remedy, via=step.via, severity="warning")
                 may_speak, quiet_since = False, min(quiet_since, cue.start_ms)
+
+
+def _written(root: Node) -> dict[str, Place]:
+    """Where the session settings stand, by their path."""
+    session = root.get("session")
+    if session is None:
+        provider = root.get("provider")
+        return {} if provider is None else {"": provider.place}
+    places = {"": root.key_place("session")}
+
+    def walk(node: Node, path: str) -> None:
+        for key, child in node.items():
+            places[path + key] = node.key_place(key)
+            walk(child, f"{path}{key}.")
+
+    walk(session, "")
+    return places
 
 
 def _without_the_show(plan: Plan) -> Plan:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -101,13 +102,15 @@ class AvaturnProvider:
         for name in useless:
             if name in plan.session:
                 other = "external" if engine == "text-echo" else "text-echo"
-                yield Problem("PB453", f"'{name}' does nothing with the engine {engine}", remedy=f"remove it, or use the engine {other}")
+                yield Problem(
+                    "PB453", f"'{name}' does nothing with the engine {engine}", plan.place_of(name), f"remove it, or use the engine {other}"
+                )
         patience_s = plan.session.get("user_absent_timeout", USER_ABSENT_TIMEOUT_S)
         start_s = {"ready": 0, "delay": plan.start.delay_ms / 1000, "go": GO_S}[plan.start.kind]
         if start_s > patience_s:
             message = f"Avaturn ends the session when nobody has watched for {patience_s} s, and the start may take longer"
             remedy = f"set user_absent_timeout to {math.ceil(start_s)} or more"
-            yield Problem("PB454", message, remedy=remedy, severity="warning")
+            yield Problem("PB454", message, plan.place_of("user_absent_timeout"), remedy, "warning")
 
     def connect(self, context: Context) -> Session:
         if engine_of(context.plan.session) == "external":
@@ -135,7 +138,7 @@ class AvaturnSession(QueuedSession):
         self.base = base_address(context.env.get("AVATURN_BASE_URL") or BASE_URL)
         self.near = is_loopback(urlsplit(self.base).hostname or "")
         """Whether the service is on this machine, and so an emulator."""
-        self.http = Http(self.base, headers=_bearer(key), explain=_explain, wrap=context.extras.get("http"))
+        self.http = Http(self.base, headers=_bearer(key), explain=partial(_explain, plan=context.plan), wrap=context.extras.get("http"))
 
     async def create(self, **changes: Any) -> None:
         """Create the session; `changes` replace settings."""
@@ -257,10 +260,10 @@ async def _end(http: Http, session: str) -> str | None:
     return None
 
 
-def _explain(answer: Answer, said: str) -> ProviderError | None:
+def _explain(answer: Answer, said: str, plan: Plan | None = None) -> ProviderError | None:
     """The documented meaning of a status, and what to do (https://docs.avaturn.live/api-reference/introduction)."""
     if answer.status == 422:
-        return ProviderError(f"Avaturn refuses the request (422): {_violations(answer) or said}")
+        return ProviderError(f"Avaturn refuses the request (422): {_violations(answer, plan) or said}")
     meaning = {
         400: "Avaturn refuses the settings (400); check the voice_id, which must be one of ElevenLabs, and the model",
         401: "the API key is missing or revoked (401); check AVATURN_API_KEY",
@@ -272,16 +275,19 @@ def _explain(answer: Answer, said: str) -> ProviderError | None:
     return ProviderError(f"{meaning}: {said}" if said else meaning, outcome="lost" if answer.status in GONE else "refused")
 
 
-def _violations(answer: Answer) -> str:
-    """A 422's `detail` list, each fault named by the playbook's own key."""
+def _violations(answer: Answer, plan: Plan | None) -> str:
+    """A 422's `detail` list, each fault named by the playbook's own key and, for a setting, its place."""
     detail = answer.fields().get("detail")
     faults = [item for item in detail if isinstance(item, dict)] if isinstance(detail, list) else []
-    return "; ".join(f"{_key_path(item.get('loc'))}: {item.get('msg', '')}" for item in faults)[:MAX_SAID]
+    return "; ".join(f"{_setting(item.get('loc'), plan)}: {item.get('msg', '')}" for item in faults)[:MAX_SAID]
 
 
-def _key_path(loc: Any) -> str:
-    """Where a fault is: `session.conversation_engine.url` for `body, conversation_engine, external, url`; `text` for a line's text."""
+def _setting(loc: Any, plan: Plan | None) -> str:
+    """Which key is at fault: `session.conversation_engine.url` for `body, conversation_engine, external, url`; `text` for a line's text."""
     parts = [str(part) for part in loc if part != "body"] if isinstance(loc, list) else []
     if len(parts) > 1 and parts[0] == "conversation_engine" and parts[1] in ("text-echo", "external", *NOT_SCRIPTED):
         del parts[1]  # the name of the variant, which is no key
-    return ".".join(parts) if parts[:1] == ["text"] else ".".join(["session", *parts])
+    if parts[:1] == ["text"]:
+        return ".".join(parts)
+    place = plan.place_of(".".join(parts)) if plan is not None else None
+    return ".".join(["session", *parts]) + (f" ({place.file}:{place.line}:{place.column})" if place is not None else "")

@@ -91,7 +91,7 @@ class KalturaProvider:
         texts = [step for step in lines if isinstance(step.action, Say)]
         if not settings.get("visualConfig"):
             remedy = "name one by its id in Kaltura's catalogue: `session: {visualConfig: {id: …}}`"
-            yield Problem("PB480", "kaltura is not told which avatar appears", remedy=remedy)
+            yield Problem("PB480", "kaltura is not told which avatar appears", plan.place_of("visualConfig"), remedy)
         if texts and not settings.get("voiceConfig", {}).get("id") and settings.get("text_unavailable") != "local-voice":
             message = "text without a voice: sessions that were given none have refused every line of text (503)"
             remedy = "name a voice in `session.voiceConfig.id`, or set `session.text_unavailable: local-voice`"

@@ -97,7 +97,7 @@ class LocalProvider:
             try:
                 self.voice.resolve(base)
             except Unspeakable as error:
-                yield Problem("PB450", error.message, remedy=error.remedy)
+                yield Problem("PB450", error.message, plan.place_of("voice" if base.voice else "language"), error.remedy)
                 return
         for step in plan.steps:
             if isinstance(step.action, Say) and step.action.voice is not None and step.skipped is None:
