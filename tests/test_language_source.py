@@ -141,9 +141,21 @@ def test_a_place_never_reaches_over_its_line():
 )
 def test_what_is_not_plain_data_is_refused(text: str | bytes, code: str):
     """Whatever a file may hold, it ends in a problem with a code, and in nothing else."""
-    root, codes = read(text)
-    assert root is None
+    _, codes = read(text)
     assert codes == [code]
+
+
+def test_what_is_wrong_with_single_values_comes_out_together():
+    """A number, a tag or a key that cannot be does not stop the reading; a key that is none goes with its value."""
+    root, codes = read("a: 1e400\n1: x\nb: !mine y\nd: [.nan, !!int z, 2]\n")
+    assert codes == ["PB114", "PB113", "PB112", "PB114", "PB112"]
+    assert root is not None
+    assert root.data == {"a": 1, "b": "y", "d": [1, "z", 2]}
+
+
+def test_an_alias_may_be_a_key():
+    """A key that an alias stands for is text like any other."""
+    assert data("- &a '<<'\n- *a : 1\n") == ["<<", {"<<": 1}]
 
 
 def test_a_quoted_merge_sign_is_a_key():

@@ -300,7 +300,7 @@ class _Builder:
         from yaml import events
 
         stack: list[tuple[Node, str | None, int]] = []  # open collections: node, anchor, count at their start
-        key: list[tuple[str, int, int] | None] = []  # for an open mapping, the key that waits for its value
+        key: list[tuple[str | None, int, int] | None] = []  # for an open mapping, the key that waits for its value
         root: Node | None = None
         while True:
             event: Any = self._parser.get_event()
@@ -353,6 +353,8 @@ class _Builder:
             elif isinstance(parent.children, dict):
                 name, start, end = waiting
                 key[-1] = None
+                if name is None:  # no key that there may be, which was said; its value goes with it
+                    continue
                 if name in parent.keys:
                     self._duplicate(name, parent, start, end)
                 else:
@@ -365,8 +367,7 @@ class _Builder:
         start, end = event.start_mark.index, event.end_mark.index
         tag = event.tag
         if tag is not None and tag != "!":
-            self._check_tag(event)
-            value = self._tagged(event, tag.rpartition(":")[2])
+            value = self._tagged(event, tag.rpartition(":")[2]) if self._check_tag(event) else event.value
         elif event.implicit[0] and tag is None:
             value = self._resolve(event)
         else:
@@ -388,14 +389,10 @@ class _Builder:
             return text
         if _INT.fullmatch(text):
             number = int(text, 0) if text[:2] in ("0x", "0o") else int(text) if len(text) < 32 else _MAX_INT
-            if abs(number) >= _MAX_INT:
-                self._number(event)
-            return number
+            return number if abs(number) < _MAX_INT else self._number(event)
         if _FLOAT.fullmatch(text):
             value = float(text) if text[-1] not in "fFnN" else math.inf
-            if not math.isfinite(value):
-                self._number(event)
-            return value
+            return value if math.isfinite(value) else self._number(event)
         return text
 
     def _tagged(self, event: Any, name: str) -> object:
@@ -403,22 +400,28 @@ class _Builder:
             return event.value
         value = self._resolve(event)
         if {"int": int, "float": float, "bool": bool, "null": type(None)}.get(name) is not type(value):
-            raise self._at(event, "PB112", f"{event.value!r} is no {name}")
+            self._note(event, "PB112", f"{event.value!r} is no {name}")
         return value
 
-    def _number(self, event: Any) -> None:
-        raise self._at(event, "PB114", f"the number {event.value[:40]} is infinite or too large", "if it is text, put it in quotes")
+    def _number(self, event: Any) -> int:
+        """What stands for a number that cannot be: one that fits almost everywhere, so that nothing more is said of it."""
+        self._note(event, "PB114", f"the number {event.value[:40]} is infinite or too large", "if it is text, put it in quotes")
+        return 1
 
-    def _check_tag(self, event: Any) -> None:
-        if event.tag is not None and event.tag != "!" and event.tag not in _CORE_TAGS:
-            raise self._at(event, "PB112", f"the tag {event.tag[:60]!r} is refused: a playbook is plain data", "remove the tag")
+    def _check_tag(self, event: Any) -> bool:
+        if event.tag is None or event.tag == "!" or event.tag in _CORE_TAGS:
+            return True
+        self._note(event, "PB112", f"the tag {event.tag[:60]!r} is refused: a playbook is plain data", "remove the tag")
+        return False
 
-    def _key(self, event: Any, node: Node) -> tuple[str, int, int]:
+    def _key(self, event: Any, node: Node) -> tuple[str | None, int, int]:
         name = node.data
-        if node.children is not None or (not isinstance(name, str)):
-            wanted = "put it in quotes" if node.children is None else _TEMPLATE_QUOTES
-            raise self._at(event, "PB113", f"a key must be text, not {_kind(name)}", wanted)
-        if name == "<<" and event.implicit[0]:
+        if node.children is not None:
+            raise self._at(event, "PB113", "a key must be text, not a collection", _TEMPLATE_QUOTES)
+        if not isinstance(name, str):
+            self._note(event, "PB113", f"a key must be text, not {_kind(name)}", "put it in quotes")
+            return None, node.start, node.end
+        if name == "<<" and getattr(event, "implicit", (False,))[0]:
             raise self._at(event, "PB110", "merge keys (<<) are refused", "write the keys out, or use include")
         if node.templated:
             place = self._document.place(node.start, node.end)
@@ -443,7 +446,13 @@ class _Builder:
             raise self._at(event, "PB108", f"the aliases stand for more than {MAX_ALIASED:,} values")
         return node
 
+    def _note(self, event: Any, code: str, message: str, remedy: str = "") -> None:
+        """A mistake that does not keep the rest from being read."""
+        place = self._document.place(event.start_mark.index, event.end_mark.index)
+        self._findings.add(code, message, place, remedy, via=self._via)
+
     def _at(self, event: Any, code: str, message: str, remedy: str = "") -> _Refused:
+        """A mistake after which reading cannot go on."""
         start = event.start_mark.index
         return _Refused(code, message, start, max(event.end_mark.index, start + 1), remedy)
 
@@ -459,8 +468,6 @@ def _last_end(node: Node) -> int:
 
 
 def _kind(value: object) -> str:
-    if isinstance(value, (list, dict)):
-        return "a collection"
     return "nothing" if value is None else f"the {'truth value' if isinstance(value, bool) else 'number'} {value}"
 
 
