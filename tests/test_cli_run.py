@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import playbook
+from playbook import clock
+
 from .logs import checked, closings, of
 
 STALL = "version: 1\nprovider: local\ntimeline:\n  - wait: {event: next}\n    id: pause\n  - wait: 1s\n"
@@ -142,6 +145,24 @@ def test_a_secret_leaves_no_trace(shell):
         for path in Path(out).iterdir():
             assert b"hunter2000" not in path.read_bytes(), path.name
         checked(Path(out))
+
+
+def test_a_secret_may_be_expected(shell):
+    """What is expected of a line with a secret is compared as the log shows it; a failure is told once, and without the secret."""
+    shell.write(
+        "secret.yaml",
+        "version: 1\nprovider: local\nvars: {pin: {type: integer, secret: true, default: 48151623}}\n"
+        "timeline:\n  - say: 'It is {{ pin }} {{ pin * 2 }}.'\n    expect: {heard: 'It is {{ pin }} {{ pin * 2 }}.'}\n"
+        "  - say: 'It is {{ pin }}.'\n    expect: {heard: 'It is not {{ pin * 2 }}, nor 48151623.'}\n",
+    )
+    done = shell.call("run", "secret.yaml", "--clock", "virtual", "--out", "here")
+    assert done.code == 1
+    assert "say-1: expected" not in done.out
+    assert done.out.count("expected to hear 'It is not ***, nor ***.', but heard 'It is ***.'") == 2  # the failure, and the verdict
+    assert not any(secret in path.read_bytes() for path in Path("here").iterdir() for secret in (b"48151623", b"96303246"))
+    plan = playbook.load("secret.yaml")
+    outcome = clock.run(playbook.run(plan, folder="again"), "virtual")
+    assert "48151623" not in f"{outcome.result} {outcome.failures}"
 
 
 def test_faults_need_an_emulator(shell):

@@ -469,12 +469,13 @@ def build_expect(value: Any, times: Times, *path: str) -> Expect | None:
         times.findings.add("PB420", "`min` is longer than `max`", place, "swap them", via=times.via)
         times.failed = True
     absent = value.get("absent", ())
+    heard = times.node.at([*path, "heard"])
     return Expect(
         evidence=Evidence[value["evidence"]] if "evidence" in value else None,
         starts_within_ms=times.optional(value, "starts_within", *path, "starts_within"),
         lasts_min_ms=least,
         lasts_max_ms=most,
-        heard=value.get("heard"),
+        heard=times.renderer.shown.get(heard, value.get("heard")),  # it is compared with the log, which masks the line in the same way
         absent=(absent,) if isinstance(absent, str) else tuple(absent),
         status=value.get("status"),
     )

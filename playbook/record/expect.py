@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from playbook.engine import Result
 from playbook.events import Conflict
 from playbook.model import Evidence, Expect, Plan
+from playbook.record.redact import Redactor
 from playbook.record.summary import RunSummary, Utterance
 
 
@@ -31,6 +32,7 @@ def _judge(plan: Plan, summary: RunSummary) -> Iterator[Conflict]:
     steps = {step.id: step for step in plan.steps}
     least = plan.limits.require_evidence
     whole = plan.expect or Expect()
+    redact = Redactor(plan.secrets)  # the log has masks where the line has secrets; so must have what is compared with it
     for utterance in summary.utterances.values():
         step = steps.get(utterance.task)
         if step is None or (step.on_error == "continue" and utterance.evidence is None):
@@ -46,7 +48,7 @@ def _judge(plan: Plan, summary: RunSummary) -> Iterator[Conflict]:
         if done is None:
             yield Conflict("expected to be performed, but the run never came to it", step=step.id)
         elif said is not None:
-            yield from _line(said, step.expect)
+            yield from _line(said, step.expect, redact)
             yield from _lasts("the line", said.lasted_ms, step.expect, step.id)
         else:
             yield from _lasts("the step", done.lasted_ms, step.expect, step.id)
@@ -60,7 +62,7 @@ def _judge(plan: Plan, summary: RunSummary) -> Iterator[Conflict]:
     yield from _lasts("the show", summary.last_ms - (summary.zero_ms or 0), whole, None)
 
 
-def _line(said: Utterance, expect: Expect) -> Iterator[Conflict]:
+def _line(said: Utterance, expect: Expect, redact: Redactor) -> Iterator[Conflict]:
     if expect.evidence is not None:
         yield from _evidence(said, expect.evidence, "expected")
     if expect.starts_within_ms is not None:
@@ -69,9 +71,9 @@ def _line(said: Utterance, expect: Expect) -> Iterator[Conflict]:
             value = "never started" if took is None else f"took {took} ms"
             yield Conflict(f"expected to start within {expect.starts_within_ms} ms, but {value}", step=said.task)
     if expect.heard is not None:
-        heard = said.heard if said.interrupted else said.text
-        if heard is None or " ".join(heard.split()) != " ".join(expect.heard.split()):
-            yield Conflict(f"expected to hear '{expect.heard}', but heard '{heard or ''}'", step=said.task)
+        heard, wanted = said.heard if said.interrupted else said.text, redact(expect.heard)
+        if heard is None or " ".join(heard.split()) != " ".join(wanted.split()):
+            yield Conflict(f"expected to hear '{wanted}', but heard '{heard or ''}'", step=said.task)
 
 
 def _evidence(said: Utterance, least: Evidence, who: str) -> Iterator[Conflict]:
