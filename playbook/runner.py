@@ -425,21 +425,35 @@ class Runner:
         self.summary.counts()  # takes the last line into account
         failures = failed_expectations(self.plan, self.summary) if result.end in ("passed", "failed") else ()
         result = judged(result, failures, self.plan)
-        zero = self.summary.zero_ms
         try:
-            if self._disk is None:
-                self._log.write(failures, now)
-                self._log.end(now, result.end, result.reason, self.summary.counts())
-            if zero is not None:
-                write_captions(self._folder, self.summary, show)
-                show.write(self._folder / "audio.wav", now - zero)
+            self._write_show(show, now)
         except OSError as error:
             result = Result("error", 4, f"disk: {self._folder} cannot be written: {error.strerror}")
         except SetupError as error:  # a sound that is gone
             result = Result("error", 4, error.message)
+        result = replace(result, reason=result.reason and self.redact(result.reason))
+        try:
+            if self._disk is None:  # last of all, because the last line says how the run ended
+                self._log.write(failures, now)
+                self._log.end(now, result.end, result.reason, self.summary.counts())
+        except OSError as error:
+            result = Result("error", 4, f"disk: {self._folder} cannot be written: {error.strerror}")
         if self._disk is not None and result.exit_code == 0:  # it was said to its end, but there is no proof of it
             result = Result("error", 4, self._disk)
         return Outcome(result, self.summary, self._folder, failures)
+
+    def _write_show(self, show: ShowRecorder, now: int) -> None:
+        """Captions and sound. Half a sound would pass for a whole one, and takes the room that the log's last line needs."""
+        zero, sound = self.summary.zero_ms, self._folder / "audio.wav"
+        if zero is None:
+            return
+        write_captions(self._folder, self.summary, show)
+        try:
+            show.write(sound, now - zero)
+        except (OSError, SetupError):
+            with contextlib.suppress(OSError):
+                sound.unlink(missing_ok=True)
+            raise
 
     def _close_log(self) -> str | None:
         """Why the log could not be kept, if so."""

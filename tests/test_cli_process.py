@@ -125,6 +125,37 @@ def test_a_full_disk_stops_the_show_in_order(shell):
     assert b"never" not in log
 
 
+def test_a_show_that_cannot_be_kept_is_an_error_in_its_log_too(shell):
+    """When there is no room for the sound, none is left half written, and the log's last line says what the exit code says."""
+    shell.write("hello.yaml", "version: 1\nprovider: local\ntimeline:\n  - say: A line.\n")
+    assert shell.call("plan", "hello.yaml").code == 0
+    done = shell.perform("run", "hello.yaml", "--clock", "virtual", "--out", "here", preexec_fn=small_disk(10_000))
+    assert done.code == 4
+    assert "error: disk: here cannot be written: " in done.out
+    last = checked(Path("here"))[-1]
+    assert (last["end"], last["reason"].partition(":")[0]) == ("error", "disk")
+    assert sorted(path.name for path in Path("here").iterdir()) == ["captions.srt", "captions.vtt", "plan.json", "run.jsonl"]
+    assert shell.call("replay", "here").code == 0
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
+def test_streams_that_are_closed_are_no_error(shell, closed):
+    """A run whose standard streams were closed by whoever started it goes on, and its files hold nothing but what is theirs."""
+    shell.write("hello.yaml", "version: 1\nprovider: local\ntimeline:\n  - wait: 1s\n")
+    close = lambda: [os.close(number) for number in closed]  # noqa: E731  # what `preexec_fn` takes
+    done = shell.perform("run", "hello.yaml", "--clock", "virtual", "--out", "here", preexec_fn=close)
+    assert (done.code, "Traceback" in done.err) == (0, False)
+    assert checked(Path("here"))[-1]["end"] == "passed"
+    assert shell.perform("check", "hello.yaml", "--json", preexec_fn=close).code == 0
+
+
+def test_help_on_a_full_disk_is_4(shell):
+    """The overview, too, is a result that may find no room."""
+    with open("help.txt", "w") as file:
+        done = shell.perform("--help", stdout=file, preexec_fn=small_disk(100))
+    assert (done.code, "Traceback" in done.err) == (4, False)
+
+
 def test_triggers_come_from_a_pipe(shell):
     """`--triggers -` reads names line by line while the show goes on; when the pipe ends, a wait for one more is a stall."""
     waits = "  - wait: {event: next}\n    id: first\n  - wait: {event: more}\n    id: second\n"

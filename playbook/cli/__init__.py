@@ -41,17 +41,18 @@ VERBS: Mapping[str, tuple[str, str]] = {
 
 def main(argv: Sequence[str] | None = None, env: Mapping[str, str] | None = None) -> int:
     """Carry out a command line and return the exit code. Never raises, but for `KeyboardInterrupt` outside a run."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started us; a file of ours must not get its number
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # for as long as the process lives
     argv = sys.argv[1:] if argv is None else argv
     env = os.environ if env is None else env
-    from playbook.cli.options import carry_out, err, out
+    from playbook.cli.options import carry_out
 
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        (out if argv else err)(_help())
-        return 0 if argv else 2
     return carry_out(argv, env)
 
 
-def _help() -> str:
+def overview() -> str:
+    """What `playbook --help` says."""
     lines = [
         "usage: playbook VERB …",
         "",

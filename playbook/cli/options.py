@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, NoReturn, TextIO
 
-from playbook.cli import VERBS
+from playbook.cli import VERBS, overview
 from playbook.errors import AuthorError, PlaybookError, SetupError, UsageError
 from playbook.record.redact import Redactor
 
@@ -166,6 +166,9 @@ def carry_out(argv: Sequence[str], env: Mapping[str, str]) -> int:
     last_words: list[str] = []  # what must stand at the bottom of the screen, whatever else is said
     redact = Redactor(value for name, value in env.items() if _is_credential(name) and len(value) >= 8)
     try:
+        if not argv or argv[0] in ("-h", "--help", "help"):
+            (out if argv else err)(overview())
+            return 0 if argv else 2
         if argv[0] == "--version":
             from importlib import metadata
 

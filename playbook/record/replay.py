@@ -29,6 +29,8 @@ from playbook.record.summary import RunSummary
 
 MAX_SHOWN = 100
 """How many lines of one divergence are kept: enough to see it, and a log of nothing but differences does not fill the memory."""
+_NOT_ITS_OWN = ("internal error", "disk: ", "the sound ")
+"""How reasons begin for which a run ended though its engine had not: a bug of that time, a full disk, a sound file that was gone."""
 _OTHER_WORDS = "the provider says other words than the plan"
 
 
@@ -154,7 +156,7 @@ class _Replay:
         self.due.extend(self.failures)
 
     def _check_end(self, line: Line) -> None:
-        if line.get("reason") == "internal error":  # a bug of that time ended the run, not the engine
+        if line["end"] == "error" and line.get("reason", "").startswith(_NOT_ITS_OWN):
             return
         result = self.engine.result
         if not self.engine.done or result is None:
