@@ -207,6 +207,11 @@ def test_what_was_not_used_for_longest_is_let_go_first(tmp_path: Path, monkeypat
         kept.speak(old.text)
 
 
+def test_where_no_cache_can_be_kept_it_speaks_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert sha(Voice(tmp_path / "file" / "cache").speak(LINE)) == sha(Voice(tmp_path / "good").speak(LINE))
+
+
 def test_a_cache_of_its_own_goes_with_the_voice() -> None:
     voice = Voice()
     voice.speak("Hello")

@@ -129,7 +129,7 @@ class VoiceInfo:
 
 
 class Voice:
-    """Speaks, with a cache in `cache_dir` (None: one of its own, which goes when it goes)."""
+    """Speaks, with a cache in `cache_dir` (None, or where nothing can be written: one of its own, which goes when it goes)."""
 
     def __init__(self, cache_dir: Path | None = None) -> None:
         self._cache_dir = cache_dir
@@ -362,11 +362,20 @@ class Voice:
 
     @cached_property
     def _store(self) -> _Store:
-        if self._cache_dir is not None:
+        if self._cache_dir is not None and _usable(self._cache_dir):
             return _Store(self._cache_dir)
         folder = Path(tempfile.mkdtemp(prefix="playbook-voice-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         return _Store(folder)
+
+
+def _usable(folder: Path) -> bool:
+    """Whether a cache can be kept there. A home that may not be written, or none at all, is no reason to stay silent."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def _file_name(variant: VoiceInfo) -> str:
