@@ -153,8 +153,16 @@ def test_new_writes_a_starter_that_is_good(shell):
 def test_new_for_any_provider_is_good(shell, provider):
     """The starter for each provider passes `check`, with the settings that provider needs."""
     assert shell.call("new", "first.yaml", "--provider", provider).code == 0
-    done = shell.call("check", "first.yaml")
+    done = shell.call("check", "first.yaml", "--strict")
     assert done.code == 0, done.out
+
+
+def test_new_tells_commands_that_work(shell):
+    """What `new` and its starter tell to type can be typed: quoted where needed, and rehearsed where the provider wants a key."""
+    told = shell.call("new", "my first.yaml", "--provider", "kaltura").out
+    command = "playbook run 'my first.yaml' --emulate"
+    assert command in told
+    assert f"#   {command}   rehearse it" in Path("my first.yaml").read_text("utf-8")
 
 
 def test_new_overwrites_nothing(shell):

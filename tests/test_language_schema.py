@@ -27,10 +27,12 @@ SCHEMAS = sorted(schema_path("playbook.schema.json").parent.rglob("*.schema.json
 def properties(schema: Any, where: str = "") -> Iterator[tuple[str, Any]]:
     """Every property of a schema, wherever it is declared (a condition declares nothing)."""
     if isinstance(schema, dict):
-        for name, child in schema.get("properties", {}).items() if isinstance(schema.get("properties"), dict) else ():
-            yield f"{where}/{name}", child
         for key, child in schema.items():
-            if key not in ("if", "not"):
+            if key == "properties":
+                for name, setting in child.items():  # a setting may itself be called `properties`
+                    yield f"{where}/{name}", setting
+                    yield from properties(setting, f"{where}/{name}")
+            elif key not in ("if", "not", "examples", "default", "enum"):
                 yield from properties(child, f"{where}/{key}")
     elif isinstance(schema, list):
         for number, child in enumerate(schema):

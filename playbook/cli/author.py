@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import shlex
 import shutil
 import sys
 from argparse import Namespace
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from playbook.cli.options import Command, Parser, err, in_colour, name_and_value, out
+from playbook.emulators import EMULATORS
 from playbook.errors import AuthorError, Problem, SetupError, UsageError
 from playbook.language import Inputs, check_file, compile_file, load_schema, schema_path
 from playbook.language.schema import resolve
@@ -103,9 +105,7 @@ _STARTER = """\
 #
 # A playbook says what a talking avatar says, and when.
 #
-#   playbook check {file}      everything that is wrong with it, and where
-#   playbook plan {file}       when each line will be heard
-#   playbook run {file}        perform it
+{usage}
 #
 version: 1
 name: {name}
@@ -149,10 +149,12 @@ def new(args: Namespace) -> int:
     path: Path = args.file
     world = World()
     provider = _provider(world, args.provider)
-    session = _session_example(world.session_schema(args.provider) or {})
+    session = _session_example(world.session_schema(args.provider) or {}, needed=provider.name != "local")
+    word = shlex.quote(str(path))
+    emulated = provider.name in EMULATORS
     text = _STARTER.format(
         schema=_relative(schema_path("playbook.schema.json"), path.parent),
-        file=path,
+        usage=_usage(word, emulated),
         name=json.dumps(path.name.split(".")[0], ensure_ascii=False),
         provider=provider.name,
         session=_as_yaml(session),
@@ -168,8 +170,21 @@ def new(args: Namespace) -> int:
         raise UsageError(f"there is no folder {path.parent}") from error
     except OSError as error:
         raise SetupError(f"{path} cannot be written: {error.strerror}") from error
-    out(f"wrote {path}; hear it with `playbook run {path}`")
+    out(f"wrote {path}; " + (f"rehearse it with `playbook run {word} --emulate`" if emulated else f"hear it with `playbook run {word}`"))
     return 0
+
+
+def _usage(file: str, emulated: bool) -> str:
+    """What can be done with the starter, as a comment in it."""
+    lines = [
+        (f"playbook check {file}", "everything that is wrong with it, and where"),
+        (f"playbook plan {file}", "when each line will be heard"),
+        (f"playbook run {file}", "perform it"),
+    ]
+    if emulated:
+        lines.append((f"playbook run {file} --emulate", "rehearse it, without key, network and costs"))
+    widest = max(len(command) for command, _ in lines)
+    return "\n".join(f"#   {command:<{widest}}   {what}" for command, what in lines)
 
 
 def _relative(schema: Path, folder: Path) -> str:
@@ -179,9 +194,8 @@ def _relative(schema: Path, folder: Path) -> str:
     return Path(os.path.relpath(schema, folder.resolve())).as_posix() if inside else schema.as_uri()
 
 
-def _session_example(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Session settings to begin with: the schema's own example, but only where something is required."""
-    needed = any(key in schema for key in ("required", "anyOf", "oneOf", "allOf"))
+def _session_example(schema: Mapping[str, Any], *, needed: bool) -> dict[str, Any]:
+    """Session settings to begin with: the schema's own example."""
     return dict(next(iter(schema.get("examples", ())), {})) if needed else {}
 
 
@@ -294,17 +308,22 @@ def plan(args: Namespace) -> int:
 
 
 def add_schema(parser: Parser) -> None:
-    parser.add_argument("name", metavar="NAME", nargs="?", default="playbook", help="playbook (the default), runlog, or a provider's name")
+    what = "playbook (the default), runlog, baseline, cassette, or a provider for its session settings"
+    parser.add_argument("name", metavar="NAME", nargs="?", default="playbook", help=what)
     parser.add_argument("--path", action="store_true", help="where the schema lies instead of what is in it")
 
 
 def schema(args: Namespace) -> int:
-    known = {path.name.removesuffix(".schema.json"): path for path in sorted(schema_path("").rglob("*.schema.json"))}
+    world = World()
+    known = {name: schema_path(f"{name}.schema.json") for name in ("playbook", "runlog", "baseline", "cassette")}
     path = known.get(args.name)
+    if path is None and (provider := world.provider(args.name)) is not None:
+        path = schema_path("providers") / provider.schema  # a plug-in's is an absolute path
     if path is None:
-        near = get_close_matches(args.name, known, n=1)
+        names = [*known, *world.providers()]
+        near = get_close_matches(args.name, names, n=1)
         raise UsageError(
-            f"there is no schema '{args.name}'", remedy=f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
+            f"there is no schema '{args.name}'", remedy=f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names)}"
         )
     out(str(path) if args.path else path.read_text("utf-8").rstrip())
     return 0
@@ -323,7 +342,15 @@ def providers(args: Namespace) -> int:
 
     world = World()
     names = [args.name] if args.name else list(world.providers())
-    found = [_provider(world, name) for name in names]
+    found: list[Provider] = []
+    for name in names:
+        try:
+            found.append(_provider(world, name))
+        except SetupError as error:  # a plug-in that does not load hides no other provider
+            if args.name:
+                raise
+            err(f"error: {error.message}")
+    code = 0 if len(found) == len(names) else SetupError.exit_code
     if args.json:
         data = [
             {
@@ -335,7 +362,7 @@ def providers(args: Namespace) -> int:
             for provider in found
         ]
         out(json.dumps(data, ensure_ascii=False, indent=1))
-        return 0
+        return code
     colour = in_colour(sys.stdout, args.env)
     if args.name:
         out(_one_provider(found[0], args, colour))
@@ -349,7 +376,7 @@ def providers(args: Namespace) -> int:
     ]
     # Four or five providers with nine facts each read better turned by a right angle.
     out(table(["", *(column[0] for column in columns)], zip(headers[1:], *(column[1:] for column in columns), strict=True), colour=colour))
-    return 0
+    return code
 
 
 def _one_provider(provider: Provider, args: Namespace, colour: bool) -> str:

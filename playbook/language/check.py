@@ -284,6 +284,8 @@ class _Words:
                 near = get_close_matches(key, known, n=1)
                 code, message = "PB203", f"unknown key '{key}' in {whole}"
                 remedy = f"did you mean '{near[0]}'?" if near else f"its keys are {', '.join(known)}"
+                if error.instance[key] is None and not near and "text" in known:  # {text: Good evening, ladies}
+                    remedy = "in braces, text with a comma must be in quotes"
             self.findings.add(code, message, holder.key_place(key), remedy, via=self.via)
         return True
 

@@ -1,0 +1,66 @@
+"""A provider from outside: the plug-in in `tests/plugin`, which the README offers to copy, found by its entry point alone."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from .commands import Shell
+from .logs import ROOT, checked, closings
+
+PLUGIN = ROOT / "tests" / "plugin"
+SHOW = """\
+version: 1
+provider: prompter
+session: {file: prompter.txt}
+timeline:
+  - say: Good evening.
+  - say: {chunks: ["Please mind ", "the step."]}
+  - end:
+"""
+
+
+@pytest.fixture
+def plugged(shell: Shell) -> Shell:
+    """A shell in which the plug-in is installed, as far as Python can tell: its modules and what its wheel says of itself."""
+    return install(shell, tomllib.loads((PLUGIN / "pyproject.toml").read_text("utf-8"))["project"]["entry-points"]["playbook.providers"])
+
+
+def install(shell: Shell, points: dict[str, str]) -> Shell:
+    shell.write("site/plugin-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+    told = "[playbook.providers]\n" + "".join(f"{name} = {target}\n" for name, target in points.items())
+    shell.write("site/plugin-1.0.dist-info/entry_points.txt", told)
+    shell.env["PYTHONPATH"] += f":{PLUGIN}:{shell.folder / 'site'}"
+    return shell
+
+
+def test_a_plug_in_performs(plugged: Shell):
+    """A playbook that names the plug-in is performed by it; every line closes with an estimate, since a prompter tells nothing."""
+    plugged.write("show.yaml", SHOW)
+    done = plugged.perform("run", "show.yaml", "--clock", "virtual", "--out", "here")
+    assert done.code == 0, done.err
+    assert Path("prompter.txt").read_text("utf-8") == "Good evening.\nPlease mind the step.\n"
+    assert [line["evidence"] for line in closings(checked(Path("here"))).values()] == ["estimated", "estimated"]
+
+
+def test_a_plug_in_is_known_to_the_verbs(plugged: Shell):
+    """`new` begins with its example, `check` judges by its schema and its capabilities, `providers` and `schema` show it."""
+    assert plugged.perform("new", "mine.yaml", "--provider", "prompter").code == 0
+    assert plugged.perform("check", "mine.yaml", "--strict").code == 0
+    plugged.write("show.yaml", SHOW.replace("{file:", "{fiel:").replace("  - end:", "  - interrupt:"))
+    done = plugged.perform("check", "show.yaml")
+    assert done.code == 3
+    assert "unknown key 'fiel' in the session settings of prompter" in done.out
+    assert json.loads(plugged.perform("schema", "prompter").out)["required"] == ["file"]
+    assert "\nfile *" in plugged.perform("providers", "prompter").out
+
+
+def test_a_plug_in_that_does_not_load_hides_nobody(shell: Shell):
+    """`providers` says what is wrong with it, shows all others, and exits with 4."""
+    done = install(shell, {"broken": "no_such_module:Provider"}).perform("providers")
+    assert (done.code, done.err) == (4, "error: the provider 'broken' cannot be loaded: No module named 'no_such_module'\n")
+    assert "says text" in done.out
+    assert "local" in done.out
