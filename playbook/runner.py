@@ -156,7 +156,7 @@ class Runner:
         self._clock = Clock()
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
-            (folder / "plan.json").write_text(_plan_text(self.plan), "utf-8")
+            (folder / "plan.json").write_text(_plan_text(self.plan), "utf-8", "replace")  # a file's name may be any bytes
             self._log = RunLog(folder / "run.jsonl", redact=self.redact, watch=self._watch)
             self._log.header(self._header(folder))
         except OSError as error:
@@ -365,6 +365,7 @@ class Runner:
                 env=self.options.env,
                 journal=NoEntry() if state is None else Journal(state, redact=self.redact).entry(folder.name, self.plan.name),
                 seal=self.redact.add,
+                redact=self.redact,
                 publish=self._publish,
                 sound=self._sound,
                 crash=self._crashed,

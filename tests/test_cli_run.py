@@ -119,6 +119,20 @@ def test_a_stall_is_1(shell):
     assert checked(Path("here"))[-1]["end"] == "failed"
 
 
+def test_a_name_that_is_no_text(shell):
+    """A file may be called by any bytes; what is written down of such a name can be read again."""
+    assert shell.call("new", "n\udcff.yaml").code == 0
+    assert shell.call("run", "n\udcff.yaml", "--clock", "virtual", "--out", "here").code == 0
+    assert checked(Path("here"))[0]["file"] == "n?.yaml"
+    assert shell.call("replay", "here").code == 0
+
+
+def test_a_trigger_needs_a_name(shell):
+    """A rehearsed trigger without a name is wrong usage: nothing could ever wait for it."""
+    shell.write("hello.yaml")
+    assert shell.call("run", "hello.yaml", "--trigger", "@2s").code == shell.call("run", "hello.yaml", "--trigger", "").code == 2
+
+
 def test_triggers_for_a_rehearsal(shell):
     """`--trigger NAME@TIME` gives it at that time of the show; `go` counts from the opened session."""
     shell.write("stall.yaml", STALL.replace("timeline:", "start: go\ntimeline:"))

@@ -67,11 +67,11 @@ def test_there_are_golden_plans():
 
 @pytest.mark.parametrize("case", [case for case in GOLDEN if case.name != "secrets"], ids=lambda path: path.name)
 def test_a_plan_comes_back_from_its_json(case: Path, monkeypatch: pytest.MonkeyPatch):
-    """What replay reads is what was performed: only the sounds' places and the warnings stay away."""
+    """What replay reads is what was performed: only the places of sounds and settings, and the warnings, stay away."""
     monkeypatch.chdir(case)
     plan = compile_file(Path("playbook.yaml"), FakeWorld())
     back = plan_from_json(json.loads(json.dumps(plan_to_json(plan))))
-    assert back == dataclasses.replace(plan, sounds={}, secrets=frozenset(), warnings=())
+    assert back == dataclasses.replace(plan, sounds={}, secrets=frozenset(), warnings=(), written={})
     assert digest(back) == plan.sha256
 
 
@@ -326,6 +326,7 @@ def test_text_from_outside_is_read_as_the_declared_type(tmp_path: Path, kind: st
     [
         *(("integer", "4.5"), ("integer", "x"), ("integer", ""), ("boolean", "yes"), ("boolean", "1"), ("array", "a"), ("object", "[]")),
         *(("array", "[a"), ("number", "1e400"), ("number", "NaN"), ("null", "x"), ("object", "{a: 1, a: 2}"), ("integer", "!!python/x 1")),
+        ("string", "a byte that is not UTF-8: \udcff"),
     ],
 )
 def test_text_of_another_type_is_a_problem(tmp_path: Path, kind: str, text: str):

@@ -7,12 +7,14 @@ import json
 import pytest
 
 from playbook.errors import RecordError
-from playbook.events import Conflict, SayText, SessionClosed, SpeechEnded, TimerFired
+from playbook.events import Conflict, SayText, SessionClosed, SpeechEnded, SpeechStarted, TimelineZero, TimerFired
 from playbook.model import Capabilities, Evidence, Expect, Limits
+from playbook.record.captions import write_captions
 from playbook.record.expect import failed_expectations
 from playbook.record.redact import Redactor
 from playbook.record.runlog import Header, RunLog, read_log, to_event, to_line
 from playbook.record.summary import RunSummary
+from playbook.speech.show import ShowRecorder
 
 from .logs import checked
 from .scripts import FakeProvider, do, drive, plan, say
@@ -80,6 +82,18 @@ def test_lines_are_in_a_stable_order_and_short():
     )
     line = to_line(SpeechEnded("a", Evidence.reported), 1, 5)
     assert line == {"n": 1, "at_ms": 5, "event": "speech_ended", "task": "a", "evidence": "reported"}
+
+
+def test_half_a_surrogate_pair_can_be_read_back(tmp_path):
+    """What a vendor says it said may be no text at all; log and captions hold what can be written of it, and are read again."""
+    said = SpeechEnded("a", Evidence.reported, interrupted=True, heard_ms=900, heard="half \ud83d of it")
+    story = [(0, TimelineZero()), (0, SayText("a", "a", "All of it.")), (0, SpeechStarted("a", Evidence.reported)), (900, said)]
+    heard = [line.get("heard") for line in read_log(written(tmp_path / "run.jsonl", story))]
+    assert heard == [None, None, None, "half ? of it", None]
+    summary = summary_of(story)
+    write_captions(tmp_path, summary, ShowRecorder())
+    assert "half ? of it" in (tmp_path / "captions.vtt").read_text()
+    assert "half ? of it" in (tmp_path / "captions.srt").read_text()
 
 
 def test_secrets_are_masked(tmp_path):

@@ -162,7 +162,7 @@ def new(args: Namespace) -> int:
         interruption=_INTERRUPTION if provider.capabilities(session).interrupt != "none" else "",
     )
     try:
-        with open(path, "x", encoding="utf-8") as file:
+        with open(path, "x", encoding="utf-8", errors="replace") as file:  # its own name stands in it, which may be any bytes
             file.write(text)
     except FileExistsError as error:
         raise UsageError(f"{path} exists already", remedy="name a new file") from error

@@ -183,8 +183,10 @@ def _cue(text: str) -> Cue:
     from playbook.runner import Cue
 
     name, at, time = text.rpartition("@")
-    if not at:
+    if not at and text:
         return Cue(text)
+    if not name:
+        raise argparse.ArgumentTypeError(f"'{text}' names no trigger; write NAME@2s")
     try:
         return Cue(name, parse_duration(time))
     except ValueError as error:

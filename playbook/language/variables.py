@@ -6,6 +6,7 @@ Python program. Text from the environment and the command line is read as the de
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -154,6 +155,10 @@ def _judge(name: str, given: _Given, facts: Mapping[str, Any], findings: Finding
         remedy = "put it in quotes" if wanted == "string" and isinstance(given.value, (int, float)) else ""
         findings.add("PB309", message, given.place, remedy, via=via)
         return _NOT_GIVEN
+    if not _is_unicode(value):
+        message = f"the variable '{name}' is no text that can be written ({given.origin})"
+        findings.add("PB309", message, given.place, "give it as UTF-8", via=via)
+        return _NOT_GIVEN
     if "enum" in facts and value not in facts["enum"]:
         allowed = ", ".join(map(str, facts["enum"]))
         findings.add("PB309", f"the variable '{name}' may not be {shown} ({given.origin})", given.place, f"use one of {allowed}", via=via)
@@ -161,12 +166,22 @@ def _judge(name: str, given: _Given, facts: Mapping[str, Any], findings: Finding
     return value
 
 
+def _is_unicode(value: object) -> bool:
+    """Whether there is no byte in it that the environment or the command line could not decode, and no half of a surrogate pair."""
+    if isinstance(value, (list, dict)):
+        return all(map(_is_unicode, [*value, *value.values()] if isinstance(value, dict) else value))
+    return not isinstance(value, str) or not _SURROGATE.search(value)
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 def _from_text(text: str, wanted: str) -> object:
     """Text from the command line or the environment as a value; lists and objects are YAML or JSON. Raises `ValueError`."""
     if wanted == "string":
         return text
     scratch = Findings()
-    root = parse(text.encode("utf-8", "surrogateescape"), Path("value"), "value", scratch)
+    root = parse(text.encode("utf-8", "surrogateescape"), Path("value.json"), "value", scratch)
     if root is None or scratch.failed:
         raise ValueError(text)
     return root.data

@@ -58,8 +58,8 @@ class Caption:
 def write_captions(folder: Path, summary: RunSummary, show: WordTimes) -> None:
     """Write `captions.vtt` and `captions.srt` of a run."""
     captions = split(cues_of(summary, show.words))
-    (folder / "captions.vtt").write_text(to_vtt(captions), "utf-8")
-    (folder / "captions.srt").write_text(to_srt(captions), "utf-8")
+    (folder / "captions.vtt").write_text(to_vtt(captions), "utf-8", "replace")
+    (folder / "captions.srt").write_text(to_srt(captions), "utf-8", "replace")
 
 
 def cues_of(summary: RunSummary, words: Mapping[str, Marks]) -> Iterator[Cue]:

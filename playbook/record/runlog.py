@@ -254,9 +254,9 @@ def read_log(path: Path) -> LogReader:
 def _encode(line: Line) -> bytes:
     try:
         return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
-    except TypeError:  # half a surrogate pair, which only a vendor can send
+    except TypeError:  # half a surrogate pair, from a vendor or in a file's name; no reader would take it
         text = json.dumps(line, ensure_ascii=False, separators=(",", ":"))
-        return text.encode("utf-8", "backslashreplace") + b"\n"
+        return text.encode("utf-8", "replace") + b"\n"
 
 
 def _raw_lines(path: Path) -> Iterator[bytes]:
