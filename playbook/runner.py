@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from playbook.clock import Clock, wall_time
 from playbook.engine import Engine, Result
-from playbook.errors import SetupError, UsageError
+from playbook.errors import PlaybookError, SetupError, UsageError
 from playbook.events import (
     CancelTimer,
     CloseSession,
@@ -163,7 +163,11 @@ class Runner:
             raise SetupError(f"{folder} cannot be written: {error.strerror}") from error
         show = ShowRecorder()
         try:
-            self._session = self._connect(provider, folder, show)
+            try:
+                self._session = self._connect(provider, folder, show)
+            except PlaybookError as error:  # a credential is missing, say: the run is over, and its log is whole
+                self._log.end(self._clock.now_ms(), "error", error.message, self.summary.counts())
+                raise
             with self._signals():
                 self._begin()
                 cancelled = await self._wait_finished()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from playbook import clock
+from playbook.errors import SetupError
 from playbook.language import Inputs, compile_file
 from playbook.model import Plan
 from playbook.providers.local import LocalProvider
@@ -149,3 +150,14 @@ def test_a_stall_is_reported(tmp_path):
     assert (outcome.result.end, outcome.result.exit_code) == ("failed", 1)
     assert outcome.result.reason == "stall: the start waits for the trigger 'go', which nothing can give any more"
     checked(tmp_path / "run")
+
+
+def test_a_run_without_credentials_leaves_a_whole_log(tmp_path):
+    """Nothing was opened and nothing is owed; the log says why, and that it is complete."""
+    world = World(voice=Silent())
+    plan = compile_file(ROOT / "playbooks" / "kaltura-tour.yaml", world, Inputs())
+    with pytest.raises(SetupError, match="no credentials"):
+        perform(plan, world.provider("kaltura"), tmp_path / "run")
+    lines = checked(tmp_path / "run")
+    assert (lines[-1]["end"], lines[-1]["reason"]) == ("error", "no credentials for Kaltura")
+    assert len(lines) == 2
