@@ -500,7 +500,7 @@ def _new_folder(plan: Plan) -> Path:
         try:
             folder.mkdir(parents=True)
             break
-        except FileExistsError as error:
+        except (FileExistsError, NotADirectoryError) as error:
             if not folder.parent.is_dir():
                 raise UsageError("runs is no folder", remedy="name a run folder with --out") from error
         except OSError as error:

@@ -149,6 +149,16 @@ def test_streams_that_are_closed_are_no_error(shell, closed):
     assert shell.perform("check", "hello.yaml", "--json", preexec_fn=close).code == 0
 
 
+@pytest.mark.parametrize("verb", ["check", "plan", "run", "new"])
+def test_a_folder_that_is_gone_is_4(shell, verb):
+    """Whoever removed the folder that we are in is told so; there is nothing relative to it."""
+    shell.write("hello.yaml")
+    gone = Path("gone").absolute()
+    gone.mkdir()
+    done = shell.perform(verb, str(Path("hello.yaml").absolute()), preexec_fn=lambda: (os.chdir(gone), gone.rmdir()))
+    assert (done.code, done.err) == (4, "error: the folder you are in is not there any more\n  go to another one\n")
+
+
 def test_help_on_a_full_disk_is_4(shell):
     """The overview, too, is a result that may find no room."""
     with open("help.txt", "w") as file:

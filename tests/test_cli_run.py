@@ -86,6 +86,13 @@ def test_a_run_folder_must_be_new_or_empty(shell, kind):
     assert list(Path("here").iterdir()) == [Path("here/mine.txt")]
 
 
+def test_runs_may_be_no_folder(shell):
+    """A file in the place of the folder of all runs is wrong usage like one in the place of a run's own."""
+    shell.write("runs")
+    done = shell.call("run", shell.write("hello.yaml"), "--clock", "virtual")
+    assert (done.code, done.err) == (2, "error: runs is no folder\n  name a run folder with --out\n")
+
+
 def test_an_empty_folder_is_fine(shell):
     """A folder that is there but empty is used."""
     Path("here").mkdir()

@@ -175,6 +175,10 @@ def carry_out(argv: Sequence[str], env: Mapping[str, str]) -> int:
             out(f"playbook {metadata.version('playbook-runner')}")
             return 0
         command, parser = _find(argv[0])
+        try:
+            os.getcwd()
+        except OSError as error:
+            raise SetupError("the folder you are in is not there any more", remedy="go to another one") from error
         command.add(parser)
         args = parser.parse(argv[1:], env)
         args.env, args.redact, args.last_words = env, redact, last_words

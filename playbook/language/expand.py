@@ -11,6 +11,7 @@ import binascii
 import contextlib
 import hashlib
 import io
+import os
 import wave
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from playbook.errors import Place
 from playbook.language.check import WrittenStep, check_file_node, is_part, judge, playbook_format, show
 from playbook.language.durations import parse_duration
 from playbook.language.render import MASK, Abandoned, Broken, Budget, Renderer, Scope
-from playbook.language.source import Findings, Node, Reader, absolute, beside
+from playbook.language.source import Findings, Node, Reader, absolute, beside, unreadable
 from playbook.language.variables import part_scope
 from playbook.model import Action, AudioEcho, Chunk, End, Evidence, Expect, InterruptSpeech, Length, Say, Step, Wait, WaitEvent, WaitSpeech
 
@@ -392,11 +393,13 @@ class Expansion:
 
     def _measure(self, path: Path) -> tuple[str, int] | str:
         """Digest and length of a sound file, or why there is none (`!`: it can be read, but it is no sound)."""
+        if os.path.exists(path) and not os.path.isfile(path):  # a device may never end, and a pipe never begin
+            return "it is no file"
         try:
             with path.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError as error:
-            return (error.strerror or type(error).__name__).lower()
+        except (OSError, ValueError) as error:
+            return unreadable(error)
         try:
             return digest, self.sound_length_ms(path)
         except ValueError as error:

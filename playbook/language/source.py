@@ -210,8 +210,8 @@ class Reader:
         if known not in self._read:
             try:
                 raw = _bytes(known)
-            except OSError as error:
-                self.findings.add(missing, f"cannot read {file}: {_reason(error)}", at, "is the path right?" if at else "", via=via)
+            except (OSError, ValueError) as error:
+                self.findings.add(missing, f"cannot read {file}: {unreadable(error)}", at, "is the path right?" if at else "", via=via)
                 return None
             self._read[known] = parse(raw, known, file, self.findings, via=(*via, at) if at else via)
         return self._read[known]
@@ -228,8 +228,9 @@ def _bytes(path: Path) -> bytes:
         return stream.read(MAX_BYTES + 1)
 
 
-def _reason(error: OSError) -> str:
-    return (error.strerror or type(error).__name__).lower()
+def unreadable(error: OSError | ValueError) -> str:
+    """Why a file cannot be opened, in words. A name with a NUL in it is a `ValueError`."""
+    return (error.strerror or type(error).__name__).lower() if isinstance(error, OSError) else "no file can have this name"
 
 
 def parse(raw: bytes, path: Path, file: str, findings: Findings, *, via: tuple[Place, ...] = ()) -> Node | None:
