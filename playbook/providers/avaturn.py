@@ -26,7 +26,7 @@ from playbook.events import PlayAudio, SayText, StopSpeaking, TaskAccepted
 from playbook.model import Capabilities, Plan, Step
 from playbook.providers.base import Context, Session, SessionRecord
 from playbook.providers.queued import QueuedSession
-from playbook.transports.http import MAX_SAID, Answer, Http, Retry, base_address, is_loopback
+from playbook.transports.http import Answer, Http, Retry, base_address, clipped, is_loopback
 
 if TYPE_CHECKING:
     from playbook.speech.voice import Voice
@@ -138,7 +138,8 @@ class AvaturnSession(QueuedSession):
         self.base = base_address(context.env.get("AVATURN_BASE_URL") or BASE_URL)
         self.near = is_loopback(urlsplit(self.base).hostname or "")
         """Whether the service is on this machine, and so an emulator."""
-        self.http = Http(self.base, headers=_bearer(key), explain=partial(_explain, plan=context.plan), wrap=context.extras.get("http"))
+        explain, wrap = partial(_explain, plan=context.plan), context.extras.get("http")
+        self.http = Http(self.base, headers=_bearer(key), explain=explain, redact=context.redact, wrap=wrap)
 
     async def create(self, **changes: Any) -> None:
         """Create the session; `changes` replace settings."""
@@ -279,7 +280,7 @@ def _violations(answer: Answer, plan: Plan | None) -> str:
     """A 422's `detail` list, each fault named by the playbook's own key and, for a setting, its place."""
     detail = answer.fields().get("detail")
     faults = [item for item in detail if isinstance(item, dict)] if isinstance(detail, list) else []
-    return "; ".join(f"{_setting(item.get('loc'), plan)}: {item.get('msg', '')}" for item in faults)[:MAX_SAID]
+    return clipped("; ".join(f"{_setting(item.get('loc'), plan)}: {item.get('msg', '')}" for item in faults))
 
 
 def _setting(loc: Any, plan: Plan | None) -> str:

@@ -131,9 +131,10 @@ class SpeaksLocally(Protocol):
 class Context:
     """What the runner lends a session.
 
-    `env` holds credentials and base URLs (never read `os.environ`). `seal` registers a value that must never be shown. `publish`
-    writes `session.json` for a viewer. `sound` gives an echoed sound, decoded, by its digest. `crash` takes an exception that is our bug.
-    `extras` is for tests and rehearsals (a stand-in transport under the transport's name).
+    `env` holds credentials and base URLs (never read `os.environ`). `seal` registers a value that must never be shown, and `redact` takes
+    all of those out of a text (the log does so by itself; this is for what is cut before it gets there). `publish` writes `session.json`
+    for a viewer. `sound` gives an echoed sound, decoded, by its digest. `crash` takes an exception that is our bug. `extras` is for tests
+    and rehearsals (a stand-in transport under the transport's name).
     """
 
     plan: Plan
@@ -145,6 +146,7 @@ class Context:
     publish: Callable[[Mapping[str, Any]], None]
     sound: Callable[[str], Sound]
     crash: Callable[[BaseException], None]
+    redact: Callable[[str], str] = str
     folder: Path | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
 

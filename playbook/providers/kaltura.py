@@ -31,7 +31,7 @@ from playbook.providers.base import Context, SessionRecord
 from playbook.providers.kaltura_login import WAYS, mint, read_login
 from playbook.providers.queued import QueuedSession
 from playbook.speech.pacing import estimate_ms
-from playbook.transports.http import MAX_SAID, Answer, Http, Retry, said
+from playbook.transports.http import Answer, Http, Retry, clipped, said
 
 if TYPE_CHECKING:
     from playbook.speech.audio import Sound
@@ -146,8 +146,8 @@ class KalturaSession(QueuedSession):
         self._voice = _local_voice(context)
         self._base_url = env.get("KALTURA_BASE_URL") or API
         wrap = context.extras.get("http")
-        self._http = Http(self._base_url, explain=self._explain, wrap=wrap)
-        self._service = Http(env.get("KALTURA_SERVICE_URL") or SERVICE, wrap=wrap)
+        self._http = Http(self._base_url, explain=self._explain, redact=context.redact, wrap=wrap)
+        self._service = Http(env.get("KALTURA_SERVICE_URL") or SERVICE, redact=context.redact, wrap=wrap)
         self._token: str | None = None
         self._uploads: dict[str, _Upload] = {}
         self._text_is_gone = False
@@ -219,14 +219,17 @@ class KalturaSession(QueuedSession):
     async def _init_client(self) -> None:
         """Once: a second call was seen to open a second stream."""
         answer = await self._post("init-client", retry=Retry.UNSENT, json={})
-        turn = answer.fields().get("turn")
+        given = answer.fields().get("turn")
+        turn = given if isinstance(given, dict) else {}
+        if isinstance(secret := turn.get("credential"), str):
+            self.context.seal(secret)
         self.context.publish(
             {
                 "provider": "kaltura",
                 "sessionId": self.session_id,
                 "token": self._token,
                 "whepUrl": answer.need("whepUrl"),
-                "turn": turn if isinstance(turn, dict) else None,
+                "turn": turn or None,
             }
         )
 
@@ -360,7 +363,7 @@ def _refusal(answer: Answer, text: str, meanings: Mapping[int, tuple[_Outcome, s
 def _not_refused(answer: Answer) -> Answer:
     """A 200 that does not say that it is none."""
     if answer.fields().get("success") is False:
-        why = said(answer)[:MAX_SAID] or "no reason given"
+        why = clipped(said(answer)) or "no reason given"
         raise ProviderError(f"the service answered {answer.status}, but refused: {why}", status=answer.status)
     return answer
 

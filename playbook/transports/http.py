@@ -246,7 +246,13 @@ class Http:
     def _hide(self, text: str) -> str:
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, "***")
-        return (self._redact(text) if self._redact else text)[:MAX_SAID]
+        return clipped(self._redact(text) if self._redact else text)
+
+
+def clipped(text: str) -> str:
+    """As much as may be quoted of what a vendor says, cut between words: half a credential is one that nobody recognises."""
+    head = text[: MAX_SAID + 1]
+    return text if len(text) <= MAX_SAID else head.rpartition(" ")[0] or head[:MAX_SAID]
 
 
 def said(answer: Answer) -> str:
