@@ -89,6 +89,18 @@ def test_what_is_no_plain_data_is_refused(shell, source):
         playbook.plan(source, env=shell.env)
 
 
+ENDLESS: list[object] = []
+ENDLESS.append(ENDLESS)
+
+
+@pytest.mark.parametrize("value", [[object()], [float("nan")], ["half \ud83d"], ENDLESS], ids=["object", "nan", "surrogate", "endless"])
+def test_a_value_that_is_no_plain_data_is_refused(shell, value):
+    """A program may hand over anything; what a plan could not be written down with is a problem of the variable."""
+    source = "version: 1\nprovider: local\nvars: {v: {type: array}}\ntimeline: [{say: '{{ v }}'}]\n"
+    with pytest.raises(playbook.AuthorError, match="PB309: the variable 'v' is no plain data"):
+        playbook.plan(source, vars={"v": value})
+
+
 def test_cues(shell):
     """A program gives triggers ahead of time."""
     plan = playbook.plan("version: 1\nprovider: local\nstart: go\ntimeline: [wait: {event: next}]\n", env=shell.env)

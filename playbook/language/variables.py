@@ -6,7 +6,7 @@ Python program. Text from the environment and the command line is read as the de
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -155,9 +155,9 @@ def _judge(name: str, given: _Given, facts: Mapping[str, Any], findings: Finding
         remedy = "put it in quotes" if wanted == "string" and isinstance(given.value, (int, float)) else ""
         findings.add("PB309", message, given.place, remedy, via=via)
         return _NOT_GIVEN
-    if not _is_unicode(value):
-        message = f"the variable '{name}' is no text that can be written ({given.origin})"
-        findings.add("PB309", message, given.place, "give it as UTF-8", via=via)
+    if not _is_plain(value):
+        message = f"the variable '{name}' is no plain data ({given.origin})"
+        findings.add("PB309", message, given.place, "text is UTF-8, and numbers are finite", via=via)
         return _NOT_GIVEN
     if "enum" in facts and value not in facts["enum"]:
         allowed = ", ".join(map(str, facts["enum"]))
@@ -166,14 +166,13 @@ def _judge(name: str, given: _Given, facts: Mapping[str, Any], findings: Finding
     return value
 
 
-def _is_unicode(value: object) -> bool:
-    """Whether there is no byte in it that the environment or the command line could not decode, and no half of a surrogate pair."""
-    if isinstance(value, (list, dict)):
-        return all(map(_is_unicode, [*value, *value.values()] if isinstance(value, dict) else value))
-    return not isinstance(value, str) or not _SURROGATE.search(value)
-
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
+def _is_plain(value: object) -> bool:
+    """Whether it can be written down: no byte that could not be decoded, no infinite number, nothing but data."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _from_text(text: str, wanted: str) -> object:
