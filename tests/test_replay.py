@@ -110,6 +110,11 @@ MUTATIONS = {
     "waiting for speech waits for nothing": ("return not self._open and self._leave_step", "return self._leave_step"),
     "the end does not wait": ("elif not self._open:", "elif True:"),
     "a limit is forgotten": ("if (limit := session_limit_ms(self.plan)) is not None:", "if (limit := None) is not None:"),
+    "a report that comes too late closes again": (
+        "if utterance.task not in self._open:\n            apart",
+        "if False:\n            apart",
+    ),
+    "silence is waited out without a margin": ("+ self.plan.limits.speech_margin_ms", "+ 0"),
     "the engine raises": ("self._zero = self._due = due_ms", "raise ValueError('broken')"),
 }
 

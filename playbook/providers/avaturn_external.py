@@ -99,6 +99,11 @@ class ExternalSession(AvaturnSession):
             raise VoiceMissing
         self._voice = Settings(**{name: self.settings.get(name) for name in ("voice", "rate", "pitch", "language")})
         self._planned = {step.id: step.action for step in context.plan.steps if isinstance(step.action, Say)}
+        if "cassette" in context.extras:
+            raise SetupError(
+                "a cassette cannot hold the external engine: its sound goes over a socket that Avaturn opens to us",
+                remedy="record the text-echo engine, or rehearse with --emulate",
+            )
         self._show: ShowRecorder | None = context.extras.get("show")
         self._secret = secrets.token_urlsafe(32)
         context.seal(self._secret)

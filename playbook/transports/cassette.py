@@ -98,7 +98,7 @@ class Cassette:
             outer = beside.get("room")
             return self.room(on_event, make if outer is None else lambda heard: outer(heard, make))
 
-        return {**beside, "http": wrap, "room": room}
+        return {**beside, "cassette": self, "http": wrap, "room": room}  # a transport that cannot be taped refuses when it sees one
 
     def http(self, send: Send) -> Send:
         """A `Send` that plays, or asks `send` and records."""
