@@ -225,7 +225,8 @@ def _perform(task: Task, setup: Setup, world: World, redact: Redactor) -> Result
     end = outcome.result
     reasons = tuple(_sentence(failure.step, failure.reason) for failure in outcome.failures)
     if end.exit_code and not reasons:
-        reasons = (_sentence(end.step, end.reason or end.end),)
+        reason = f"stopped by {end.reason}" if end.end == "stopped" else end.reason or end.end
+        reasons = (_sentence(end.step, reason),)
     changes: tuple[Change, ...] = ()
     compared = "none"
     if baseline is not None:
