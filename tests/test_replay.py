@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 import types
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from playbook import engine as real_engine
 from playbook.engine import Engine
 from playbook.errors import RecordError
-from playbook.events import SpeechStarted
+from playbook.events import SpeechStarted, Trigger
 from playbook.language import plan_from_json
 from playbook.model import Capabilities, Chunk, InterruptSpeech, Say, Step, Wait
 from playbook.record.replay import replay
@@ -384,3 +385,19 @@ def test_a_secret_run_replays(shell):
     done = shell.call("replay", "one", "--var", "code=other-value")
     assert done.code == 1
     assert "other-value" not in done.out + done.err
+
+
+def test_memory_does_not_grow_with_the_log(tmp_path):
+    """Eight times the lines take no more memory: a log of gigabytes is read like one of kilobytes."""
+    show = plan(say("a"))
+    peaks = []
+    for count in (1_000, 8_000):
+        story = drive(show, inject=[(500, Trigger("nothing"))] * count)
+        path = written(tmp_path / f"{count}.jsonl", story)
+        tracemalloc.start()
+        result = replay(read_log(path), show)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert result.identical
+        assert result.lines == len(story) + 1
+    assert peaks[1] < peaks[0] + 20_000
