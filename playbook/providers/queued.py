@@ -141,6 +141,8 @@ class QueuedSession(ABC):
                     self._failed(error, command)
                 except SetupError as error:  # a journal that cannot be written, say
                     self._failed(ProviderError(error.message, remedy=error.remedy), command)
+                if self._lost and self.session_id is None:
+                    return  # nothing was opened, so nobody will close it
             self._wake.clear()
             await self._wake.wait()
 

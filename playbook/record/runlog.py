@@ -83,6 +83,15 @@ _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("final", "interrupted"), (bool,)),
     "status": (int, str),
 }
+_NEEDED = {
+    kind_and_name: frozenset(
+        name
+        for name in _ATTRIBUTES[cls]
+        if name != "interrupted" and "None" not in str(cls.__dataclass_fields__[name].type)  # type: ignore[attr-defined]  # as above
+    )
+    for cls, kind_and_name in _NAMES.items()
+}
+"""What a line of each kind always has."""
 _EVENTS = {name: cls for cls, (kind, name) in _NAMES.items() if kind == "event"}
 
 Line = dict[str, Any]
@@ -222,6 +231,10 @@ class LogReader:
             if line.get("n") != expected:
                 self.damage = f"line {expected + 1} should be number {expected} and is number {line.get('n')}"
                 return
+            if type(line.get("at_ms")) is not int:
+                self.damage = f"line {expected + 1}: time goes back, or is missing"
+                return
+            _check(line)
             expected += 1
             if "end" in line:
                 self.complete = True
@@ -266,6 +279,20 @@ def _raw_lines(path: Path) -> Iterator[bytes]:
                 yield line
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _check(line: Line) -> None:
+    """What a line of its kind always has must be there, and whatever we know of must be of its type. Raises `RecordError`."""
+    kind = next((kind for kind in ("event", "command", "note", "end") if kind in line), None)
+    name = line[kind] if kind is not None else None
+    if not isinstance(name, str):
+        raise RecordError(f"line {line['n']}: not a line of a run log")
+    needed = _NEEDED.get((str(kind), name), frozenset())
+    wrong = next((field for field in sorted(line.keys() & _TYPES.keys()) if not isinstance(line[field], _TYPES[field])), None)
+    if missing := needed - line.keys():
+        raise RecordError(f"line {line['n']}: not a {name}: it has no {min(missing)}")
+    if wrong is not None or not isinstance(line.get("counts", {}), dict):
+        raise RecordError(f"line {line['n']}: not a {name}: {wrong or 'counts'} is {line[wrong or 'counts']!r}")
 
 
 def _parse(raw: bytes) -> Line | None:
