@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from playbook.events import Conflict
     from playbook.record.summary import Line, RunSummary, Utterance
 
+MAX_SOURCE = 2_000
+"""The longest source line that goes with a problem as data; a playbook may be one line of JSON, and a place is told in any case."""
 RED, GREEN, YELLOW, BLUE, BOLD, DIM = "31", "32", "33", "34", "1", "2"
 
 
@@ -90,7 +92,7 @@ def problem_to_json(problem: Problem) -> dict[str, Any]:
         data |= {"file": place.file, "line": place.line, "column": place.column, "length": place.length}
     if problem.remedy:
         data["remedy"] = problem.remedy
-    if problem.source:
+    if 0 < len(problem.source) <= MAX_SOURCE:
         data["source"] = problem.source
     if problem.via:
         data["via"] = [{"file": at.file, "line": at.line, "column": at.column} for at in problem.via]

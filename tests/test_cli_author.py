@@ -14,6 +14,7 @@ from playbook.cli import VERBS, author, options
 from playbook.cli.options import Command, Parser
 from playbook.errors import UsageError
 from playbook.providers import registry
+from playbook.world import World
 
 from .logs import ROOT
 
@@ -412,3 +413,16 @@ class Terminal:
 def test_what_a_terminal_wants(env, colour, live):
     """NO_COLOR, CI and a dumb terminal are honoured."""
     assert (options.in_colour(Terminal(), env), options.is_live(Terminal(), env)) == (colour, live)
+
+
+def test_a_long_line_is_told_once(shell):
+    """A playbook may be one line of JSON with a mistake in every step: the problems share its text, and as data they go without it."""
+    steps = ", ".join('{"say": "x", "untill": 3}' for _ in range(400))
+    path = shell.write("long.json", f'{{"version": 1, "provider": "local", "timeline": [{steps}]}}')
+    problems, _ = language.check_file(Path(path), World())
+    assert len(problems) == 400
+    assert len({id(problem.source) for problem in problems}) == 1
+    done = shell.call("check", path, "--json")
+    (file,) = json.loads(done.out)["files"]
+    assert [problem["column"] for problem in file["problems"][:2]] == [63, 90]
+    assert not any("source" in problem for problem in file["problems"])

@@ -11,7 +11,6 @@ import binascii
 import contextlib
 import hashlib
 import io
-import os
 import wave
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -393,9 +392,9 @@ class Expansion:
 
     def _measure(self, path: Path) -> tuple[str, int] | str:
         """Digest and length of a sound file, or why there is none (`!`: it can be read, but it is no sound)."""
-        if os.path.exists(path) and not os.path.isfile(path):  # a device may never end, and a pipe never begin
-            return "it is no file"
         try:
+            if path.exists() and not path.is_file():  # a device may never end, and a pipe never begin
+                return "it is no file"
             with path.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
         except (OSError, ValueError) as error:

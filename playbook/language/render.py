@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from itertools import islice
 from typing import Any
 
 from playbook.errors import Place
@@ -18,6 +19,8 @@ from playbook.language.source import Findings, Node
 from playbook.language.templates import MAX_WEIGHT, Piece, Refused, take_apart
 
 MASK = "***"
+MAX_OFFERED = 200
+"""Among how many names the one is looked for that could have been meant: the search is slow, and there may be many mistakes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +169,7 @@ class Renderer:
         """Whether every name is declared. Raises `Broken` where that is a mistake; in a part on its own a loop may still bring it."""
         scope = self.scope
         wrong = [name for name in sorted(names) if name not in scope.values and name not in scope.empty]
-        known = sorted({*scope.values, *scope.empty}) if wrong else []
+        known = sorted(islice((*scope.values, *scope.empty), MAX_OFFERED)) if wrong else []
         for name in wrong:
             near, place = _near(name, known), self._locate(node, name)
             if scope.strict:

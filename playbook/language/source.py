@@ -54,15 +54,22 @@ class Document:
             self._line_starts.extend([0, *(match.end() for match in re.finditer(r"\r\n|\r|\n", self.text))])
         start = min(start, len(self.text))
         line = bisect_right(self._line_starts, start)
-        first = self._line_starts[line - 1]
-        written = start + 1 if end is None else min(end, first + len(self.line(line)))
+        first, last = self._bounds(line)
+        written = start + 1 if end is None else min(end, last)
         return Place(self.file, line, start - first + 1, max(1, written - start))
 
     def line(self, number: int) -> str:
         """The text of a line, by its number from 1, without its end."""
+        first, last = self._bounds(number)
+        return self.text[first:last]
+
+    def _bounds(self, number: int) -> tuple[int, int]:
+        """Where a line begins and ends, without its end of line."""
         first = self._line_starts[number - 1]
-        after = self._line_starts[number] if number < len(self._line_starts) else len(self.text)
-        return self.text[first:after].rstrip("\r\n")
+        last = self._line_starts[number] if number < len(self._line_starts) else len(self.text)
+        while last > first and self.text[last - 1] in "\r\n":
+            last -= 1
+        return first, last
 
 
 def absolute(path: Path) -> Path:
@@ -145,6 +152,7 @@ class Findings:
     documents: dict[str, Document] = field(default_factory=dict)
     secrets: set[str] = field(default_factory=set)
     _found: dict[tuple[str, Place | None, str], Problem] = field(default_factory=dict)
+    _lines: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def add(
         self,
@@ -178,17 +186,21 @@ class Findings:
         return [(place.file == file, place.file, place.line, place.column) for place in places]
 
     def _finish(self, problem: Problem) -> Problem:
-        place = problem.place
-        document = self.documents.get(place.file) if place else None
-        source = problem.source
-        if place and document and not source:
-            source = document.line(place.line)
+        source = problem.source or (self._line(problem.place) if problem.place is not None else "")
         return replace(
             problem,
             message=self._mask(problem.message, "***"),
             remedy=self._mask(problem.remedy, "***"),
-            source=self._mask(source, None),
+            source=source,
         )
+
+    def _line(self, place: Place) -> str:
+        """The source line of a place, one copy for all problems in it: a playbook may be one long line of JSON."""
+        key = (place.file, place.line)
+        if key not in self._lines:
+            document = self.documents.get(place.file)
+            self._lines[key] = "" if document is None else self._mask(document.line(place.line), None)
+        return self._lines[key]
 
     def _mask(self, text: str, mask: str | None) -> str:
         for secret in sorted(self.secrets, key=len, reverse=True):

@@ -24,8 +24,7 @@ class Redactor:
         if value and value not in self._forms:
             self._forms |= {value, quote(value, safe=""), quote_plus(value), repr(value)[1:-1]}
             self._forms |= {json.dumps(value, ensure_ascii=ascii)[1:-1] for ascii in (True, False)}
-            longest_first = sorted(self._forms, key=len, reverse=True)
-            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+            self._pattern = None  # it is made when it is needed: there may be many values, and making it takes a while
 
     def absorb(self, other: Redactor) -> None:
         """From now on, never show what the other hides."""
@@ -34,8 +33,12 @@ class Redactor:
 
     def __bool__(self) -> bool:
         """Whether there is anything to hide."""
-        return self._pattern is not None
+        return bool(self._forms)
 
     def __call__(self, text: str) -> str:
         """The text, as it may be shown."""
-        return text if self._pattern is None else self._pattern.sub(MASK, text)
+        if not self._forms:
+            return text
+        if self._pattern is None:
+            self._pattern = re.compile("|".join(map(re.escape, sorted(self._forms, key=len, reverse=True))))
+        return self._pattern.sub(MASK, text)
