@@ -104,7 +104,7 @@ def _scope(
         if name in unknown:
             continue
         facts = node.data
-        if not isinstance(facts, dict) or facts.get("type") not in TYPES:
+        if not isinstance(facts, dict) or not isinstance(kind := facts.get("type"), str) or kind not in TYPES:
             unknown.add(name)  # the schema's judgement has said why
             continue
         hidden = name in secret or facts.get("secret") is True
