@@ -13,6 +13,7 @@ import datetime
 import itertools
 import math
 import secrets
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -62,7 +63,7 @@ class Conversation(LiveSession):
         self._seq = itertools.count(1)
         self._held: list[dict[str, Any]] = []
         self._starving: dict[str, asyncio.TimerHandle] = {}
-        self._sounding_until_ms = 0
+        self._speech: deque[tuple[int, int | None]] = deque(maxlen=9)  # when the face spoke
         self._sounds = False
         self._ear, self._stretches, self._stretch_ms = Ear(), 0, 0.0
         super().__init__(
@@ -229,9 +230,6 @@ class Conversation(LiveSession):
                     self._message("conversation", "conversation.utterance", {"role": role, "speech": line.text}, id)
                     for role in ("pal", "replica")
                 ]
-            self._sound(line.length_ms)
-            if emulator.face == "leaves":
-                self.clock.call_at(self.clock.now_ms() + line.length_ms // 2, self.face_leaves)
         else:
             duration = round(sighting.heard_ms / 1000, 3) if emulator.durations else None
             messages = self._copies("stopped", id, {"interrupted": sighting.interrupted, "duration": duration})
@@ -267,19 +265,28 @@ class Conversation(LiveSession):
             for guest in tuple(self.guests):
                 guest.message(message, self.face.id)
 
-    def _sound(self, ms: int) -> None:
-        """Let those who listen hear a tone for the length of a line, and silence after it."""
-        now = self.clock.now_ms()
-        self._sounding_until_ms = now + ms
-        if not self._sounds and any(self.face.id in guest.listens_to for guest in self.guests):
-            self._sounds = True
-            self.clock.call_at(now + self.emulator.media_ms, self._frame)
+    # what is heard
+
+    def _truth(self, what: str, **facts: Any) -> None:
+        super()._truth(what, **facts)
+        now, line = self.clock.now_ms(), self.queue.speaking
+        if what == "speech_started" and line is not None:
+            self._speech.append((now, None))
+            if not self._sounds and any(self.face.id in guest.listens_to for guest in self.guests):
+                self._sounds = True
+                self.clock.call_at(now + self.emulator.media_ms, self._frame)
+            if self.emulator.face == "leaves":
+                self.clock.call_at(now + line.length_ms // 2, self.face_leaves)
+        elif what.startswith("speech_") and self._speech and self._speech[-1][1] is None:
+            self._speech[-1] = self._speech[-1][0], now
 
     def _frame(self) -> None:
+        """Let those who listen hear a tone while the face speaks, and some silence after it."""
         now = self.clock.now_ms()
-        spoken_ms = now - self.emulator.media_ms
-        loud = spoken_ms < self._sounding_until_ms and (self.queue.speaking is not None or self.emulator.media_ms > 0)
-        if not self.alive or spoken_ms > self._sounding_until_ms + SILENCE_MS:
+        meant_ms = now - self.emulator.media_ms
+        loud = any(start <= meant_ms and (end is None or meant_ms < end) for start, end in self._speech)
+        last = self._speech[-1][1]
+        if not self.alive or (last is not None and meant_ms > last + SILENCE_MS):
             self._sounds = False
             return
         for guest in self.guests:

@@ -94,21 +94,24 @@ class TavusProvider:
         settings = plan.session
         if not any(name in settings for name in ("pal_id", "persona_id", "pal")):
             remedy = "name a PAL in echo mode by its id, `session: {pal_id: …}`, or by its name, `session: {pal: {name: …, face_id: …}}`"
-            yield Problem("PB465", "tavus is not told which PAL appears", remedy=remedy)
+            yield Problem("PB465", "tavus is not told which PAL appears", plan.place_of(), remedy)
         way = settings.get("echo_via", "messages")
         other = "messages" if way == "microphone" else "microphone"
         for name in MESSAGES_ONLY if way == "microphone" else MICROPHONE_ONLY:
             if name in settings:
-                yield Problem("PB466", f"'{name}' does nothing with echo_via: {way}", remedy=f"remove it, or set echo_via: {other}")
+                yield Problem(
+                    "PB466", f"'{name}' does nothing with echo_via: {way}", plan.place_of(name), f"remove it, or set echo_via: {other}"
+                )
         elsewhere = "meeting_url" if "meeting_url" in settings else "livekit_ws_url"
         if elsewhere in settings or elsewhere in (settings.get("properties") or {}):
-            yield Problem("PB467", f"with '{elsewhere}' the face joins another room than the one we speak in", remedy="remove it")
+            place = plan.place_of(elsewhere if elsewhere in settings else f"properties.{elsewhere}")
+            yield Problem("PB467", f"with '{elsewhere}' the face joins another room than the one we speak in", place, "remove it")
         if "custom_greeting" in settings:
             message = "nobody knows whether a greeting is spoken in echo mode; it would be speech that the plan does not have"
-            yield Problem("PB468", message, remedy="make it the first line of the timeline", severity="warning")
+            yield Problem("PB468", message, plan.place_of("custom_greeting"), "make it the first line of the timeline", "warning")
         if settings.get("max_participants") == 2:
             message = "nobody can watch: the face is one participant and we are the other"
-            yield Problem("PB469", message, remedy="set max_participants to 3 or more", severity="warning")
+            yield Problem("PB469", message, plan.place_of("max_participants"), "set max_participants to 3 or more", "warning")
 
     def connect(self, context: Context) -> Session:
         if context.plan.session.get("echo_via") == "microphone":
@@ -151,7 +154,7 @@ class TavusSession(QueuedSession):
         context.seal(key["x-api-key"])
         self.settings = context.plan.session
         self._base = base_address(context.env.get("TAVUS_BASE_URL") or API)
-        self._http = Http(self._base, headers=key, explain=_explain, wrap=context.extras.get("http"))
+        self._http = Http(self._base, headers=key, explain=_explain, redact=context.redact, wrap=context.extras.get("http"))
         self._over_at_once = False
         self._url = ""
         self._token: str | None = None
@@ -316,6 +319,8 @@ class TavusSession(QueuedSession):
                     self.lost(f"the room is gone: {text}")
                 case _:
                     self.sensed(event)
+        except ProviderError as error:
+            self.lost(error.message)
         except Exception as error:  # a transport must not be hurt by our bugs
             self.context.crash(error)
 
@@ -472,7 +477,7 @@ def _explain(answer: Answer, said: str) -> ProviderError | None:
     status = answer.status
     if status == 400 and "concurrent" in said.lower():
         what = (
-            "the account's concurrent conversations are used up (400); end one: `playbook sessions reconcile --provider tavus` lists them"
+            "no more concurrent conversations are allowed (400); `playbook sessions reconcile --provider tavus` lists the open ones"
         )
         return ProviderError(f"{what}: {said}")
     meaning = {

@@ -22,7 +22,7 @@ import math
 import re
 import uuid
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -60,6 +60,10 @@ _KINDS: Mapping[str, _Kind] = {
 }
 
 
+_Sending = Callable[[], Awaitable[asyncio.Task[None] | None]]
+"""Sends a line, and gives what goes on after its acceptance."""
+
+
 @dataclass(slots=True, eq=False)
 class _Line:
     """One utterance. `id` is Tavus's name for it where that is none of ours."""
@@ -92,7 +96,7 @@ class EchoSession(TavusSession):
         self._past: deque[_Line] = deque(maxlen=4)  # the last that are
         self._by_id: dict[str, _Line] = {}  # all, by every id that means one
         self._in_pieces = {step.id for step in context.plan.steps if isinstance(step.action, Say) and len(step.action.chunks) > 1}
-        self._stream: asyncio.Task[None] | None = None
+        self._sending: list[asyncio.Task[None]] = []  # a sound that is being sent, and what is held until it is
         self._copies = Copies()
         self._ear = Ear()
         self._audible: _Line | None = None  # whose sound we heard last
@@ -126,15 +130,45 @@ class EchoSession(TavusSession):
             self._past.append(line)
 
     async def _say(self, command: SayText) -> TaskAccepted:
+        remark = await self._in_turn(command, lambda: self._send_text(command))
+        return TaskAccepted(command.task, chunk=command.chunk, reason=remark)
+
+    async def _play_audio(self, command: PlayAudio) -> TaskAccepted:
+        pcm = self._pcm[command.audio_sha256]
+        remark = await self._in_turn(command, lambda: self._send_sound(self._by_id[command.task], pcm))
+        return TaskAccepted(command.task, duration_ms=to_ms(len(pcm) // 2, self._rate), reason=remark)
+
+    async def _in_turn(self, command: SayText | PlayAudio, send: _Sending) -> str | None:
+        """Send now, or hold it until the sound before it has been sent. Gives a remark."""
+        self._sending = [task for task in self._sending if not task.done()]
+        if self._by_id[command.task].stopped:
+            return "interrupted before it was sent"
+        if self._sending:
+            self._sending.append(self._spawn(self._hold(self._sending[-1], command, send)))
+            return "held until the sound before it has been sent"
+        if (rest := await send()) is not None:
+            self._sending.append(rest)
+        return self.take_remark()
+
+    async def _hold(self, before: asyncio.Task[None], command: SayText | PlayAudio, send: _Sending) -> None:
+        await asyncio.wait([before])
+        try:
+            rest = await send()
+        except ProviderError as error:
+            self._failed(error, command)
+        else:
+            if rest is not None:
+                await rest
+
+    async def _send_text(self, command: SayText) -> None:
         line = self._by_id[command.task]
-        await self._all_is_sent()
         pieces = list(split(command.text, MAX_MESSAGE_BYTES - len(encode(self._echo(command.task, command.final, text="")))))
         if len(pieces) > 1:
             line.text = None
+        line.sent = True
         for number, piece in enumerate(pieces, 1):
             if line.stopped:
-                return TaskAccepted(command.task, chunk=command.chunk, reason="interrupted before all of it was sent")
-            line.sent = True
+                return
             try:
                 await self.room.send(self._echo(command.task, command.final and number == len(pieces), text=piece))
             except ProviderError as error:
@@ -142,27 +176,23 @@ class EchoSession(TavusSession):
                 if number > 1:
                     raise ProviderError(f"only a part of the line was sent: {error.message}", outcome="ambiguous") from error
                 raise
-        return TaskAccepted(command.task, chunk=command.chunk, reason=self.take_remark())
 
-    async def _play_audio(self, command: PlayAudio) -> TaskAccepted:
-        line = self._by_id[command.task]
-        await self._all_is_sent()
-        if line.stopped:
-            return TaskAccepted(command.task, reason="interrupted before it was sent")
-        pcm = self._pcm[command.audio_sha256]
-        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._stream = self._spawn(self._send_sound(line, pcm, begun))
-        await begun
-        return TaskAccepted(command.task, duration_ms=to_ms(len(pcm) // 2, self._rate), reason=self.take_remark())
-
-    async def _send_sound(self, line: _Line, pcm: bytes, begun: asyncio.Future[None]) -> None:
-        """Send a sound by plan. `begun` tells that the room took its first piece, or did not."""
-        clock, size = self.context.clock, 2 * self._rate * PIECE_MS // 1000
-        start_ms = clock.now_ms()
-        untaken: list[asyncio.Future[None]] = []
+    async def _send_sound(self, line: _Line, pcm: bytes) -> asyncio.Task[None] | None:
+        """Send the first piece of a sound. The rest, if there is one, is sent by plan in the task that is returned."""
+        size = 2 * self._rate * PIECE_MS // 1000
         line.sent = True
         try:
-            for at in range(0, max(len(pcm), 1), size):
+            await self._send_piece(line, pcm[:size], final=len(pcm) <= size)
+        except ProviderError:
+            self._done_with(line)
+            raise
+        return self._spawn(self._send_rest(line, pcm, size)) if len(pcm) > size else None
+
+    async def _send_rest(self, line: _Line, pcm: bytes, size: int) -> None:
+        clock, untaken = self.context.clock, deque[asyncio.Future[None]]()
+        start_ms = clock.now_ms()
+        try:
+            for at in range(size, len(pcm), size):
                 position_ms = at * 500 / self._rate
                 due_ms = start_ms + math.floor(max(position_ms / self._pace, position_ms - self._lead_ms))
                 late_ms = clock.now_ms() - due_ms
@@ -170,27 +200,17 @@ class EchoSession(TavusSession):
                     await clock.sleep_until(due_ms)
                 elif late_ms > STALL_MS:
                     start_ms += late_ms
-                audio = base64.b64encode(memoryview(pcm)[at : at + size]).decode()
-                untaken.append(self.room.send(self._echo(line.task, at + size >= len(pcm), audio=audio)))
-                while untaken and (len(untaken) > UNTAKEN or at == 0 or untaken[0].done()):
-                    await untaken.pop(0)
-                if not begun.done():
-                    begun.set_result(None)
+                untaken.append(self._send_piece(line, pcm[at : at + size], final=at + size >= len(pcm)))
+                while untaken and (untaken[0].done() or len(untaken) > UNTAKEN):
+                    await untaken.popleft()
             for answer in untaken:
                 await answer
         except ProviderError as error:
             self._done_with(line)
-            if begun.done():
-                self.emit(ProviderFailed(f"only a part of the sound was sent: {error.message}", outcome="ambiguous", task=line.task))
-            else:
-                begun.set_exception(error)
-        finally:
-            if not begun.done():
-                begun.set_result(None)  # interrupted: whoever waits need not
+            self.emit(ProviderFailed(f"only a part of the sound was sent: {error.message}", outcome="ambiguous", task=line.task))
 
-    async def _all_is_sent(self) -> None:
-        if self._stream is not None:
-            await asyncio.wait([self._stream])
+    def _send_piece(self, line: _Line, pcm: bytes, *, final: bool) -> asyncio.Future[None]:
+        return self.room.send(self._echo(line.task, final, audio=base64.b64encode(pcm).decode()))
 
     def _echo(self, task: str, final: bool, *, text: str | None = None, audio: str | None = None) -> dict[str, Any]:
         """The message, as documented (https://docs.tavus.io/sections/event-schemas/conversation-echo)."""
@@ -206,8 +226,8 @@ class EchoSession(TavusSession):
         """Overtakes the sound that is being sent: nothing of it goes out any more, or it might begin to speak again."""
         for line in self._lines.values():
             line.stopped = True
-        if self._stream is not None:
-            self._stream.cancel()
+        for task in self._sending:
+            task.cancel()
         super().interrupt(command)
 
     async def _interrupt(self, command: StopSpeaking) -> TaskAccepted:
@@ -225,7 +245,8 @@ class EchoSession(TavusSession):
                 self.emit(SpeechEnded(line.task, Evidence.estimated, interrupted=True, heard_ms=0, reason=why))
 
     async def _close(self, reason: str) -> str | None:
-        await self._stop(self._stream)
+        for task in self._sending:
+            await self._stop(task)
         if self._quiet_timer is not None:
             self._quiet_timer.cancel()
         return await super()._close(reason)
@@ -266,14 +287,20 @@ class EchoSession(TavusSession):
                 self._by_id[id], line.id = line, id
         if line.started_ms is None:
             line.started_ms = self.context.clock.now_ms()
+            if self._ear.hears and self._audible is not None and self._audible.over:
+                line.heard, self._audible = True, line  # without a gap: where one ends and the other begins cannot be heard
         says, line.says = line.says, None
         self.emit(SpeechStarted(line.task, self._meant(id), id, text=says, reason=self.take_remark()))
 
     def _ended(self, id: str | None, properties: Mapping[str, Any]) -> None:
-        line = self._by_id.get(id or "") or self._only_end(id)
+        line = self._by_id.get(id or "")
         if line is None:
-            self.remark = f"the end of '{id}' was reported, which is no line of ours"
-            return
+            line = self._only_end(id)
+            if line is None:
+                self.remark = f"the end of '{id}' was reported, which is no line of ours"
+                return
+            if id is not None:  # so that a late start of it is not taken for the next line's
+                self._by_id[id], line.id = line, id
         evidence, now = self._meant(id), self.context.clock.now_ms()
         seconds = properties.get("duration")
         told = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 <= seconds < 1e6
@@ -327,7 +354,8 @@ class EchoSession(TavusSession):
                 self._quiet = None
                 return
             self._tell_quiet()
-        line = line or next((line for line in unheard if not line.over), None)
+        if line is None and not any(now - (past.ended_ms or 0) <= LAG_MS for past in self._past):  # else it may be the tail of one of those
+            line = next((line for line in unheard if not line.over), None)
         if line is not None:
             line.heard, self._audible = True, line
             self.emit(SpeechStarted(line.task, Evidence.heard, ago_ms=max(0, round(now - at_ms))))
