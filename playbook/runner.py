@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from playbook.clock import Clock, wall_time
 from playbook.engine import Engine, Result
-from playbook.errors import PlaybookError, SetupError, UsageError
+from playbook.errors import PlaybookError, RunError, SetupError, UsageError
 from playbook.events import (
     CancelTimer,
     CloseSession,
@@ -48,7 +48,7 @@ from playbook.events import (
     Trigger,
 )
 from playbook.language import plan_to_json
-from playbook.model import Plan
+from playbook.model import Plan, WaitEvent
 from playbook.providers import registry
 from playbook.providers.base import CLOSE_BUDGET_S, CREATE_BUDGET_S, Context, Provider, Session
 from playbook.record.captions import write_captions
@@ -165,8 +165,10 @@ class Runner:
         try:
             try:
                 self._session = self._connect(provider, folder, show)
+                self._refuse_a_sure_stall()
             except PlaybookError as error:  # a credential is missing, say: the run is over, and its log is whole
-                self._log.end(self._clock.now_ms(), "error", error.message, self.summary.counts())
+                end = "failed" if isinstance(error, RunError) else "error"
+                self._log.end(self._clock.now_ms(), end, error.message, self.summary.counts())
                 raise
             with self._signals():
                 self._begin()
@@ -184,6 +186,23 @@ class Runner:
         if cancelled is not None:
             raise cancelled
         return outcome if disk is None else replace(outcome, result=Result("error", 4, disk))
+
+    def _refuse_a_sure_stall(self) -> None:
+        """A show that waits for a sign that nobody can give is refused before it costs anything."""
+        if self._interactive:
+            return
+        given = {cue.trigger for cue in self.options.cues}
+        waits = [("the start", "go")] if self.plan.start.kind == "go" else []
+        for step in self.plan.steps:
+            action = step.action
+            if isinstance(action, WaitEvent) and action.timeout_ms is None and step.timeout_ms is None and step.skipped is None:
+                waits.append((f"step '{step.id}'", action.event))
+        for where, trigger in waits:
+            if trigger not in given:
+                raise RunError(
+                    f"stall: {where} waits for the trigger '{trigger}', which nothing can give",
+                    remedy=f"run it at a terminal, or with `--triggers -`, or rehearse with `--trigger {trigger}`",
+                )
 
     def _begin(self) -> None:
         try:

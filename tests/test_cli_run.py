@@ -122,7 +122,7 @@ def test_a_stall_is_1(shell):
     """A wait for a trigger that nothing can give ends the run and names the step."""
     done = shell.call("run", shell.write("stall.yaml", STALL), "--clock", "virtual", "--out", "here")
     assert done.code == 1
-    assert "step 'pause' waits for the trigger 'next', which nothing can give any more" in done.out
+    assert "step 'pause' waits for the trigger 'next', which nothing can give" in done.err
     assert checked(Path("here"))[-1]["end"] == "failed"
 
 

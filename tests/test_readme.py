@@ -106,7 +106,8 @@ def test_the_python_works(copy: Shell):
     for block in blocks("python"):
         done = subprocess.run([sys.executable, "-c", block.text], cwd=copy.folder, env=copy.env, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
-        assert Path(done.stdout.strip()).name == "run.jsonl"
+        if "print(" in block.text:
+            assert Path(done.stdout.strip()).name == "run.jsonl"
     assert blocks("python")
 
 

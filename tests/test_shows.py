@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from playbook import clock
-from playbook.errors import SetupError
+from playbook.errors import RunError, SetupError
 from playbook.language import Inputs, compile_file
 from playbook.model import Plan
 from playbook.providers.local import LocalProvider
@@ -143,12 +143,23 @@ def test_secrets_are_spoken_but_never_written(tmp_path, voice):
     assert sounds[0] != sounds[1]
 
 
-def test_a_stall_is_reported(tmp_path):
-    """A show that waits for a sign that nobody can give any more fails at once, with the step and what it waits for."""
+def test_a_sure_stall_opens_no_session(tmp_path):
+    """A show that waits for a sign that nobody can give is refused before it begins, with the step and what it waits for."""
     plan, provider = planned(ROOT / "playbooks" / "product-demo.yaml", Silent())
-    outcome = perform(plan, provider, tmp_path / "run")
+    with pytest.raises(RunError, match="stall: the start waits for the trigger 'go', which nothing can give"):
+        perform(plan, provider, tmp_path / "run")
+    lines = checked(tmp_path / "run")
+    assert (len(lines), lines[-1]["end"]) == (2, "failed")
+
+
+def test_a_stall_in_the_show_is_reported(tmp_path):
+    """A sign that was given before anybody waited for it is gone: the show fails at once, with the step and what it waits for."""
+    path = tmp_path / "show.yaml"
+    path.write_text("version: 1\nprovider: local\ntimeline:\n  - say: Hello there.\n  - wait: {event: door}\n")
+    plan, provider = planned(path, Silent())
+    outcome = perform(plan, provider, tmp_path / "run", cues=[Cue("door", 10)])
     assert (outcome.result.end, outcome.result.exit_code) == ("failed", 1)
-    assert outcome.result.reason == "stall: the start waits for the trigger 'go', which nothing can give any more"
+    assert outcome.result.reason == "stall: step 'wait-2' waits for the trigger 'door', which nothing can give any more"
     checked(tmp_path / "run")
 
 
@@ -157,7 +168,7 @@ def test_a_run_without_credentials_leaves_a_whole_log(tmp_path):
     world = World(voice=Silent())
     plan = compile_file(ROOT / "playbooks" / "kaltura-tour.yaml", world, Inputs())
     with pytest.raises(SetupError, match="no credentials"):
-        perform(plan, world.provider("kaltura"), tmp_path / "run")
+        perform(plan, world.provider("kaltura"), tmp_path / "run", cues=[Cue("go")])
     lines = checked(tmp_path / "run")
     assert (lines[-1]["end"], lines[-1]["reason"]) == ("error", "no credentials for Kaltura")
     assert len(lines) == 2
