@@ -14,6 +14,7 @@ from playbook.emulators.tavus import TavusEmulator
 from playbook.language import Inputs, compile_file
 from playbook.model import Plan
 from playbook.providers.base import SessionRecord
+from playbook.providers.tavus import TavusProvider
 from playbook.record.redact import Redactor
 from playbook.runner import Options, Outcome, Runner
 from playbook.sessions import Journal
@@ -120,9 +121,8 @@ def perform(
     async def main() -> tuple[Outcome, int]:
         async with emulator.serve() as url:
             given = {"TAVUS_BASE_URL": url, "TAVUS_API_KEY": KEY, **(env or {})}
-            runner = Runner(
-                plan, Options(folder=folder / "run", env=given, state_dir=folder / "state", extras={"voice": voice()}, **options)
-            )
+            provider = options.pop("provider", None) or TavusProvider(voice)
+            runner = Runner(plan, Options(folder=folder / "run", env=given, state_dir=folder / "state", provider=provider, **options))
             if meanwhile is not None:
                 meanwhile(emulator, runner)
             return await runner.run(), len(emulator.open_sessions)

@@ -606,7 +606,7 @@ def test_the_shipped_playbooks_run(path, tmp_path):
     async def main():
         emulator = TavusEmulator(viewer_after_ms=500)
         async with emulator.serve():
-            options = Options(folder=tmp_path / "run", env=emulator.environment(), cues=[Cue("go", 1_000)], extras={"voice": voice()})
+            options = Options(folder=tmp_path / "run", env=emulator.environment(), cues=[Cue("go", 1_000)], provider=TavusProvider(voice))
             return await Runner(show, options).run()
 
     outcome = clock.run(main(), "virtual")

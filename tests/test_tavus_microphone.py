@@ -153,7 +153,7 @@ def test_without_a_voice_nothing_is_asked(tmp_path):
     class Silent(Voice):
         available = False
 
-    stand = Stand(TavusProvider(), {"TAVUS_API_KEY": KEY}, {"pal_id": PAL, "echo_via": "microphone"}, extras={"voice": Silent()})
+    stand = Stand(TavusProvider(Silent), {"TAVUS_API_KEY": KEY}, {"pal_id": PAL, "echo_via": "microphone"})
 
     async def main():
         with pytest.raises(SetupError, match="no voice is installed"):

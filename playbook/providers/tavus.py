@@ -21,8 +21,8 @@ import contextlib
 import datetime
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from playbook.errors import Problem, ProviderError, SetupError
@@ -44,6 +44,9 @@ from playbook.transports.room import (
     RoomLost,
     Trouble,
 )
+
+if TYPE_CHECKING:
+    from playbook.speech.voice import Voice
 
 API = "https://tavusapi.com"
 CONVERSATIONS = "/v2/conversations"
@@ -77,6 +80,9 @@ class TavusProvider:
     name = "tavus"
     schema = "tavus.schema.json"
     credentials = (("TAVUS_API_KEY",),)
+
+    def __init__(self, local_voice: Callable[[], Voice] | None = None) -> None:
+        self.local_voice = local_voice or _voice
 
     def capabilities(self, settings: Mapping[str, Any]) -> Capabilities:
         microphone = settings.get("echo_via") == "microphone"
@@ -117,7 +123,7 @@ class TavusProvider:
         if context.plan.session.get("echo_via") == "microphone":
             from playbook.providers.tavus_microphone import MicrophoneSession
 
-            return MicrophoneSession(context)
+            return MicrophoneSession(context, self.local_voice())
         from playbook.providers.tavus_echo import EchoSession
 
         return EchoSession(context)
@@ -405,6 +411,12 @@ def _key(env: Mapping[str, str]) -> dict[str, str]:
     return {"x-api-key": key}
 
 
+def _voice() -> Voice:
+    from playbook.speech.voice import Voice
+
+    return Voice()
+
+
 def _path(conversation: str) -> str:
     return f"{CONVERSATIONS}/{quote(conversation, safe='')}"
 
@@ -476,9 +488,7 @@ def _explain(answer: Answer, said: str) -> ProviderError | None:
     """The meaning of a status, and what to do. (Concurrency and credits are not documented; both were seen.)"""
     status = answer.status
     if status == 400 and "concurrent" in said.lower():
-        what = (
-            "no more concurrent conversations are allowed (400); `playbook sessions reconcile --provider tavus` lists the open ones"
-        )
+        what = "no more concurrent conversations are allowed (400); `playbook sessions reconcile --provider tavus` lists the open ones"
         return ProviderError(f"{what}: {said}")
     meaning = {
         400: "Tavus refuses the request (400)",

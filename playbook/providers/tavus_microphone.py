@@ -19,7 +19,7 @@ from playbook.providers.base import Context
 from playbook.providers.local import BATCH, MASK, LocalProvider, Script
 from playbook.providers.tavus import TavusSession
 from playbook.speech.audio import Sound, cut, resample, to_ms, to_samples
-from playbook.speech.voice import Settings, VoiceMissing, heard
+from playbook.speech.voice import Settings, Voice, VoiceMissing, heard
 from playbook.transports.room import ClipEnded, ClipStarted, RoomEvent
 
 if TYPE_CHECKING:
@@ -61,14 +61,14 @@ class _Line:
 
 
 class MicrophoneSession(TavusSession):
-    """One conversation by microphone. `context.extras` may hold the `voice` to speak with."""
+    """One conversation by microphone; `voice` speaks our lines."""
 
     microphone_hz = RATE
     tail_ms = 1_500
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, voice: Voice) -> None:
         super().__init__(context)
-        self._speaker = LocalProvider(context.extras.get("voice"))
+        self._speaker = LocalProvider(voice)
         self._planned = {step.id: step.action for step in context.plan.steps if isinstance(step.action, Say) and step.skipped is None}
         if self._planned and not self._speaker.voice.available:
             raise VoiceMissing
