@@ -7,7 +7,7 @@
     print(outcome.result.end, outcome.folder)
 
 For a rehearsal in no time: `playbook.clock.run(playbook.run(plan), "virtual")`. The names here are exported, lazily, by `playbook` itself.
-With the command line this is the only place that reads the environment.
+With the command line and the pytest plug-in this is the only place that reads the environment.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ The rules of this file:
 * Every path ends with exactly one `CloseSession`, unless no session was ever opened.
 
 Where a provider reports no speech, the engine closes utterances by the plan's lengths; where it reports and stays silent, by the estimate
-and its margin. Such sightings are the engine's own: their `outcome` is `settled`. Imports only `model`.
+and its margin. Such sightings are the engine's own: their `outcome` is `settled`. Imports only `model` and
+`events`.
 """
 
 from __future__ import annotations
@@ -113,7 +114,6 @@ class Engine:
         self._zero = 0
         self._index = -1
         self._step: Step | None = None
-        self._step_began = 0
         self._entered = False  # the current step's `at` has come
         self._awaits: str | None = None  # a trigger's name
         self._utterances: dict[str, _Utterance] = {}
@@ -253,7 +253,6 @@ class Engine:
     def _enter(self, step: Step) -> bool:
         """Perform a step; whether it is already over."""
         self._entered = True
-        self._step_began = self._now
         self._out.append(StepStarted(step.id))
         if step.timeout_ms is not None:
             self._start_timer(step, "timeout", self._due + step.timeout_ms)

@@ -22,6 +22,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -299,7 +300,7 @@ class Runner:
         for cue in self.options.cues:
             if wanted(cue):
                 self._expected_triggers.append(cue.trigger)
-                self._clock.call_at(origin_ms + cue.after_ms, lambda name=cue.trigger: self._emit(Trigger(name)))  # type: ignore[misc]
+                self._clock.call_at(origin_ms + cue.after_ms, partial(self.trigger, cue.trigger))
 
     def _timeline_zero(self, _: TimelineZero) -> None:
         zero = self.engine.timeline_zero_ms

@@ -276,8 +276,8 @@ def _record(facts: list[_Line]) -> SessionRecord | None:
     line: _Line = {}
     for fact in facts:
         line = {**fact, **line}
-    given = line.get("facts") if isinstance(line.get("facts"), dict) else {}
-    assert isinstance(given, dict)
+    given = line.get("facts")
+    given = given if isinstance(given, dict) else {}
     try:
         since = datetime.datetime.fromisoformat(line["at"])
         pid = int(line.get("pid", 0))

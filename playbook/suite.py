@@ -54,6 +54,7 @@ class Case:
 
     @property
     def name(self) -> str:
+        """What it is called in reports."""
         return f"{self.file}[{self.row}]" if self.row else str(self.file)
 
 
@@ -342,7 +343,6 @@ class Suite:
         self._setup, self._jobs, self._fail_fast = setup, jobs, fail_fast
         self._done = done or (lambda _: None)
         self._why_not = ""
-        self._pool: ProcessPoolExecutor | None = None
         self.stopped_by: int | None = None
         """The signal that stopped it."""
 
@@ -376,7 +376,6 @@ class Suite:
         context = multiprocessing.get_context("spawn")
         workers = min(self._jobs, len(todo))
         with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(self._setup,)) as pool:
-            self._pool = pool
             try:
                 while running or (waiting and not self._why_not):
                     while waiting and not self._why_not and len(running) < workers:
@@ -388,8 +387,6 @@ class Suite:
                         yield task, _outcome(future, task)
             except BrokenProcessPool:
                 self._why_not = "a worker process died"
-            finally:
-                self._pool = None
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import io
 import json
-import wave
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,9 +24,15 @@ from playbook.providers.base import Context, Provider
 from playbook.record.redact import Redactor
 from playbook.runner import Options, Outcome, Runner
 from playbook.sessions import Journal
-from playbook.speech.audio import decode
+from playbook.speech.audio import decode, silence
+from playbook.speech.voice import Voice
 from playbook.world import World
 from tests import scripts
+from tests.sounds import to_wav
+
+
+VOICE = Voice()
+"""The real voice, which all tests of a process share: what one of them has let it say, the others need not wait for."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Stand:
 async def local() -> AsyncIterator[Stand]:
     from playbook.providers.local import LocalProvider
 
-    yield Stand(LocalProvider())
+    yield Stand(LocalProvider(VOICE))
 
 
 @asynccontextmanager
@@ -78,7 +82,7 @@ async def avaturn_external() -> AsyncIterator[Stand]:
     emulator = AvaturnEmulator(viewer_after_ms=0)
     async with emulator.serve():
         settings = {"conversation_engine": {"type": "external", "url": "wss://avatar.example.com/playbook"}}
-        yield Stand(AvaturnProvider(), emulator.environment(), settings, emulator)
+        yield Stand(AvaturnProvider(), emulator.environment(), settings, emulator, {"voice": VOICE})
 
 
 @asynccontextmanager
@@ -98,7 +102,8 @@ async def tavus_microphone() -> AsyncIterator[Stand]:
 
     emulator = TavusEmulator()
     async with emulator.serve():
-        yield Stand(TavusProvider(), emulator.environment(), {"pal_id": "p5c0ffee1234", "echo_via": "microphone"}, emulator)
+        settings = {"pal_id": "p5c0ffee1234", "echo_via": "microphone"}
+        yield Stand(TavusProvider(), emulator.environment(), settings, emulator, {"voice": VOICE})
 
 
 STANDS: Mapping[str, Callable[[], AbstractAsyncContextManager[Stand]]] = {
@@ -113,13 +118,7 @@ STANDS: Mapping[str, Callable[[], AbstractAsyncContextManager[Stand]]] = {
 
 def chime(ms: int = 400, rate: int = 16_000) -> bytes:
     """A WAV file of that length."""
-    out = io.BytesIO()
-    with wave.open(out, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(bytes(2 * rate * ms // 1000))
-    return out.getvalue()
+    return to_wav(silence(ms, rate))
 
 
 CHIME = chime()
@@ -203,7 +202,7 @@ def write_playbook(folder: Path, stand: Stand, timeline: str, head: str = "start
 
 def compile_on(file: Path) -> Plan:
     """The plan of a playbook, by the real world."""
-    return compile_file(file, World())
+    return compile_file(file, World(voice=VOICE))
 
 
 async def perform(stand: Stand, plan: Plan, folder: Path, **options: Any) -> Outcome:

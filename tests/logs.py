@@ -1,4 +1,4 @@
-"""Every log that a test makes goes through `checked`: it must be complete, valid by the schema, and keep the promises of the design."""
+"""Every log that a test makes goes through `checked`: it must be complete, valid by the schema, and keep what a log promises."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from playbook.providers.avaturn import AvaturnProvider
 from playbook.providers.avaturn_external import HEADER, RATE
 from playbook.runner import Options, Runner
 from playbook.speech.audio import silence as quiet
-from playbook.speech.audio import to_ms, to_wav
+from playbook.speech.audio import to_ms
 from playbook.speech.voice import Voice
 from playbook.transports.listener import Listener
 from tests.avaturn import KEY, perform, plan_of, voice
@@ -41,6 +41,7 @@ from tests.contract import Stage, Stand
 from tests.logs import closings, of
 from tests.scripts import plan as plan_by_hand
 from tests.scripts import say, sound
+from tests.sounds import to_wav
 
 HEAD = """\
 version: 1

@@ -76,7 +76,7 @@ def test_events_survive_the_log(event):
 
 
 def test_lines_are_in_a_stable_order_and_short():
-    """Keys come in the order of the design; what says nothing is left out; lateness is counted."""
+    """Keys come in one stable order; what says nothing is left out; lateness is counted."""
     assert json.dumps(to_line(TimerFired("w", "wait", 100), 7, 103)) == (
         '{"n": 7, "at_ms": 103, "event": "timer_fired", "step": "w", "due_ms": 100, "reason": "wait", "late_ms": 3}'
     )

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from playbook.speech.audio import Sound, cut, decode, frames, level, measure, resample, silence, to_mp3, to_ms, to_samples, to_wav
+from playbook.speech.audio import Sound, cut, decode, frames, measure, resample, silence, to_mp3, to_ms, to_samples
+from tests.sounds import level, to_wav
 
 
 def tone(seconds: float, rate: int, *, hz: float = 440, peak: float = 0.5) -> Any:

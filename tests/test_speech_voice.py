@@ -14,8 +14,8 @@ import pytest
 
 from playbook.errors import SetupError
 from playbook.speech import voice as module
-from playbook.speech.audio import level
 from playbook.speech.voice import Settings, Speech, Unspeakable, Voice, VoiceMissing, heard
+from tests.sounds import level
 
 LINE = "Welcome, friend. This well-known (old) museum isn't 3.5 km away."
 

@@ -14,7 +14,7 @@ where `add_check(parser)` declares the arguments and `check(args)` does the work
 * Results go through `out`, progress and diagnostics through `err` (both in `options.py`). Errors are raised, as `PlaybookError`; they are
   shown, and made an exit code, in one place. Heavy libraries are imported inside the functions that need them.
 
-This is the only place, with `api`, that reads the environment.
+This is the only place, with `api` and the pytest plug-in, that reads the environment.
 """
 
 from __future__ import annotations

@@ -111,6 +111,7 @@ def _compared(comparison: Comparison, tolerance: str) -> Iterator[str]:
 
 
 def changes_table(changes: Sequence[Change]) -> Iterator[str]:
+    """Changes as an HTML table, as many as a page can bear."""
     yield "<table><tr><th>step</th><th>what</th><th>before</th><th>after</th><th></th></tr>"
     for change in changes[:MAX_ROWS]:
         yield f"<tr><td><code>{escape(change.step) or '(the whole)'}</code></td><td>{escape(change.what)}</td>{_cells(change)}</tr>"

@@ -102,6 +102,7 @@ class LiveSession:
 
     @property
     def alive(self) -> bool:
+        """Whether it has not ended."""
         return self.ended_ms is None
 
     def touch(self) -> None:

@@ -153,6 +153,7 @@ class Injection:
         return True
 
     def to_json(self) -> dict[str, Any]:
+        """As the control page shows it."""
         return asdict(self)
 
     @staticmethod

@@ -8,7 +8,7 @@
 * `plan`: all of it in order, the digest, `plan.json`
 
 The language knows no provider, no sound, no clock and no environment: what it must know of them it asks of a `World`. May be imported by
-everything but `errors` and `model`.
+everything but `errors`, `model` and `events`.
 """
 
 from playbook.language.cues import Cue, cues, total_ms

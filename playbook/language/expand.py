@@ -60,6 +60,7 @@ class Expansion:
 
     @property
     def findings(self) -> Findings:
+        """What is wrong goes here: one collection for reading and expanding."""
         return self.reader.findings
 
     @property
@@ -445,6 +446,7 @@ class Times:
     failed: bool = False
 
     def ms(self, value: object, *path: str | int) -> int:
+        """A duration in milliseconds; `path` leads to where it is written. What is no duration is noted, and 0 stands for it."""
         try:
             return parse_duration(value)
         except ValueError as error:
@@ -456,6 +458,7 @@ class Times:
             return 0
 
     def optional(self, data: Mapping[str, Any], key: str, *path: str | int) -> int | None:
+        """The same for a key that may be missing."""
         return self.ms(data[key], *(path or (key,))) if key in data else None
 
 

@@ -20,11 +20,10 @@ T = TypeVar("T")
 
 
 class QueuedSession(ABC):
-    """A session that talks to the outside: one worker carries out one command after another.
+    """Five coroutines for a provider to fill in.
 
-    A provider fills in the five coroutines. They return when the vendor has answered and raise `ProviderError` when it refused; this
-    class turns that into the events that the contract asks for. `self.session_id` is set by `_open` as soon as the vendor has named
-    the session, so that a failure after that moment still leads to a close.
+    They return when the vendor has answered and raise `ProviderError` when it refused. `self.session_id` is set by `_open` as soon as
+    the vendor has named the session, so that a failure after that moment still leads to a close.
     """
 
     def __init__(self, context: Context) -> None:
@@ -36,6 +35,7 @@ class QueuedSession(ABC):
         self._worker: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._creating: asyncio.Task[Any] | None = None
+        self._closer: asyncio.Task[None] | None = None  # held here, since a loop alone does not keep its tasks alive
         self._closing = False
         self._lost = False
 
@@ -82,7 +82,7 @@ class QueuedSession(ABC):
             self._closing = True
             self._closer = self._spawn(self._do_close(reason))
 
-    # helpers for providers
+    # what a provider may call
 
     def lost(self, reason: str, *, status: int | None = None) -> None:
         """Report, once, that the session has died by itself."""
@@ -158,8 +158,7 @@ class QueuedSession(ABC):
         if command is None or error.outcome == "lost":
             if not self._lost:
                 self._lost = True
-                outcome = error.outcome
-                self.emit(ProviderFailed(error.message, outcome=outcome, status=error.status, session=self.session_id))
+                self.emit(ProviderFailed(error.message, outcome=error.outcome, status=error.status, session=self.session_id))
             return
         chunk = command.chunk if isinstance(command, SayText) else None
         self.emit(ProviderFailed(error.message, outcome=error.outcome, task=command.task, chunk=chunk, status=error.status))

@@ -92,6 +92,7 @@ class Row:
 
     @property
     def id(self) -> str:
+        """The step's id on the second side, or on the only one."""
         act = self.b or self.a
         assert act is not None
         return act.id
@@ -203,9 +204,7 @@ def _facts(key: str, step: str, a: Mapping[str, Any], b: Mapping[str, Any], meas
 def _times(step: str, names: tuple[str, ...], a: Act | Performance, b: Act | Performance, measure: Measure) -> Iterator[Change]:
     for name in names:
         before, after = a.times.get(name), b.times.get(name)
-        if before is None or after is None:
-            continue
-        if before == after:
+        if before is None or after is None or before == after:
             continue
         limit = measure.limit_ms(a.id if isinstance(a, Act) else "", name, before)
         if limit is not None and abs(after - before) > limit:

@@ -36,6 +36,7 @@ class Act:
 
     @property
     def speaks(self) -> bool:
+        """Whether it is a line."""
         return self.verb in ("say", "audio-echo")
 
 

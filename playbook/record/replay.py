@@ -7,7 +7,7 @@ clock, no provider and no second opinion: the first difference is the answer, an
 Reading is line by line; memory does not grow with the log. A log that is cut off or damaged is replayed as far as it goes, and the result
 says how far that was. A `***` in a log stands for what was hidden there, and so for any text.
 
-Pure: imports the engine, the model and the record's own words.
+Pure: imports the engine, its words and the record's own.
 """
 
 from __future__ import annotations

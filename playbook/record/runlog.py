@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any
 
@@ -107,8 +107,8 @@ def to_line(item: Event | Effect, n: int, at_ms: int) -> Line:
         if value is None or (value is False and field == "interrupted"):
             continue
         line[field] = value.name if field == "evidence" else value
-    if cls is events.SayText and item.shown is not None:  # type: ignore[union-attr]  # cls says so
-        line["text"] = item.shown  # type: ignore[union-attr]
+    if isinstance(item, events.SayText) and item.shown is not None:
+        line["text"] = item.shown
     if cls is events.TimerFired and at_ms > line["due_ms"]:
         line["late_ms"] = at_ms - line["due_ms"]
     return line
@@ -128,15 +128,17 @@ def to_event(line: Mapping[str, Any]) -> Event | None:
                 raise TypeError(f"{field} is {value!r}")
         if "evidence" in values:
             values["evidence"] = Evidence[values["evidence"]]
-        return cls(**values)  # type: ignore[no-any-return]
+        event: Event = cls(**values)
+        return event
     except (TypeError, KeyError) as error:
         raise RecordError(f"line {line.get('n')}: not a {line.get('event')}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """The first line: which run this is and of what."""
+    """The first line: which run this is and of what. It is written in the order of these fields."""
 
+    runlog: int = VERSION
     run: str
     playbook: str
     file: str
@@ -145,12 +147,10 @@ class Header:
     clock: str
     started_at: str
     versions: Mapping[str, str]
-    runlog: int = VERSION
 
     def to_line(self) -> Line:
-        """As written, in the order of the design."""
-        order = ("runlog", "run", "playbook", "file", "plan_sha256", "provider", "clock", "started_at", "versions")
-        return {key: getattr(self, key) for key in order}
+        """As written."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 class RunLog:

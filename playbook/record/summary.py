@@ -2,7 +2,7 @@
 
 Everything that is told about a run (report, captions, expectations, comparison) is told from here and not from the engine, so that it can
 be told of a log that is years old. The one rule of reading: a `speech_ended` line with a task closes that utterance, unless the next line
-is a note (`ignored`, `conflict`) that takes it back. Pure; imports only `model`, `runlog`'s idea of a line, and `errors`.
+is a note (`ignored`, `conflict`) that takes it back. Pure; imports only `model`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from playbook.model import Evidence
+
 Line = dict[str, Any]
 
-GRADES = ("reported", "unmatched", "heard", "estimated", "timeout")
+GRADES = tuple(grade.name for grade in reversed(Evidence))
+"""The best first."""
 REMARKABLE = ("late", "ignored", "conflict", "provider_failed", "interrupted")
 OUTCOMES = ("done", "failed", "timeout", "cut")
 

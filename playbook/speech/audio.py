@@ -10,9 +10,7 @@ May be imported by anything below `clock`; imports nothing of the package.
 from __future__ import annotations
 
 import io
-import math
 import struct
-import wave
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,6 +41,7 @@ class Sound:
 
     @property
     def samples(self) -> int:
+        """How many there are."""
         return len(self.pcm) // 2
 
     @property
@@ -188,27 +187,6 @@ def frames(sound: Sound, ms: int) -> Iterator[bytes]:
     size = 2 * max(1, to_samples(ms, sound.rate))
     for at in range(0, len(sound.pcm), size):
         yield sound.pcm[at : at + size]
-
-
-def level(pcm: bytes) -> float:
-    """How loud: the root mean square of 16-bit samples, from 0.0 (silence) to 1.0."""
-    if len(pcm) < 2:
-        return 0.0
-    import numpy as np
-
-    samples = np.frombuffer(pcm, "<i2").astype(np.float64)
-    return math.sqrt(float(np.mean(samples * samples))) / 32768.0
-
-
-def to_wav(sound: Sound) -> bytes:
-    """As the bytes of a WAV file."""
-    out = io.BytesIO()
-    with wave.open(out, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(sound.rate)
-        file.writeframes(sound.pcm)
-    return out.getvalue()
 
 
 def to_mp3(sound: Sound, rate: int = 44_100, kbps: int = 128, go_on: Callable[[], bool] = lambda: True) -> bytes:

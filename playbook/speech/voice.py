@@ -89,10 +89,12 @@ class Speech:
 
     @property
     def sound(self) -> Sound:
+        """Its samples, read now."""
         return Sound(self._load(), self.rate)
 
     @property
     def duration_ms(self) -> int:
+        """Rounded half up."""
         return to_ms(self.samples, self.rate)
 
     def heard(self, ms: int) -> str:

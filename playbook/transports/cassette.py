@@ -41,7 +41,6 @@ from playbook.transports.room import Door, OnEvent, Room, RoomEvent, RoomFailure
 VERSION = 1
 MASK = "***"
 Mode = Literal["once", "new_episodes", "none", "all"]
-MODES: tuple[Mode, ...] = get_args(Mode)
 Line = dict[str, Any]
 MakeRoom = Callable[[OnEvent], Room]
 
@@ -66,8 +65,6 @@ class Cassette:
     ) -> None:
         self.path, self.mode = path, mode
         self.redact: Callable[[str], str] = str
-        self.plays = self.records = 0
-        """How many exchanges and room actions were played back, and how many recorded."""
         self._header: Line = {"cassette": VERSION, "provider": provider, "playbook": playbook}
         self._expires = expires
         self._exchanges: list[Line] = []
@@ -134,7 +131,6 @@ class Cassette:
         return None
 
     async def _play(self, line: Line) -> Answer:
-        self.plays += 1
         clock = Clock()
         await clock.sleep_until(line["took_ms"])
         if "failure" in line:
@@ -185,7 +181,6 @@ class Cassette:
 
     def write(self, line: Line) -> None:
         """Record one line, without its secrets. The file is there from the first line on."""
-        self.records += 1
         if self._out is None:
             self._begin()
         self._put(self._clean(line))
@@ -515,7 +510,6 @@ class _PlayedRoom:
         recorded = None if line is None else {key: value for key, value in line.items() if key not in ("at_ms", "room", "line")}
         if line is None or recorded != done:
             raise self._miss(done, line, recorded)
-        self._cassette.plays += 1
         self._next += 1
         now = self._clock.now_ms()
         for after in self._lines[self._next :]:
