@@ -30,7 +30,6 @@ from playbook.world import World
 from tests import scripts
 from tests.sounds import to_wav
 
-
 VOICE = Voice()
 """The real voice, which all tests of a process share: what one of them has let it say, the others need not wait for."""
 

@@ -259,9 +259,9 @@ def read_until(fd: int, words: bytes) -> None:
 
 def test_a_lost_terminal_stops_the_show_in_order(shell):
     """The window is closed in mid-speech: nobody can be told, but the session is closed and the log is complete."""
-    with serving("kaltura") as emulator:
+    with serving("avaturn") as emulator:
         shell.env.update(emulator.environment())
-        shell.write("show.yaml", playbook_for("kaltura", LONG))
+        shell.write("show.yaml", playbook_for("avaturn", LONG))
         process, terminal = at_a_terminal(shell, "run", "show.yaml", "--out", "here")
         read_until(terminal, b"say-1")
         os.close(terminal)
@@ -274,9 +274,9 @@ def test_a_lost_terminal_stops_the_show_in_order(shell):
 
 def test_nohup_is_respected(shell):
     """Who starts a show with `nohup`, its output in a file, wants it to go on: neither the signal nor the dead terminal stops it."""
-    with serving("kaltura") as emulator:
+    with serving("avaturn") as emulator:
         shell.env.update(emulator.environment())
-        shell.write("show.yaml", playbook_for("kaltura", "  - say: Go on without me.\n"))
+        shell.write("show.yaml", playbook_for("avaturn", "  - say: Go on without me.\n"))
         with open("nohup.out", "wb") as out:
             ignore = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)  # noqa: E731
             process, terminal = at_a_terminal(shell, "run", "show.yaml", "--out", "here", stdout=out, preexec_fn=ignore)
