@@ -720,7 +720,10 @@ def test_the_face_by_another_name_is_taken_after_a_while(tmp_path):
     assert opened["at_ms"] < 1_000, "Tavus's own message tells it at once"
     quiet = TavusEmulator(face="renamed", viewer_after_ms=50)
     run = perform(THREE, tmp_path / "quiet", quiet, meanwhile=lambda emulator, _: setattr(emulator, "face_after_ms", 0))
-    assert run.code == 0
+    assert (run.code, run.spoken) == (0, ["one", "two", "three"])
+    opened = of(run.lines, "event", "session_opened")[0]
+    assert opened["at_ms"] >= 10_000
+    assert opened["reason"] == "nobody called 'Echo Assistant' came; 'Somebody Else' is taken for the face"
 
 
 def test_a_viewer_who_is_there_first_is_not_taken_for_the_face(tmp_path):
@@ -748,12 +751,18 @@ def test_a_conversation_that_dies_on_the_way_is_lost(options, says, tmp_path):
     assert len(of(run.lines, "event", "provider_failed")) == 1
 
 
-def test_a_limit_of_tavus_is_told_with_its_reason(tmp_path):
-    """The conversation's own end, in the middle of a show that takes longer than anybody planned."""
+def test_the_longest_call_of_the_account_is_found_out_on_the_way(tmp_path):
+    """Tavus caps what we ask for without a word; its reason is in the log, with the true length."""
+    run = perform(f"{HEAD}timeline:\n  - wait: 5m\n", tmp_path, TavusEmulator(longest_s=30))
+    assert (run.code, run.reason) == (4, "Tavus ended the conversation: max_call_duration reached")
+    assert run.closed == "Tavus gives the reason 'max_call_duration reached', after 30.0 s"
+
+
+def test_a_limit_that_we_know_of_is_kept_by_ourselves(tmp_path):
+    """What the author allows Tavus is not used up to its last second: what Tavus cuts off nobody reports."""
     text = HEAD.replace("}", ", properties: {max_call_duration: 30}}") + "timeline:\n  - wait: {event: never}\n"
     run = perform(text, tmp_path, interactive=True)
-    assert run.code == 4 or run.code == 6
-    assert "max_call_duration reached" in run.reason or "limit" in run.reason
+    assert (run.code, run.reason) == (6, "the session reached its limit of 28500 ms")
 
 
 @pytest.mark.parametrize("how", ["drop", "expel", "garbage"])
@@ -874,7 +883,36 @@ def test_named_faults(fault, tmp_path):
         assert of(run.lines, "note", "ignored") + of(run.lines, "note", "conflict") != []
 
 
+STANDIN = os.pathsep.join(str(path) for path in (Path(__file__).parent / "standin", ROOT))
+
 # --- stopping -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_stop_while_the_native_library_joins(tmp_path):
+    """The same with the library's process (a stand-in for the library that never joins), in real time."""
+    times = {}
+
+    def wrap(on_event, make):
+        room = make(on_event)
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.5, lambda: (times.update(stopped=loop.time(), pid=room.pid), runners[0].stop("SIGINT")))
+        return room
+
+    def note(line):
+        if line.get("event") == "session_closed":
+            times["closed"] = asyncio.get_running_loop().time()
+
+    runners = []
+    env = {**os.environ, "PYTHONPATH": STANDIN}
+    emulator = TavusEmulator(room_url="https://standin.daily.co/never")
+    extras = {"room": wrap}
+    run = perform(
+        THREE, tmp_path, emulator, name="system", env=env, extras=extras, watch=note, meanwhile=lambda _, runner: runners.append(runner)
+    )
+    assert run.code == 130
+    assert times["pid"] is not None
+    assert times["closed"] - times["stopped"] < 2
+    assert len(run.requests("POST", "/end")) == 1
 
 
 def test_a_stop_while_joining_does_not_wait_for_the_join(tmp_path):
@@ -895,7 +933,6 @@ def test_a_stop_while_joining_does_not_wait_for_the_join(tmp_path):
     assert len(run.requests("POST", "/end")) == 1
 
 
-STANDIN = os.pathsep.join(str(path) for path in (Path(__file__).parent / "standin", ROOT))
 CHILD = f"""\
 {HEAD.replace(f"pal_id: {PAL}", "pal: {name: Face, face_id: r1}")}limits: {{speech_margin: 100ms}}
 timeline:

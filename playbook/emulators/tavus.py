@@ -17,6 +17,7 @@ picture. Where the documentation is silent or was seen to be otherwise, an optio
     known_pals      any, made                          made: only ids that were given out here are PALs
     pal_mode        echo, full                         the mode of PALs that were not made here
     max_concurrent  none, or how many conversations may be open at once
+    longest_s       none, or the longest call that the account is allowed: more is capped without a word
     credits         true, false                        without, creating answers 402
     second_end      400, 200                           what ending a conversation again answers
     media_ms        how much later than it is reported the face's sound comes
@@ -101,6 +102,7 @@ class TavusEmulator(Emulator):
         known_pals: str = "any",
         pal_mode: str = "echo",
         max_concurrent: int | None = None,
+        longest_s: int | None = None,
         credits: bool = True,
         second_end: int = 400,
         media_ms: int = 0,
@@ -123,6 +125,7 @@ class TavusEmulator(Emulator):
         self.known_pals = known_pals
         self.pal_mode = pal_mode
         self.max_concurrent = max_concurrent
+        self.longest_s = longest_s
         self.credits = credits
         self.second_end = second_end
         self.media_ms = media_ms

@@ -31,6 +31,7 @@ BEGIN_MS = 100
 """How much sound of a line must be there before the face begins with it."""
 STARVED_MS = 1_000
 """How long the face waits for the rest of a sound."""
+DAY_S = 86_400
 SOUND_MS, SOUND_HZ = 40, 16_000
 SILENCE_MS = 800
 """How much silence a listener is sent after speech."""
@@ -69,7 +70,7 @@ class Conversation(LiveSession):
         super().__init__(
             emulator,
             id,
-            max_ms=limits.get("max_call_duration", 3_600) * 1_000,
+            max_ms=min(limits.get("max_call_duration", 3_600), emulator.longest_s or DAY_S) * 1_000,
             absent_ms=limits.get("participant_absent_timeout", 300) * 1_000,
             left_ms=limits.get("participant_left_timeout", 0) * 1_000,
             start_on=BEGIN_MS,

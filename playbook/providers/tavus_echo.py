@@ -38,7 +38,7 @@ from playbook.transports.room import MAX_MESSAGE_BYTES, RoomEvent, SoundHeard, e
 
 RATE = 24_000
 PIECE_MS = 40
-PACE, LEAD = 1.75, "3s"
+PACE, LEAD_MS = 1.75, 3_000
 UNTAKEN = 25
 """How many pieces of a sound may be on their way into the room."""
 STALL_MS = 250
@@ -90,7 +90,7 @@ class EchoSession(TavusSession):
         settings = self.settings
         self._rate: int = settings.get("sample_rate", RATE)
         self._pace: float = settings.get("pace", PACE)
-        self._lead_ms = parse_duration(settings.get("lead", LEAD))
+        self._lead_ms = parse_duration(settings["lead"]) if "lead" in settings else LEAD_MS
         self._pcm: dict[str, bytes] = {}
         self._lines: dict[str, _Line] = {}  # that are not over, in order
         self._past: deque[_Line] = deque(maxlen=4)  # the last that are
