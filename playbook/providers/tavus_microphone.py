@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from playbook.speech.show import Placement, ShowRecorder
 
 RATE = 24_000
+BRIEF_MS = 30_000
+"""Sound up to this length is prepared in a moment; longer sound in a thread, so that nobody else has to wait."""
 
 
 @dataclass(slots=True, eq=False)
@@ -114,19 +116,22 @@ class MicrophoneSession(TavusSession):
         if from_ms == to_ms and not command.final:  # it completes no word
             return TaskAccepted(command.task, chunk=command.chunk, reason="goes out with the next chunk")
         whole = script.length_ms if command.final and command.chunk == 1 else None
-        await self._play(line, lambda: _stretch(load(), from_ms, to_ms), command.chunk, command.final)
+        await self._play(line, lambda: _stretch(load(), from_ms, to_ms), script.length_ms, command.chunk, command.final)
         return TaskAccepted(command.task, chunk=command.chunk, duration_ms=whole, reason=self.take_remark())
 
     async def _play_audio(self, command: PlayAudio) -> TaskAccepted:
         line = self._lines.get(command.task)
         if line is None:
             return TaskAccepted(command.task, reason="the line is over")
-        length_ms = await self._play(line, lambda: self.context.sound(command.audio_sha256), 1, final=True)
+        length_ms = await self._play(line, lambda: self.context.sound(command.audio_sha256), command.duration_ms, 1, final=True)
         return TaskAccepted(command.task, duration_ms=length_ms, reason=self.take_remark())
 
-    async def _play(self, line: _Line, load: Callable[[], Sound], chunk: int, final: bool) -> int:
-        """Put a stretch of sound into the room's queue, unless the line was stopped. Gives its length."""
-        pcm = await asyncio.to_thread(lambda: resample(load(), RATE).pcm)
+    async def _play(self, line: _Line, load: Callable[[], Sound], ms: int, chunk: int, final: bool) -> int:
+        """Put a stretch of sound (of about `ms`) into the room's queue, unless the line was stopped. Gives its length."""
+        if ms <= BRIEF_MS:
+            pcm = resample(load(), RATE).pcm
+        else:
+            pcm = await asyncio.to_thread(lambda: resample(load(), RATE).pcm)
         if not line.stopped:
             name = f"{line.task}#{chunk}"
             self._clips[name] = _Clip(line, load, final)
