@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from playbook.clock import block, wall_time
 from playbook.errors import SetupError
 from playbook.speech import voice as module
 from playbook.speech.voice import Settings, Speech, Unspeakable, Voice, VoiceMissing, heard
@@ -118,6 +119,16 @@ def test_settings_change_the_sound(voice: Voice) -> None:
     sounds = {sha(normal)} | {sha(voice.speak(LINE, settings)) for settings in others}
     assert len(sounds) == 6
     assert sha(voice.speak(LINE, others[-1])) == sha(voice.speak(LINE, others[-2]))
+
+
+def test_a_voice_that_breathes_is_the_same_bytes_whatever_the_time(tmp_path: Path) -> None:
+    """eSpeak NG seeds the noise in the breath of `f2` with the wall clock's second, unless it is told otherwise."""
+    breathing = Settings(voice="f2")
+    first = sha(Voice(tmp_path / "first").speak(LINE, breathing))
+    second = int(wall_time().timestamp())
+    while int(wall_time().timestamp()) == second:
+        block(20)
+    assert sha(Voice(tmp_path / "second").speak(LINE, breathing)) == first
 
 
 def test_names_are_found_by_code_name_and_region(voice: Voice) -> None:

@@ -23,6 +23,7 @@ POS_CHARACTER = 1
 CHARS_UTF8 = 1  # and neither SSML nor [[phonemes]]: text is text
 RATE, PITCH = 1, 3
 WORD_EVENT = 1
+SEED = 1
 
 
 class Event(ctypes.Structure):
@@ -67,6 +68,7 @@ class Engine:
         self.rate: int = self._lib.espeak_Initialize(SYNCHRONOUS, 0, os.fsencode(data), DONT_EXIT)
         if self.rate <= 0:
             raise OSError("eSpeak NG could not be initialised")
+        self._lib.espeak_ng_SetRandSeed(ctypes.c_long(SEED))  # else the clock is the seed of what breathes in some voices (`f2`)
 
     def answer(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """Header and body of the answer to one request."""
