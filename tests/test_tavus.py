@@ -372,7 +372,7 @@ def test_an_interrupt_with_nothing_to_stop(tmp_path):
 # --- what Tavus tells ---------------------------------------------------------------------------------------------------
 
 
-GRADES = {"md5": "reported", "same": "reported", "fresh": "unmatched", "none": "unmatched"}
+GRADES = {"md5": "reported", "same": "reported", "fresh": "unmatched", "erratic": "unmatched", "none": "unmatched"}
 
 
 @pytest.mark.parametrize(
@@ -387,6 +387,16 @@ def test_reports_are_matched_whatever_they_look_like(ids, copies, order, tmp_pat
     assert run.spoken == ["one", "two", "three"]
     assert of(run.lines, "note", "conflict") == []
     assert run.lines[-1]["at_ms"] < 8_000
+
+
+@pytest.mark.parametrize("ids", GRADES)
+@pytest.mark.parametrize("fault", ["accepted-but-silent@two", "end-missing@two"])
+def test_a_line_that_is_not_reported_does_not_take_the_next_ones_reports(ids, fault, tmp_path):
+    """Whatever the reports are called: when the show has gone on, they mean the line that is in flight now."""
+    run = perform(THREE, tmp_path, TavusEmulator(ids=ids, faults=[fault]))
+    assert run.code == 0
+    erratic = ids == "erratic"  # then nobody can tell whether the end of the second line comes late
+    assert run.grades == {"one": GRADES[ids], "two": "timeout", "three": "timeout" if erratic else GRADES[ids]}
 
 
 def test_an_id_that_is_used_again_is_not_believed(tmp_path):

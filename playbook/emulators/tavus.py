@@ -6,7 +6,7 @@ picture. Where the documentation is silent or was seen to be otherwise, an optio
 
     face            comes, never, leaves (in the middle of the first line), renamed (under another name than the PAL's)
     face_after_ms   how long after its creation the face comes into the room
-    ids             md5, same, fresh, none, repeated   what `inference_id` the reports of a line bear
+    ids             md5, same, fresh, erratic, none, repeated   what `inference_id` the reports of a line bear; erratic: of each report
     copies          all, new, old                      as which of its three copies each report is told
     order           natural, shuffled, stop-first      shuffled: older copies first, and with wrong `seq`
     durations       true, false                        whether a stop says how long it was
@@ -51,7 +51,7 @@ from playbook.errors import UsageError
 
 _OPTIONS: Mapping[str, tuple[object, ...]] = {
     "face": ("comes", "never", "leaves", "renamed"),
-    "ids": ("md5", "same", "fresh", "none", "repeated"),
+    "ids": ("md5", "same", "fresh", "erratic", "none", "repeated"),
     "copies": ("all", "new", "old"),
     "order": ("natural", "shuffled", "stop-first"),
     "interrupt": ("all", "current"),
@@ -172,7 +172,7 @@ class TavusEmulator(Emulator):
     def _room_of(self, guest: Guest) -> Conversation | None:
         return self.sessions.get(guest.url.rpartition("/")[2])
 
-    def id_of(self, line: Utterance, conversation: str) -> str | None:
+    def id_of(self, line: Utterance, conversation: str, kind: str) -> str | None:
         """What reports of a line call it."""
         if self.faults.hits("wrong-id", *line.names):
             return _uuid("nobody")
@@ -180,6 +180,7 @@ class TavusEmulator(Emulator):
             "md5": _uuid(line.task),
             "same": line.task,
             "fresh": _uuid(f"{conversation} {line.n}"),
+            "erratic": _uuid(f"{conversation} {line.n} {kind}"),
             "none": None,
             "repeated": _uuid(conversation),
         }[self.ids]

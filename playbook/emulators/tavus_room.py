@@ -223,7 +223,7 @@ class Conversation(LiveSession):
 
     def tell(self, sighting: Sighting) -> None:
         line, emulator = sighting.utterance, self.emulator
-        id = emulator.id_of(line, self.id)
+        id = emulator.id_of(line, self.id, sighting.kind)
         if sighting.kind == "started":
             messages = self._copies("started", id, {})
             if emulator.utterances and line.text:

@@ -21,7 +21,7 @@ import contextlib
 import datetime
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -241,7 +241,9 @@ class TavusSession(QueuedSession):
             layers.setdefault("transport", {"transport_type": "daily", "input_settings": {"microphone": {"isEnabled": True}}})
         body = {"pal_name": wanted["name"], "pipeline_mode": "echo", "default_face_id": wanted["face_id"]}
         answer = await self._http.request("POST", "/v2/pals", json=body | ({"layers": layers} if layers else {}), retry=Retry.UNSENT)
-        return answer.need("pal_id")
+        id = answer.need("pal_id")
+        self.remark = f"made the PAL '{wanted['name']}' ({id}), which stays in your account"
+        return id
 
     def _judge_pal(self, pal: Mapping[str, Any]) -> str | None:
         """The PAL's name."""
@@ -256,8 +258,7 @@ class TavusSession(QueuedSession):
         given = {name: value for name, value in self.settings.items() if name not in OURS}
         limits = {"max_call_duration": _longest_s(plan), "participant_left_timeout": LEFT_S, "participant_absent_timeout": ABSENT_S}
         properties = limits | dict(self.settings.get("properties") or {})
-        face = {} if "face_id" in given or "replica_id" in given else pal
-        body = {"conversation_name": plan.name, **face, **pal, **given, "properties": properties}
+        body = {"conversation_name": plan.name, **pal, **given, "properties": properties}
         if "replica_id" in given:
             body.pop("face_id", None)
         price = plan.capabilities.price_per_minute
@@ -447,7 +448,7 @@ def _longest_s(plan: Plan) -> int:
     return max(planned_s, OPEN_ENDED_S) if waits else planned_s
 
 
-async def _pages(http: Http, path: str, query: Mapping[str, str]) -> Any:
+async def _pages(http: Http, path: str, query: Mapping[str, str]) -> AsyncIterator[dict[str, Any]]:
     """Every item of a list that comes in pages."""
     for page in range(1, MAX_PAGES + 1):
         answer = await http.request("GET", path, params={**query, "limit": str(PAGE), "page": str(page)}, retry=Retry.SAFE)

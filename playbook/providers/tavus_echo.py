@@ -95,6 +95,7 @@ class EchoSession(TavusSession):
         self._lines: dict[str, _Line] = {}  # that are not over, in order
         self._past: deque[_Line] = deque(maxlen=4)  # the last that are
         self._by_id: dict[str, _Line] = {}  # all, by every id that means one
+        self._awaited = {step.id for step in context.plan.steps if step.until == "ended"}
         self._in_pieces = {step.id for step in context.plan.steps if isinstance(step.action, Say) and len(step.action.chunks) > 1}
         self._sending: list[asyncio.Task[None]] = []  # a sound that is being sent, and what is held until it is
         self._copies = Copies()
@@ -121,6 +122,9 @@ class EchoSession(TavusSession):
 
     def _expect(self, task: str, text: str | None) -> None:
         if task not in self._by_id:
+            for line in tuple(self._lines.values()):
+                if line.task in self._awaited:  # the show has gone on, so it is over, whether anybody told us or not
+                    self._done_with(line)
             self._lines[task] = self._by_id[task] = self._by_id[as_uuid(task)] = _Line(task, text)
 
     def _done_with(self, line: _Line) -> None:
@@ -240,6 +244,7 @@ class EchoSession(TavusSession):
         """Close the lines that an interrupt kept from beginning."""
         for line in tuple(self._lines.values()):
             if line.stopped and line.started_ms is None and not self._closing:
+                line.ended_ms = self.context.clock.now_ms()
                 self._done_with(line)
                 why = "kept from beginning by the interrupt; Tavus does not report that"
                 self.emit(SpeechEnded(line.task, Evidence.estimated, interrupted=True, heard_ms=0, reason=why))
@@ -320,12 +325,14 @@ class EchoSession(TavusSession):
             self._settle()  # what has not begun when this one is cut off never will
 
     def _only_end(self, id: str | None) -> _Line | None:
-        """The line that an end without a name of ours can mean: the one that speaks, unless that goes by another name; if the start of
-        none was told, the first."""
-        speaking = [line for line in self._in_flight() if line.started_ms is not None]
-        if speaking:
-            return next((line for line in speaking if line.id is None or id is None), None)
-        return next(self._in_flight(), None)
+        """The line that an end without a name of ours can mean: the one that speaks, or the first if no start was told. One that goes
+        by another name is meant only if it is the only one, and nobody's end may still come."""
+        in_flight = list(self._in_flight())
+        line = next((line for line in in_flight if line.started_ms is not None), None)
+        if line is None:
+            return in_flight[0] if in_flight else None
+        only = len(in_flight) == 1 and all(past.ended_ms is not None for past in self._past)
+        return line if line.id is None or id is None or only else None
 
     def _says(self, id: str | None, speech: Any) -> None:
         line = self._by_id.get(id or "") or next(self._in_flight(), None)
