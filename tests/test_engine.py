@@ -269,6 +269,23 @@ def test_other_words_are_a_conflict():
     assert engine.current_step.id == "a"
 
 
+def test_sightings_are_compared_by_when_they_were_true():
+    """What takes time to be noticed says how long; a difference either way is a conflict, and changes nothing."""
+    engine = Engine(plan(say("a"), say("b")))
+    engine.begin()
+    engine.handle(SessionOpened("s"), 0)
+    engine.handle(TaskAccepted("a"), 0)
+    engine.handle(SpeechStarted("a"), 1_000)
+    near, far = SpeechStarted("a", Evidence.heard, ago_ms=600), SpeechStarted("a", Evidence.heard, ago_ms=1_400)
+    assert engine.handle(near, 1_800) == (Ignored("this line had started", "a"),)
+    assert engine.handle(far, 1_800) == (Conflict("heard 600 ms before it was reported", "a"),)
+    engine.handle(SpeechEnded("a"), 3_000)
+    assert engine.handle(SpeechEnded("a", Evidence.heard, ago_ms=600), 3_400) == (Ignored("this line had ended", "a"),)
+    assert engine.handle(SpeechEnded("a", Evidence.heard, ago_ms=600), 4_200) == (Conflict("heard 600 ms after the line was closed", "a"),)
+    assert engine.handle(SpeechEnded("a", Evidence.heard, ago_ms=900), 3_300) == (Conflict("heard 600 ms before the line was closed", "a"),)
+    assert engine.current_step.id == "b"
+
+
 def test_better_length_from_the_provider():
     """When the provider knows how long the line takes, that counts instead of the estimate."""
     engine = Engine(plan(say("a", ms=1000), can=SILENT))
