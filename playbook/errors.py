@@ -44,6 +44,7 @@ CODES: Mapping[str, str] = {
     "PB117": "includes are nested too deep",
     "PB118": "what is included is no part",
     "PB119": "a file of variables is wrong",
+    "PB120": "text that a comment cuts off",
     # schema: the shape of the data
     "PB201": "the file is not a playbook",
     "PB202": "a key is missing",
@@ -112,7 +113,7 @@ CODES: Mapping[str, str] = {
     "PB481": "text for Kaltura without a voice",
     "PB482": "a line for Kaltura that nobody may see",
 }
-"""Every problem there is: code and title. Each has a case under `tests/problems/`. PB43x are warnings."""
+"""Every problem there is: code and title. Each has a case under `tests/problems/`. PB120 and PB43x are warnings."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -153,6 +153,13 @@ def test_what_is_wrong_with_single_values_comes_out_together():
     assert root.data == {"a": 1, "b": "y", "d": [1, "z", 2]}
 
 
+def test_a_comment_is_doubted_only_where_it_may_be_text():
+    """Right behind plain text and without a space after the #; a comment as people write them costs nobody a warning."""
+    assert read("a: Fan #1\n")[1] == ["PB120"]
+    assert read("- one\n  two\t#2\n- [x #y\n  ]\n- {a: b,\n  c: d #e\n  }\n")[1] == ["PB120"] * 3
+    assert read("# x\n#x\na: Fan # 1\nb: Fan #\nc: Fan ## 1\nd: 'Fan' #1\ne: 3 #1\nf: #1\ng: | #1\n  Fan #1\nh: Fan#1\n")[1] == []
+
+
 def test_an_alias_may_be_a_key():
     """A key that an alias stands for is text like any other."""
     assert data("- &a '<<'\n- *a : 1\n") == ["<<", {"<<": 1}]

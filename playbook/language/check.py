@@ -366,10 +366,18 @@ class _Words:
             if self.stage == "rendered" and written.templated:
                 remedy = "make text of it: {{ … | string }}"
             else:
-                remedy = "write some text" if value is None else f'put it in quotes: "{written.raw.strip()}"'
+                remedy = f'put it in quotes: "{written.raw.strip()}"'
+                if value is None:
+                    behind = written.document.text[written.end : written.end + 80].lstrip(" \t")
+                    remedy = "text that begins with # must be in quotes" if behind.startswith("#") else "write some text"
             self._add("PB210", f"{label} must be {wanted}, not {shown}", path, remedy)
         else:
-            self._add("PB204", f"{label} must be {wanted}, not {shown}", path)
+            remedy = ""
+            if path and wanted.partition(",")[0] == "nothing":
+                remedy = f"write `{label}:` with nothing after it"
+            elif isinstance(value, list) and self._takes_text(schema):
+                remedy = "put text in quotes" + (f"; several pieces are `{label}: {{chunks: […]}}`" if "{chunks" in wanted else "")
+            self._add("PB204", f"{label} must be {wanted}, not {shown}", path, remedy)
 
     def _not_allowed(self, allowed: list[Any], path: tuple[str | int, ...], value: object) -> None:
         near = get_close_matches(value, [word for word in allowed if isinstance(word, str)], n=1) if isinstance(value, str) else []

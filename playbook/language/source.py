@@ -35,6 +35,8 @@ _WORDS: dict[str, object] = {"": None, "~": None, "null": None, "Null": None, "N
 }
 _SURROGATES = re.compile(r"(?<!\\)((?:\\\\)*)(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})")
 _NUMERIC = frozenset("0123456789+-.")
+_CLOSE_COMMENT = re.compile(r"[ \t]+(#[^\s#][^\r\n]*)")
+"""What follows plain text and may have been meant as a part of it: `Fan #1`."""
 _CORE_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map")}
 _MAX_INT = 2**63
 
@@ -296,6 +298,7 @@ class _Builder:
         self._findings = findings
         self._via = via
         self._parser = CParser(document.text)
+        self._commented = " #" in document.text or "\t#" in document.text  # most files pay nothing for what is asked of comments
         self._anchors: dict[str, tuple[Node, int]] = {}  # the node, and how many nodes there are in it
         self._open: dict[str, Node] = {}
         self._aliased = 0
@@ -388,10 +391,20 @@ class _Builder:
         node = Node(self._document, start, end, value)
         if type(value) is str and "{" in value:
             node.templated = looks_templated(value)
+        if self._commented and type(value) is str and not event.style:
+            self._check_comment(end)
         self._count += 1
         if event.anchor is not None:
             self._anchors[event.anchor] = (node, 1)
         return node
+
+    def _check_comment(self, end: int) -> None:
+        """Doubt a comment right behind plain text: YAML makes "Fan" of `Fan #1` and says nothing."""
+        comment = _CLOSE_COMMENT.match(self._document.text, end)
+        if comment is not None:
+            place = self._document.place(*comment.span(1))
+            message, remedy = "the text ends here: # begins a comment", "put the text in quotes; in a comment, a space follows the #"
+            self._findings.add("PB120", message, place, remedy, via=self._via, severity="warning")
 
     def _resolve(self, event: Any) -> object:
         """A plain scalar by the 1.2 core schema."""
@@ -424,7 +437,12 @@ class _Builder:
     def _check_tag(self, event: Any) -> bool:
         if event.tag is None or event.tag == "!" or event.tag in _CORE_TAGS:
             return True
-        self._note(event, "PB112", f"the tag {event.tag[:60]!r} is refused: a playbook is plain data", "remove the tag")
+        self._note(
+            event,
+            "PB112",
+            f"the tag {event.tag[:60]!r} is refused: a playbook is plain data",
+            "remove the tag; text that begins with ! must be in quotes",
+        )
         return False
 
     def _key(self, event: Any, node: Node) -> tuple[str | None, int, int]:
@@ -470,6 +488,9 @@ class _Builder:
         return _Refused(code, message, start, max(event.end_mark.index, start + 1), remedy)
 
 
+_INDICATORS = frozenset("@`%&*!|>")
+"""What YAML keeps for itself at the beginning of a value."""
+_CLOSING = frozenset("]}\"'")
 _TEMPLATE_QUOTES = "a value that begins with {{ must be in quotes"
 
 
@@ -503,10 +524,17 @@ def _malformed(error: Exception, text: str) -> _Refused:
         opened = error.context_mark.index  # type: ignore[attr-defined]  # PyYAML's MarkedYAMLError has it; YAMLError is what is caught
         return _Refused("PB105", "the YAML is malformed: a quote is opened and not closed", opened, remedy="close the quote")
     remedy = ""
-    if "mapping values are not allowed" in problem:
+    opened = getattr(getattr(error, "context_mark", None), "index", start)
+    if context.startswith("while scanning") and (first := text[opened : opened + 1]) in _INDICATORS:
+        remedy = f"text that begins with {first} must be in quotes"
+    elif "mapping values are not allowed" in problem:
         remedy = "is the indentation right? text that contains ': ' must be in quotes"
     elif "{{" in text[text.rfind("\n", 0, start) + 1 : start + 2]:
         remedy = _TEMPLATE_QUOTES
+    elif "block sequence entries are not allowed" in problem:
+        remedy = "a list begins on a line of its own; text that begins with '- ' must be in quotes"
+    elif "did not find expected key" in problem and line[-2:-1] == " " and line[-3:-2] in _CLOSING:
+        remedy = "text that begins with a bracket, a brace or a quote must be in quotes as a whole"
     elif "did not find expected" in problem or "could not find expected" in problem:
         remedy = "look at the indentation, the dashes and the quotes here and just above"
     return _Refused("PB105", f"the YAML is malformed: {problem}" + (f" {context}" if context else ""), start, remedy=remedy)
