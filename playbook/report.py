@@ -371,20 +371,20 @@ def run_to_json(result: Result, summary: RunSummary, failures: Sequence[Conflict
 
 
 def progress_line(
-    line: Line, steps: Mapping[str, Step], zero_ms: int | None, *, width: int | None = None, colour: bool = False
+    line: Line, steps: Mapping[str, Step], zero_ms: int | None, *, ids: int = 0, width: int | None = None, colour: bool = False
 ) -> str | None:
     """A line of the log as somebody wants to read it who watches the show; None for what only a machine cares for.
 
-    Times are on the timeline; what comes before it (`zero_ms` is None) has none.
+    Times are on the timeline; what comes before it (`zero_ms` is None) has none. `ids` is how wide the column of the steps' ids is.
     """
     at = "" if zero_ms is None else clock_time(line["at_ms"] - zero_ms)
     name, reason = line.get("step") or line.get("task") or "", one_line(line.get("reason", ""))
     if line.get("note") in ("step_started", "step_skipped"):
         what = describe(steps[name]) if line["note"] == "step_started" else f"skipped ({reason})"
         if width is not None:
-            what = clip(what, max(10, width - 14 - len(name)))
+            what = clip(what, max(10, width - 14 - max(ids, len(name))))
         speaks = line["note"] == "step_started" and steps[name].speaks
-        text = f"{paint(name, BLUE, colour=colour)}  {what if speaks else paint(what, DIM, colour=colour)}"
+        text = f"{paint(f'{name:<{ids}}', BLUE, colour=colour)}  {what if speaks else paint(what, DIM, colour=colour)}"
     else:
         told = _event_words(line, reason) or _note_words(line, name or "run", reason)
         if told is None:

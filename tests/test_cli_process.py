@@ -171,7 +171,7 @@ def test_triggers_come_from_a_pipe(shell):
     waits = "  - wait: {event: next}\n    id: first\n  - wait: {event: more}\n    id: second\n"
     shell.write("wait.yaml", f"version: 1\nprovider: local\nstart: go\ntimeline:\n{waits}")
     process = shell.start("run", "wait.yaml", "--triggers", "-", "--out", "here", stdin=subprocess.PIPE)
-    for words, answer in (("is open", "\n"), ("first  wait", "next\n"), ("second  wait", None)):
+    for words, answer in (("is open", "\n"), ("first   wait", "next\n"), ("second  wait", None)):
         for line in process.stderr:
             if words in line:
                 break
@@ -262,7 +262,7 @@ def test_a_run_at_a_terminal(shell):
     terminal.until(r"waits for the trigger 'next': type next and press Enter")
     terminal.type("next\n")
     assert terminal.end() == 0
-    assert re.search(r"\x1b\[34mline\x1b\[0m  A line that can be watched while it is being [a-z, ]+…\r\n", terminal.seen)
+    assert re.search(r"\x1b\[34mline {7}\x1b\[0m  A line that can be watched while it is [a-z, ]+…\r\n", terminal.seen)
     assert "\x1b[1;32mpassed\x1b[0m" in terminal.seen
     live = [row for row in re.split(r"[\r\n]+|\x1b\[2K", terminal.seen) if "next: " in row]
     assert live

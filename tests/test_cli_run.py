@@ -22,11 +22,11 @@ def test_run_performs_a_playbook(shell):
     assert done.code == 0
     assert [line[11:] for line in done.err.splitlines()] == [
         "session local is open",
-        "hello  Welcome, friend.",
-        "wait-2  wait 500ms",
-        "say-3  This is a long sentence that will be cut short.",
+        "hello        Welcome, friend.",
+        "wait-2       wait 500ms",
+        "say-3        This is a long sentence that will be cut short.",
         "interrupt-4  interrupt",
-        "end-5  end",
+        "end-5        end",
         "session closed",
     ]
     report = done.out.splitlines()

@@ -23,6 +23,9 @@ TICK_S = 0.1
 PATIENCE_S = 2.0
 """How long the end of a run waits for a screen that does not take its lines."""
 
+MAX_IDS = 20
+"""How wide the column of the steps' ids grows; a longer id shifts its own line."""
+
 
 class Progress:
     """Shows the lines given to `watch` on a stream until it is left. `now_ms` is the run's time; with `live`, a last line follows it."""
@@ -38,6 +41,7 @@ class Progress:
         for step, after in zip(performed, [*performed[1:], None], strict=True):
             self._steps[step.id] = step, after
         self._all = {step.id: step for step in plan.steps}
+        self._ids = min(MAX_IDS, max(map(len, self._all), default=0))
         self._lines: deque[Line] = deque()
         self._wake, self._over = threading.Event(), False
         self._now: Now | None = None
@@ -93,7 +97,7 @@ class Progress:
         elif line.get("note") == "timeline_zero" or line.get("command") == "close_session" or "end" in line:
             self._now = None
         width = shutil.get_terminal_size().columns if self._live else None
-        text = progress_line(line, self._all, self._zero_ms, width=width, colour=self._colour)
+        text = progress_line(line, self._all, self._zero_ms, ids=self._ids, width=width, colour=self._colour)
         return "" if text is None else self._redact(text) + "\n"
 
     def _first(self) -> Step | None:
