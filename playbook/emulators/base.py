@@ -40,11 +40,11 @@ from playbook.clock import Clock
 from playbook.emulators.faults import FAULTS, FLAP_MS, SLOW_MS, Chosen, Faults, Injection, choose
 from playbook.emulators.speech import Sighting, SpeechQueue, Utterance
 from playbook.errors import SetupError, UsageError
+from playbook.model import MASK
 
 CONTROL = "/_emulator"
 HUGE = 50_000_000
 MAX_REQUEST = 64_000_000
-MASK = "***"
 _SECRET_NAME = re.compile(r"(^|_|-)(token|secret|ks|key|password|credential|authorization)s?$|apiKey$|Token$|Secret$", re.IGNORECASE)
 
 

@@ -20,10 +20,11 @@ from playbook.language.check import Format, check_file_node, is_part, judge, pla
 from playbook.language.cues import Cue, cues
 from playbook.language.durations import show_duration
 from playbook.language.expand import Expansion, Setting, Times, build_expect
-from playbook.language.render import MASK, Abandoned, Broken, Renderer, Scope
+from playbook.language.render import Abandoned, Broken, Renderer, Scope
 from playbook.language.source import Findings, Node, Reader, absolute
 from playbook.language.variables import Inputs, lone_part_scope, playbook_scope
 from playbook.model import (
+    MASK,
     VERBS,
     Action,
     AudioEcho,

@@ -17,8 +17,8 @@ from typing import Any
 from playbook.errors import Place
 from playbook.language.source import Findings, Node
 from playbook.language.templates import MAX_WEIGHT, Piece, Refused, take_apart
+from playbook.model import MASK
 
-MASK = "***"
 MAX_OFFERED = 200
 """Among how many names the one is looked for that could have been meant: the search is slow, and there may be many mistakes."""
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from playbook.errors import Place, Problem
+from playbook.model import MASK
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 64
@@ -191,8 +192,8 @@ class Findings:
         source = problem.source or (self._line(problem.place) if problem.place is not None else "")
         return replace(
             problem,
-            message=self._mask(problem.message, "***"),
-            remedy=self._mask(problem.remedy, "***"),
+            message=self._mask(problem.message, MASK),
+            remedy=self._mask(problem.remedy, MASK),
             source=source,
         )
 

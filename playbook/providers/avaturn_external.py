@@ -24,10 +24,10 @@ from urllib.parse import urlsplit
 
 from playbook.errors import ProviderError, SetupError
 from playbook.events import PlayAudio, SayText, SpeechEnded, SpeechStarted, StopSpeaking, TaskAccepted
-from playbook.model import Evidence, Say
+from playbook.model import MASK, Evidence, Say
 from playbook.providers.avaturn import AvaturnSession
 from playbook.providers.base import Context
-from playbook.providers.local import BATCH, MASK, LocalProvider, Script
+from playbook.providers.local import BATCH, LocalProvider, Script
 from playbook.speech.audio import Sound, cut, frames, resample, silence, to_samples
 from playbook.speech.voice import Settings, Voice, VoiceMissing, heard
 from playbook.transports.listener import Listener

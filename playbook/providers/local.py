@@ -30,7 +30,6 @@ NORMAL_RATE = 175
 """Words per minute, eSpeak NG's own."""
 BATCH = 64
 """How many lines are spoken ahead before the session looks whether somebody wants it closed."""
-MASK = "***"
 
 Marks = tuple[tuple[int, int], ...]
 

@@ -22,9 +22,9 @@ from playbook.events import (
     StopSpeaking,
     TaskAccepted,
 )
-from playbook.model import Say
+from playbook.model import MASK, Say
 from playbook.providers.base import Context
-from playbook.providers.local import BATCH, MASK, LocalProvider, Script, settings_of
+from playbook.providers.local import BATCH, LocalProvider, Script, settings_of
 from playbook.speech.voice import REMEDY, Settings, heard
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from playbook.events import PlayAudio, SayText, SpeechEnded, SpeechStarted, StopSpeaking, TaskAccepted
-from playbook.model import Say
+from playbook.model import MASK, Say
 from playbook.providers.base import Context
-from playbook.providers.local import BATCH, MASK, LocalProvider, Script
+from playbook.providers.local import BATCH, LocalProvider, Script
 from playbook.providers.tavus import TavusSession
 from playbook.speech.audio import Sound, cut, resample, to_ms, to_samples
 from playbook.speech.voice import Settings, Voice, VoiceMissing, heard

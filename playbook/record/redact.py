@@ -1,4 +1,4 @@
-"""Keeping secrets out of everything that a run leaves behind. Pure; imports nothing of the package."""
+"""Keeping secrets out of everything that a run leaves behind. Pure; imports only `model`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote, quote_plus
 
-MASK = "***"
+from playbook.model import MASK
 
 
 class Redactor:

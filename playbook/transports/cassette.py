@@ -34,12 +34,12 @@ from typing import Any, Literal, get_args
 from playbook.clock import Clock, wall_time
 from playbook.errors import ProviderError, RecordError, SetupError
 from playbook.language.schema import compile_schema, load_schema
+from playbook.model import MASK
 from playbook.transports import room as rooms
 from playbook.transports.http import Answer, NetworkError, Request, Send
 from playbook.transports.room import Door, OnEvent, Room, RoomEvent, RoomFailure
 
 VERSION = 1
-MASK = "***"
 Mode = Literal["once", "new_episodes", "none", "all"]
 Line = dict[str, Any]
 MakeRoom = Callable[[OnEvent], Room]

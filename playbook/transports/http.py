@@ -31,6 +31,7 @@ from urllib.parse import urlsplit
 
 from playbook.clock import Clock, wall_time
 from playbook.errors import ProviderError, SetupError
+from playbook.model import MASK
 
 if TYPE_CHECKING:
     import httpx
@@ -245,7 +246,7 @@ class Http:
 
     def _hide(self, text: str) -> str:
         for secret in sorted(self._secrets, key=len, reverse=True):
-            text = text.replace(secret, "***")
+            text = text.replace(secret, MASK)
         return clipped(self._redact(text) if self._redact else text)
 
 

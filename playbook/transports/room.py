@@ -46,6 +46,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from playbook.errors import PlaybookError, ProviderError, SetupError
+from playbook.model import MASK
 
 T = TypeVar("T")
 
@@ -110,8 +111,8 @@ def classify(text: str) -> Kind:
 def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
     """`text` without the given secrets, and without anything that looks like a meeting token."""
     for secret in secrets:
-        text = text.replace(secret, "***")
-    text = re.sub(r"\beyJ[\w-]+(?:\.[\w-]+)+", "***", text)
+        text = text.replace(secret, MASK)
+    text = re.sub(r"\beyJ[\w-]+(?:\.[\w-]+)+", MASK, text)
     return re.sub(r"([?&](?:t|token)=)[^&\s\"')]+", r"\1***", text)
 
 
