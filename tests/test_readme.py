@@ -31,6 +31,7 @@ LEFT_OUT = {
     r"while ": "goes on for ever",
     r"playbook emulate ": "serves until it is stopped; tests/test_cli_emulate.py starts it",
     r"playbook run playbooks/avaturn-text-echo.yaml --out": "needs a key of Avaturn, and somebody who presses Enter",
+    r"playbook run playbooks/tavus-\w+.yaml --var": "needs a key of Tavus, and somebody who presses Enter",
     r"playbook run playbooks/kaltura-tour.yaml --var": "needs a key of Kaltura, and somebody who presses Enter",
 }
 """Commands that the test does not run: how they begin, and why."""
