@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import datetime
+import gc
 import math
 import selectors
 import time
@@ -70,8 +71,12 @@ def block(ms: int) -> None:
 def run(main: Coroutine[Any, Any, T], clock: ClockName = "system") -> T:
     """Run `main` to its end on a fresh loop of the given kind (`asyncio.run` with our loops)."""
     factory = VirtualLoop if clock == "virtual" else system_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main)
+    gc.freeze()  # a plan is no garbage: not looking through it again and again keeps collections short and cues punctual
+    try:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(main)
+    finally:
+        gc.unfreeze()
 
 
 # --- the system loop ----------------------------------------------------------------------------------------------------
