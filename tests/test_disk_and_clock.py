@@ -194,13 +194,13 @@ timeline:
     at: 100ms
     id: one
   - say: Two.
-    at: 500ms
+    at: 400ms
     id: two
   - say: Three.
-    at: 900ms
+    at: 600ms
     id: three
   - say: Four.
-    at: 2600ms
+    at: 2200ms
     id: four
 """
 
@@ -215,13 +215,13 @@ def test_a_process_that_was_suspended_wakes_up_late_and_in_order(shell):
             break
     process.send_signal(signal.SIGSTOP)
     with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(1.0)
+        process.wait(0.7)
     process.send_signal(signal.SIGCONT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 0, err
     lines = checked(shell.folder / "here")
     late = {line["step"]: line["late_ms"] for line in of(lines, "note", "late") if line.get("step")}
-    assert late["two"] >= 300
+    assert late["two"] >= 250
     assert late["three"] > 0
     assert "four" not in late
     spans = [(started["at_ms"], closings(lines)[started["task"]]["at_ms"]) for started in of(lines, "event", "speech_started")]
