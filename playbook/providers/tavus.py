@@ -74,6 +74,12 @@ FACE_IS_READY = ("system.pal_joined", "system.replica_joined", "conversation.joi
 TEST_MODE = "test mode: Tavus creates the conversation, and nobody joins it"
 
 
+TAIL_MS = 500
+"""How long after the reported end of the last line the audience may still hear it: reports travel faster than sound and picture."""
+TRACK_TAIL_MS = 1_500
+"""The same for our own track, which the face speaks only after it has heard it."""
+
+
 class TavusProvider:
     """Both ways to speak; which one, `echo_via` says."""
 
@@ -91,6 +97,7 @@ class TavusProvider:
             speech="exact" if microphone else "reported",
             interrupt="all",
             own_voice=microphone,
+            tail_ms=TRACK_TAIL_MS if microphone else TAIL_MS,
             max_session_ms=None if longest_s is None else longest_s * 1000,
             price_per_minute=settings.get("price_per_minute"),
             opens_only=TEST_MODE if settings.get("test_mode") else None,
@@ -151,8 +158,6 @@ class TavusSession(QueuedSession):
 
     microphone_hz: int | None = None
     """The rate of the sound that we send on a track, if we do."""
-    tail_ms: int
-    """How long after the last line the audience may still hear it."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -371,9 +376,6 @@ class TavusSession(QueuedSession):
         try:
             if self.session_id is None:
                 return None
-            if reason == "end" and self._room is not None:
-                clock = self.context.clock
-                await clock.sleep_until(clock.now_ms() + self.tail_ms)
             if not self._over_at_once:
                 await _end(self._http, self.session_id)
             self.context.journal.ended(reason)

@@ -83,8 +83,6 @@ class _Line:
 class EchoSession(TavusSession):
     """One conversation by messages."""
 
-    tail_ms = 500
-
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         settings = self.settings

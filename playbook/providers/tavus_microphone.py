@@ -66,7 +66,6 @@ class MicrophoneSession(TavusSession):
     """One conversation by microphone; `voice` speaks our lines."""
 
     microphone_hz = RATE
-    tail_ms = 1_500
 
     def __init__(self, context: Context, voice: Voice) -> None:
         super().__init__(context)
