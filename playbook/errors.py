@@ -116,6 +116,10 @@ CODES: Mapping[str, str] = {
 """Every problem there is: code and title. Each has a case under `tests/problems/`. PB120 and PB43x are warnings."""
 
 
+MASK = "***"
+"""What stands where a secret may not be shown. Replay compares masked texts, so there is one mask."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
     """A position in a file. `line` and `column` count from 1, in characters; `length` is how many characters to underline."""

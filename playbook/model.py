@@ -16,9 +16,6 @@ from typing import Any, Literal
 
 from playbook.errors import Place, Problem
 
-MASK = "***"
-"""What stands where a secret may not be shown. Replay compares masked texts, so there is one mask."""
-
 # --- evidence ---------------------------------------------------------------------------------------------------------
 
 

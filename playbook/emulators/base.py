@@ -39,8 +39,7 @@ from playbook import clock as clocks
 from playbook.clock import Clock
 from playbook.emulators.faults import FAULTS, FLAP_MS, SLOW_MS, Chosen, Faults, Injection, choose
 from playbook.emulators.speech import Sighting, SpeechQueue, Utterance
-from playbook.errors import SetupError, UsageError
-from playbook.model import MASK
+from playbook.errors import MASK, SetupError, UsageError
 
 CONTROL = "/_emulator"
 HUGE = 50_000_000

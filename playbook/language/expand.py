@@ -17,28 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playbook.errors import Place
+from playbook.errors import MASK, Place
 from playbook.language.check import WrittenStep, check_file_node, is_part, judge, playbook_format, show
 from playbook.language.durations import parse_duration
 from playbook.language.render import Abandoned, Broken, Budget, Renderer, Scope
 from playbook.language.source import Findings, Node, Reader, absolute, beside, unreadable
 from playbook.language.variables import part_scope
-from playbook.model import (
-    MASK,
-    Action,
-    AudioEcho,
-    Chunk,
-    End,
-    Evidence,
-    Expect,
-    InterruptSpeech,
-    Length,
-    Say,
-    Step,
-    Wait,
-    WaitEvent,
-    WaitSpeech,
-)
+from playbook.model import Action, AudioEcho, Chunk, End, Evidence, Expect, InterruptSpeech, Length, Say, Step, Wait, WaitEvent, WaitSpeech
 
 MAX_INCLUDES = 20
 _DECIDED = frozenset(("when", "foreach", "repeat", "as", "id", "with"))

@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
-from playbook.errors import AuthorError, Place, Problem, RecordError
+from playbook.errors import MASK, AuthorError, Place, Problem, RecordError
 from playbook.language.check import Format, check_file_node, is_part, judge, playbook_format
 from playbook.language.cues import Cue, cues
 from playbook.language.durations import show_duration
@@ -25,7 +25,6 @@ from playbook.language.render import Abandoned, Broken, Renderer, Scope
 from playbook.language.source import Findings, Node, Reader, absolute
 from playbook.language.variables import Inputs, lone_part_scope, playbook_scope
 from playbook.model import (
-    MASK,
     VERBS,
     Action,
     AudioEcho,

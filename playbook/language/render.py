@@ -14,10 +14,9 @@ from difflib import get_close_matches
 from itertools import islice
 from typing import Any
 
-from playbook.errors import Place
+from playbook.errors import MASK, Place
 from playbook.language.source import Findings, Node
 from playbook.language.templates import MAX_WEIGHT, Piece, Refused, take_apart
-from playbook.model import MASK
 
 MAX_OFFERED = 200
 """Among how many names the one is looked for that could have been meant: the search is slow, and there may be many mistakes."""

@@ -21,8 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from playbook.errors import Place, Problem
-from playbook.model import MASK
+from playbook.errors import MASK, Place, Problem
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 64

@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from playbook.errors import ProviderError, SetupError
+from playbook.errors import MASK, ProviderError, SetupError
 from playbook.events import PlayAudio, SayText, SpeechEnded, SpeechStarted, StopSpeaking, TaskAccepted
-from playbook.model import MASK, Evidence, Say
+from playbook.model import Evidence, Say
 from playbook.providers.avaturn import AvaturnSession
 from playbook.providers.base import Context
 from playbook.providers.local import BATCH, LocalProvider, Script

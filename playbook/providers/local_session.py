@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from playbook.errors import SetupError
+from playbook.errors import MASK, SetupError
 from playbook.events import (
     PlayAudio,
     ProviderFailed,
@@ -22,7 +22,7 @@ from playbook.events import (
     StopSpeaking,
     TaskAccepted,
 )
-from playbook.model import MASK, Say
+from playbook.model import Say
 from playbook.providers.base import Context
 from playbook.providers.local import BATCH, LocalProvider, Script, settings_of
 from playbook.speech.voice import REMEDY, Settings, heard

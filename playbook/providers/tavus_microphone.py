@@ -13,8 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from playbook.errors import MASK
 from playbook.events import PlayAudio, SayText, SpeechEnded, SpeechStarted, StopSpeaking, TaskAccepted
-from playbook.model import MASK, Say
+from playbook.model import Say
 from playbook.providers.base import Context
 from playbook.providers.local import BATCH, LocalProvider, Script
 from playbook.providers.tavus import TavusSession

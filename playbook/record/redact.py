@@ -1,4 +1,4 @@
-"""Keeping secrets out of everything that a run leaves behind. Pure; imports only `model`."""
+"""Keeping secrets out of everything that a run leaves behind. Pure; imports only `errors`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote, quote_plus
 
-from playbook.model import MASK
+from playbook.errors import MASK
 
 
 class Redactor:

@@ -20,8 +20,9 @@ from itertools import islice
 from typing import Any
 
 from playbook.engine import Engine
+from playbook.errors import MASK
 from playbook.events import Conflict, Effect, SpeechStarted
-from playbook.model import MASK, Plan, Say
+from playbook.model import Plan, Say
 from playbook.record.expect import failed_expectations, judged
 from playbook.record.runlog import Line, LogReader, to_event, to_line
 from playbook.record.summary import RunSummary

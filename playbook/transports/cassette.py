@@ -32,9 +32,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from playbook.clock import Clock, wall_time
-from playbook.errors import ProviderError, RecordError, SetupError
+from playbook.errors import MASK, ProviderError, RecordError, SetupError
 from playbook.language.schema import compile_schema, load_schema
-from playbook.model import MASK
 from playbook.transports import room as rooms
 from playbook.transports.http import Answer, NetworkError, Request, Send
 from playbook.transports.room import Door, OnEvent, Room, RoomEvent, RoomFailure
@@ -70,6 +69,7 @@ class Cassette:
         self._exchanges: list[Line] = []
         self._used: set[int] = set()
         self._rooms: dict[int, list[Line]] = {}
+        self._played: list[_PlayedRoom] = []
         self._room_count = 0
         self._clock: Clock | None = None
         self._out: Any = None
@@ -116,7 +116,9 @@ class Cassette:
         self._room_count += 1
         number = self._room_count
         if number in self._rooms:
-            return _PlayedRoom(self, on_event, self._rooms[number])
+            room = _PlayedRoom(self, on_event, self._rooms[number], self._anchors())
+            self._played.append(room)
+            return room
         if not self.recording:
             raise CassetteMiss(f"{self.path.name} has no room number {number}", remedy=_REMEDY)
         return _TapedRoom(self, number, on_event, make)
@@ -130,7 +132,14 @@ class Cassette:
                 return line
         return None
 
+    def _anchors(self) -> list[Line]:
+        """The requests from which things follow in a room: those that change something and are made once (a keep-alive is neither)."""
+        asked = [(line["http"]["method"], line["http"]["path"]) for line in self._exchanges]
+        return [line for line, what in zip(self._exchanges, asked, strict=True) if what[0] != "GET" and asked.count(what) == 1]
+
     async def _play(self, line: Line) -> Answer:
+        for room in self._played:
+            room.asked(line)
         clock = Clock()
         await clock.sleep_until(line["took_ms"])
         if "failure" in line:
@@ -488,10 +497,12 @@ def _failure_from_data(data: Line) -> RoomFailure:
 
 
 class _PlayedRoom:
-    """A recorded room. Each thing we do must be the next that was recorded; what followed from it then follows again."""
+    """A recorded room. Each thing we do must be the next that was recorded; what followed from it then follows again. What followed from
+    a request (`anchors`), such as the end of the room, waits until that has been made."""
 
-    def __init__(self, cassette: Cassette, on_event: OnEvent, lines: list[Line]) -> None:
-        self._cassette, self._on_event, self._lines = cassette, on_event, lines
+    def __init__(self, cassette: Cassette, on_event: OnEvent, lines: list[Line], anchors: list[Line]) -> None:
+        self._cassette, self._on_event, self._lines, self._anchors = cassette, on_event, lines, anchors
+        self._waiting: list[tuple[Line, Line]] = []  # what waits, and for which request
         self._next = 0
         self._clock: Clock | None = None
         self._timers: set[asyncio.TimerHandle] = set()
@@ -515,7 +526,19 @@ class _PlayedRoom:
         for after in self._lines[self._next :]:
             if "do" in after:
                 break
-            self._at(now + after["at_ms"] - line["at_ms"], after)
+            between = [
+                anchor for anchor in self._anchors if line["at_ms"] <= anchor["at_ms"] <= after["at_ms"] and anchor["line"] > line["line"]
+            ]
+            if between:
+                self._waiting.append((between[-1], after))
+            else:
+                self._at(now + after["at_ms"] - line["at_ms"], after)
+
+    def asked(self, request: Line) -> None:
+        """A recorded request is made again: what followed from it follows."""
+        for anchor, after in self._waiting:
+            if anchor is request and self._clock is not None:
+                self._at(self._clock.now_ms() + after["at_ms"] - anchor["at_ms"], after)
 
     def _miss(self, done: Line, line: Line | None, recorded: Line | None) -> CassetteMiss:
         if line is None or recorded is None:

@@ -30,8 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from playbook.clock import Clock, wall_time
-from playbook.errors import ProviderError, SetupError
-from playbook.model import MASK
+from playbook.errors import MASK, ProviderError, SetupError
 
 if TYPE_CHECKING:
     import httpx

@@ -45,8 +45,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
-from playbook.errors import PlaybookError, ProviderError, SetupError
-from playbook.model import MASK
+from playbook.errors import MASK, PlaybookError, ProviderError, SetupError
 
 T = TypeVar("T")
 
