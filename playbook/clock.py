@@ -132,18 +132,22 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 class _JumpingSelector(selectors.DefaultSelector):
     _GRACE_S = 0.0002  # loopback delivers at once, except when the kernel hands the packet to its own thread
+    _ALONE = 32  # how many jumps a signal or another thread may have to wait where there is nobody else to hear
 
     def __init__(self, loop: VirtualLoop) -> None:
         super().__init__()
         self._loop = loop
+        self._jumps = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is not None and timeout <= 0:
             return super().select(0)
         if timeout is None or self._loop.waits_for_threads:
             return super().select(None)
-        ready = super().select(0)
-        if not ready and len(self.get_map()) > 1:  # more than the loop's own wake-up pipe
+        alone = len(self.get_map()) == 1  # the loop's own wake-up pipe
+        self._jumps += 1
+        ready = [] if alone and self._jumps % self._ALONE else super().select(0)
+        if not ready and not alone:
             time.sleep(self._GRACE_S)
             ready = super().select(0)
         if not ready:

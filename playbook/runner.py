@@ -55,7 +55,7 @@ from playbook.providers.base import CLOSE_BUDGET_S, CREATE_BUDGET_S, Context, Pr
 from playbook.record.captions import write_captions
 from playbook.record.expect import failed_expectations, judged
 from playbook.record.redact import Redactor
-from playbook.record.runlog import Header, Line, RunLog
+from playbook.record.runlog import Header, Line, RunLog, encode_line
 from playbook.record.summary import RunSummary
 from playbook.sessions import Journal, NoEntry
 from playbook.speech.show import ShowRecorder
@@ -492,7 +492,7 @@ class Runner:
 def _plan_text(plan: Plan) -> str:
     """`plan.json`: readable, one step a line."""
     data = plan_to_json(plan)
-    steps = ",\n".join("  " + json.dumps(step, ensure_ascii=False) for step in data.pop("steps"))
+    steps = ",\n".join("  " + encode_line(step).decode().rstrip() for step in data.pop("steps"))
     return json.dumps(data, ensure_ascii=False, indent=1).removesuffix("\n}") + f',\n "steps": [\n{steps}\n ]\n}}\n'
 
 
