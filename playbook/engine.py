@@ -427,8 +427,10 @@ class Engine:
     def _reckon_begin(self, utterance: _Utterance) -> None:
         """When it should be heard: after what is queued before it."""
         if utterance.begins_ms is None:
-            before = [u.begins_ms + u.length_ms for u in self._open.values() if u.begins_ms is not None]
-            utterance.begins_ms = max([self._now + self._can.start_latency_ms, *before])
+            soonest = self._now + self._can.start_latency_ms
+            last = next((u for u in reversed(self._open.values()) if u.begins_ms is not None), None)
+            over = 0 if last is None or last.begins_ms is None else last.begins_ms + last.length_ms
+            utterance.begins_ms = max(soonest, over)
 
     def _expect_speech(self, utterance: _Utterance) -> None:
         """An accepted line has to begin and end some time: set the timer that speaks when nobody else does."""
@@ -465,6 +467,8 @@ class Engine:
             self._after_close(utterance)
         elif self._now - event.due_ms >= NOTICEABLE_MS:  # we were asleep; what was reported meanwhile may still be on its way to us
             self._start_timer(utterance.step, "speech", self._now + WAKE_MS)
+        elif utterance.started_ms is None and utterance is not next(iter(self._open.values())):  # it cannot begin before its turn
+            self._start_timer(utterance.step, "speech", self._now + utterance.length_ms + self.plan.limits.speech_margin_ms)
         else:
             what = "a start" if utterance.started_ms is None else "the end"
             self._settle(utterance, Evidence.timeout, f"the provider never reported {what}")

@@ -198,6 +198,14 @@ def test_missing_end_is_a_timeout_grade():
     assert end.end == "passed"
 
 
+def test_a_queued_line_is_given_its_turn():
+    """Lines that are slower than estimated push back what is queued behind them; nothing is called missing before its turn."""
+    script = plan(*(say(f"l{i}", ms=1000, until="accepted") for i in range(5)), limits=Limits(speech_margin_ms=3000))
+    story, end = result(script, ms=3000)
+    assert {e.evidence for e in closings(story).values()} == {Evidence.reported}
+    assert end.end == "passed"
+
+
 def test_a_suspended_process_listens_first():
     """A margin that ran out while the process was suspended is no verdict: reports may be waiting, and one that is counts."""
     for report in (True, False):
