@@ -204,7 +204,7 @@ def test_a_traceback_of_ours_shows_no_secret(shell, tmp_path: Path, monkeypatch:
         async def _say(self, command: SayText) -> TaskAccepted:
             text = f"{command.text!r} with {self.context.env['TAVUS_API_KEY']} and planted-token {ODD!r}"
             asyncio.get_running_loop().call_soon(lambda: [][text])  # type: ignore[call-overload]  # a library's bug
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)  # the library's bug comes first
             raise ZeroDivisionError(text)
 
     class Buggy(Vendor):
