@@ -333,6 +333,12 @@ def _troubles(result: Result, summary: RunSummary, failures: Sequence[Conflict],
         if (line.get("step"), line["reason"]) not in expected:
             where = line.get("task") or line.get("step") or "run"
             lines.append(f"{paint(where, YELLOW, colour=colour)}: {one_line(line['reason'])}")
+    for all_of_them, kept, name in (
+        (summary.failure_count, summary.failures, "failure"),
+        (summary.conflict_count, summary.conflicts, "conflict"),
+    ):
+        if all_of_them > len(kept):
+            lines.append(f"and {count(all_of_them - len(kept), f'more {name}')}, which the log has")
     lines += [f"{paint(failure.step or 'run', RED, colour=colour)}: {one_line(failure.reason)}" for failure in failures]
     return [*lines, ""] if lines else []
 

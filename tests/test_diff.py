@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,14 +217,22 @@ def test_nothing_in_common(shell):
     assert shell.call("diff", "a", "b").code == 1
 
 
-def test_a_damaged_run_is_never_the_same(shell):
-    """A run whose log was cut off differs, and is said to be damaged."""
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (lambda log: log[:-20], "is cut off or damaged"),
+        (lambda log: re.sub(rb'("n":14,"at_ms":)', rb"\g<1>-", log), "b is damaged: line 15: time goes back"),
+    ],
+)
+def test_a_damaged_run_is_never_the_same(shell, harm, told):
+    """A run whose log was cut off, or in which time goes back, differs and is said to be damaged."""
     two_runs(shell)
     log = Path("two/run.jsonl")
-    log.write_bytes(log.read_bytes()[:-20])
+    log.write_bytes(harm(log.read_bytes()))
     done = shell.call("diff", "one", "two")
     assert done.code == 1
     assert "b is damaged" in done.out
+    assert told in done.out
 
 
 # --- the page -------------------------------------------------------------------------------------------------------------

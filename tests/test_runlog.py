@@ -7,13 +7,24 @@ import json
 import pytest
 
 from playbook.errors import RecordError
-from playbook.events import Conflict, SayText, SessionClosed, SpeechEnded, SpeechStarted, TimelineZero, TimerFired
+from playbook.events import (
+    Conflict,
+    Ignored,
+    ProviderFailed,
+    SayText,
+    SessionClosed,
+    SpeechEnded,
+    SpeechStarted,
+    TaskAccepted,
+    TimelineZero,
+    TimerFired,
+)
 from playbook.model import Capabilities, Evidence, Expect, Limits
 from playbook.record.captions import write_captions
 from playbook.record.expect import failed_expectations
 from playbook.record.redact import Redactor
 from playbook.record.runlog import Header, RunLog, read_log, to_event, to_line
-from playbook.record.summary import RunSummary
+from playbook.record.summary import MAX_KEPT, RunSummary
 from playbook.speech.show import ShowRecorder
 
 from .logs import checked
@@ -148,6 +159,20 @@ def test_lines_out_of_order(tmp_path):
     assert "should be number 3" in log.damage
 
 
+def test_time_that_goes_back(tmp_path):
+    """A line that is earlier than the one before it is not read, and nothing after it, whoever reads; two at the same time are."""
+    path = written(tmp_path / "run.jsonl", drive(plan(say("a"))))
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    late = next(n for n, line in enumerate(lines) if line.get("at_ms", 0) > 0)
+    assert lines[late + 1]["at_ms"] == lines[late]["at_ms"]
+    lines[late + 1]["at_ms"] -= 1
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    log = read_log(path)
+    assert len(list(log)) == late
+    assert not log.complete
+    assert log.damage == f"line {late + 2}: time goes back"
+
+
 def test_a_deleted_log_is_written_anew(tmp_path):
     """A log that somebody deleted during the run is there again at its end."""
     log = RunLog(tmp_path / "run.jsonl")
@@ -166,6 +191,28 @@ def test_summary_tells_the_run():
     assert (b.started_ms, b.ended_ms, b.lasted_ms) == (400, 1400, 1000)
     counts = summary.counts()
     assert (counts["steps"], counts["done"], counts["utterances"], counts["reported"], counts["interrupted"]) == (4, 4, 2, 2, 1)
+
+
+def test_a_summary_keeps_what_somebody_would_look_at():
+    """Of what may come without end, all is counted and the first are kept; what is known of a step is kept whatever came before."""
+    many = 3 * MAX_KEPT
+    weather = [
+        item
+        for n in range(many)
+        for item in (
+            ProviderFailed(task=f"ghost-{n}", outcome="refused", reason="busy"),
+            Ignored("no such line is open", f"ghost-{n}"),
+            TaskAccepted("a", provider_task=f"theirs-{n}"),
+            Conflict("the provider says other words than the plan", "a"),
+        )
+    ]
+    story = [(0, SayText("a", "a", "All of it.")), *((n, item) for n, item in enumerate(weather)), (many * 4, Ignored("too late", "a"))]
+    summary = summary_of(story)
+    assert (summary.failure_count, summary.conflict_count, summary.ignored) == (many, many, many + 1)
+    assert summary.counts()["conflicts"] == many
+    assert len(summary.failures) == len(summary.conflicts) == len(summary.utterances["a"].provider_tasks) == MAX_KEPT
+    assert len(summary.remarks) <= MAX_KEPT + 1
+    assert summary.remarks["a"] == {"conflict", "ignored"}
 
 
 @pytest.mark.parametrize(

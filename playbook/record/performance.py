@@ -96,7 +96,7 @@ class Gatherer:
         times = {"lasted": summary.last_ms - zero}
         if summary.opened_ms is not None:
             times["opened"] = summary.opened_ms
-        facts = {"end": summary.end, "provider": header.get("provider"), "conflicts": len(summary.conflicts)}
+        facts = {"end": summary.end, "provider": header.get("provider"), "conflicts": summary.conflict_count}
         return Performance(name, tuple(self._acts(zero)), facts, times, damage)
 
     def _acts(self, zero: int) -> Iterator[Act]:

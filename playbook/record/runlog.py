@@ -229,8 +229,8 @@ class RunLog:
 
 @dataclass(slots=True)
 class LogReader:
-    """A log being read: iterate over its lines below the header. `header` is there from the start; `complete` says, at the end, whether
-    the last line was reached; `damage` what was wrong with the place where reading had to stop."""
+    """A log being read: iterate over its lines below the header, which are in order and in time. `header` is there from the start;
+    `complete` says, at the end, whether the last line was reached; `damage` what was wrong with the place where reading had to stop."""
 
     header: Line
     complete: bool
@@ -238,7 +238,7 @@ class LogReader:
     _lines: Iterator[bytes]
 
     def __iter__(self) -> Iterator[Line]:
-        expected = 1
+        expected, at_ms = 1, 0
         for raw in self._lines:
             line = _parse(raw)
             if line is None:
@@ -247,9 +247,11 @@ class LogReader:
             if line.get("n") != expected:
                 self.damage = f"line {expected + 1} should be number {expected} and is number {line.get('n')}"
                 return
-            if type(line.get("at_ms")) is not int:
-                self.damage = f"line {expected + 1}: time goes back, or is missing"
+            now_ms = line.get("at_ms")
+            if type(now_ms) is not int or now_ms < at_ms:
+                self.damage = f"line {expected + 1}: time goes back" if type(now_ms) is int else f"line {expected + 1} has no time"
                 return
+            at_ms = now_ms
             _check(line)
             expected += 1
             if "end" in line:

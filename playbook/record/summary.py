@@ -2,7 +2,12 @@
 
 Everything that is told about a run (report, captions, expectations, comparison) is told from here and not from the engine, so that it can
 be told of a log that is years old. The one rule of reading: a `speech_ended` line with a task closes that utterance, unless the next line
-is a note (`ignored`, `conflict`) that takes it back. Pure; imports only `model`.
+is a note (`ignored`, `conflict`) that takes it back.
+
+What is kept grows with the steps and lines of a show, never with the length of its log: of what may come without end (conflicts, failures,
+a vendor's ids for one line, names that no step has) only the first are kept, as many as somebody would look at, and all are counted.
+
+Pure; imports only `model`.
 """
 
 from __future__ import annotations
@@ -18,6 +23,10 @@ GRADES = tuple(grade.name for grade in reversed(Evidence))
 """The best first."""
 REMARKABLE = ("late", "ignored", "conflict", "provider_failed", "interrupted")
 OUTCOMES = ("done", "failed", "timeout", "cut")
+MAX_KEPT = 100
+"""So many conflicts, so many failures, so many of a vendor's ids for one line, and so many names that no step has."""
+MAX_TEXT = 4_000_000
+"""No line of a playbook is longer than a playbook may be."""
 
 
 @dataclass(slots=True)
@@ -38,6 +47,7 @@ class Utterance:
     heard: str | None = None
     reason: str | None = None
     provider_tasks: list[str] = field(default_factory=list)
+    """What the provider calls it, the first `MAX_KEPT`."""
     remark: str | None = None
     """What the provider had to say about how it took the line."""
 
@@ -93,7 +103,11 @@ class RunSummary:
     """By step: what is remarkable of it (`REMARKABLE`)."""
     ignored: int = 0
     conflicts: list[Line] = field(default_factory=list)
+    """The first `MAX_KEPT`; there were `conflict_count`."""
+    conflict_count: int = 0
     failures: list[Line] = field(default_factory=list)
+    """What failed at the provider, the first `MAX_KEPT`; there were `failure_count`."""
+    failure_count: int = 0
     _pending: Line | None = None
 
     def take(self, line: Line) -> None:
@@ -103,12 +117,12 @@ class RunSummary:
         if pending is not None and not (line.get("note") in ("ignored", "conflict") and line.get("task") in (pending["task"], None)):
             self._end(pending)
         if "event" in line:
-            self.names.add(line["event"])
+            self._name(line["event"])
             self._event(line)
         elif "command" in line:
             self._command(line)
         elif "note" in line:
-            self.names.add(line["note"])
+            self._name(line["note"])
             self._note(line)
         elif "end" in line:
             self.end, self.reason = line["end"], line.get("reason")
@@ -126,13 +140,21 @@ class RunSummary:
         counts |= {name: grades.count(name) for name in GRADES}
         counts["interrupted"] = sum(utterance.interrupted for utterance in self.utterances.values())
         counts["ignored"] = self.ignored
-        counts["conflicts"] = len(self.conflicts)
+        counts["conflicts"] = self.conflict_count
         counts["late"] = sum(step.late_ms > 0 for step in self.steps.values())
         return counts
 
+    def _name(self, name: str) -> None:
+        if len(self.names) < MAX_KEPT:
+            self.names.add(name)
+
     def _remark(self, line: Line, name: str) -> None:
-        self.names.add(name)
-        if (whose := line.get("task") or line.get("step")) is not None:
+        self._name(name)
+        whose = line.get("task") or line.get("step")
+        if whose is None:
+            return
+        known = whose in self.remarks or whose in self.steps or whose in self.utterances
+        if known or len(self.remarks) < len(self.steps) + MAX_KEPT:
             self.remarks.setdefault(whose, set()).add(name)
 
     def _step(self, id: str) -> StepRun:
@@ -146,7 +168,8 @@ class RunSummary:
             utterance = self.utterances.get(line["task"])
             if utterance is None:
                 utterance = self.utterances[line["task"]] = Utterance(line["task"], sent_ms=line["at_ms"])
-            utterance.text += line.get("text", "")
+            if len(utterance.text) < MAX_TEXT:
+                utterance.text += line.get("text", "")
             utterance.audio_sha256 = line.get("audio_sha256")
 
     def _note(self, line: Line) -> None:
@@ -169,7 +192,9 @@ class RunSummary:
         elif note == "ignored":
             self.ignored += 1
         elif note == "conflict":
-            self.conflicts.append(line)
+            self.conflict_count += 1
+            if len(self.conflicts) < MAX_KEPT:
+                self.conflicts.append(line)
 
     def _event(self, line: Line) -> None:
         event = line["event"]
@@ -178,7 +203,9 @@ class RunSummary:
         elif event == "session_closed":
             self.closed_ms = line["at_ms"]
         elif event == "provider_failed":
-            self.failures.append(line)
+            self.failure_count += 1
+            if len(self.failures) < MAX_KEPT:
+                self.failures.append(line)
             self._remark(line, event)
         utterance = self.utterances.get(line.get("task") or "")
         if utterance is None:
@@ -186,7 +213,7 @@ class RunSummary:
         if event == "task_accepted":
             utterance.accepted_ms = line["at_ms"]
             utterance.remark = line.get("reason", utterance.remark)
-            if "provider_task" in line:
+            if "provider_task" in line and len(utterance.provider_tasks) < MAX_KEPT:
                 utterance.provider_tasks.append(line["provider_task"])
         elif event == "speech_started" and utterance.started_ms is None and utterance.ended_ms is None:
             utterance.started_ms = line["at_ms"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.bench import Say, bench, timed
 from tests.trials import fuzz
 from tests.trials.crowd import crowd
+from tests.trials.huge_log import read_huge_logs
 from tests.trials.kill import kill
 from tests.trials.soak import soak
 from tests.trials.wrong import wrong_playbooks
@@ -76,3 +77,10 @@ def try_real(say: Say) -> None:
     print(f"  {soaked.lines} lines, {soaked.grades}, {soaked.failures} failed at the provider")
     say("memory that a line leaves", soaked.grown_kb / (soaked.lines * 0.75), "kB", target=8.0)
     say("more descriptors", soaked.descriptors, "", target=4)
+
+
+@bench("trial-huge-log", "logs of 2 GB, good ones and bad ones, through every reader: memory beside that for a log of 2 MB")
+def try_huge_logs(say: Say) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for read in read_huge_logs(Path(folder), 2_000_000_000, 2_000_000):
+            say(f"{read.what}: more memory", read.peak_mb - read.small_mb, "MB", target=6.0, yardstick=("for 2 MB", read.small_mb))
