@@ -21,6 +21,7 @@ import fcntl
 import itertools
 import json
 import os
+import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -28,7 +29,7 @@ from typing import Any
 
 from playbook.clock import block, wall_time
 from playbook.errors import SetupError
-from playbook.providers.base import SessionRecord
+from playbook.providers.base import SETTLED_S, SessionRecord
 
 VERSION = 1
 COMPACT_BYTES = 256_000
@@ -207,10 +208,8 @@ class Journal:
 
 
 class Entry:
-    """One session's line of facts (the `JournalEntry` of the providers' contract).
-
-    Of the facts given to `intent`, these have a meaning: `price_per_minute`, `max_session_ms` (the vendor's own limit, from creation).
-    A second `intent` (another way to create, after the first was surely refused and `ended`) begins a new line of facts.
+    """One session's line of facts (the `JournalEntry` of the providers' contract). A second `intent` (another way to create,
+    after the first was surely refused and `ended`) begins a new line of facts.
     """
 
     def __init__(self, journal: Journal, run: str, playbook: str) -> None:
@@ -220,8 +219,8 @@ class Entry:
         self._provider = ""
         self._key: str | None = None
 
-    def intent(self, provider: str, **facts: Any) -> None:
-        pid = os.getpid()
+    def intent(self, provider: str, **facts: Any) -> str:
+        pid, mark = os.getpid(), secrets.token_hex(6)
         key = f"{wall_time():%Y%m%dT%H%M%S%f}-{pid}-{next(_numbers)}"
         who: dict[str, Any] = {
             "run": self._run,
@@ -230,8 +229,9 @@ class Entry:
             "host": socket.gethostname(),
             "process": _process(pid),
         }
-        self._journal.write("intent", key, provider=provider, **who, facts=self._hidden(facts))
+        self._journal.write("intent", key, provider=provider, **who, mark=mark, facts=self._hidden(facts))
         self._provider, self._key = provider, key
+        return mark
 
     def created(self, session: str, **end: Any) -> None:
         assert self._key is not None, "a session is created only after its intent is written"
@@ -250,8 +250,9 @@ class Entry:
 class NoEntry:
     """For runs that keep no journal: the caller named no folder for it."""
 
-    def intent(self, provider: str, **facts: Any) -> None:
+    def intent(self, provider: str, **facts: Any) -> str:  # noqa: ARG002 -- nothing is kept
         """Nothing is kept."""
+        return ""
 
     def created(self, session: str, **end: Any) -> None:
         """Nothing is kept."""
@@ -281,7 +282,8 @@ def _record(facts: list[_Line]) -> SessionRecord | None:
     try:
         since = datetime.datetime.fromisoformat(line["at"])
         pid = int(line.get("pid", 0))
-        limit_ms, price = given.get("max_session_ms"), given.get("price_per_minute")
+        price = given.get("price_per_minute")
+        limit_ms, rule = _limit(given, named=line.get("session") is not None)
         return SessionRecord(
             key=line["key"],
             provider=str(line.get("provider", "")),
@@ -292,12 +294,27 @@ def _record(facts: list[_Line]) -> SessionRecord | None:
             alive=_alive(pid, line),
             since=since,
             ends_by=None if limit_ms is None else since + datetime.timedelta(milliseconds=limit_ms),
+            rule=rule,
+            mark=str(line.get("mark", "")),
             price_per_minute=None if price is None else float(price),
             facts=given,
             end=line.get("end") or {},
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
+
+
+def _limit(given: Mapping[str, Any], *, named: bool) -> tuple[int | None, str]:
+    """How long after its intent the vendor will have ended a session, and by which rule. One that nobody knows of may have been created
+    late, and ends early: nobody can have joined it."""
+    limit_ms, unjoined_ms = given.get("max_session_ms"), given.get("unjoined_ms")
+    if named:
+        return limit_ms, ""
+    bounds = [(ms, rule) for ms, rule in ((limit_ms, ""), (unjoined_ms, given.get("unjoined", ""))) if ms is not None]
+    if not bounds:
+        return None, ""
+    ms, rule = min(bounds)
+    return int(SETTLED_S * 1000) + ms, rule
 
 
 def _alive(pid: int, line: _Line) -> bool | None:

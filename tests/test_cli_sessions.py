@@ -8,8 +8,10 @@ import os
 from collections.abc import Mapping
 from typing import ClassVar
 
+import httpx
 import pytest
 
+from playbook.clock import wall_time
 from playbook.errors import ProviderError
 from playbook.events import PlayAudio, SayText, StopSpeaking, TaskAccepted
 from playbook.model import Capabilities
@@ -17,6 +19,7 @@ from playbook.providers import registry
 from playbook.providers.base import Context, FoundSession, SessionRecord
 from playbook.providers.queued import QueuedSession
 from playbook.sessions import Journal
+from tests.served import playbook_for, serving
 
 PLAY = "version: 1\nname: show\nprovider: tavus\ntimeline:\n  - say: Hello.\n    id: hello\n"
 
@@ -171,7 +174,7 @@ def test_an_intent_without_an_id(vendor):
 
 def test_an_intent_that_is_surely_over(vendor):
     """Once the vendor's own limit has passed, an intent without an id is closed by `end --all`."""
-    journal(vendor).entry("here", "show").intent("tavus", max_session_ms=-1)
+    journal(vendor).entry("here", "show").intent("tavus", max_session_ms=-60_001)
     done = vendor.call("sessions", "end", "--all")
     assert done.code == 0
     assert "over by the vendor's own limit" in done.out
@@ -219,3 +222,147 @@ def test_a_journal_that_cannot_be_read(vendor, tmp_path):
     done = vendor.call("sessions")
     assert done.code == 4
     assert "use the newer version" in done.err
+
+
+# --- sessions whose id nobody saw -----------------------------------------------------------------------------------------
+
+
+def orphaned(shell) -> None:
+    """The journal as if the process that wrote it had died: its number is another process's now."""
+    path = journal(shell).path
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    path.write_text("".join(json.dumps({**line, "process": "0"} if "process" in line else line) + "\n" for line in lines), "utf-8")
+
+
+def later(monkeypatch, **time: float) -> None:
+    """Let the command line live so much later."""
+    monkeypatch.setattr("playbook.clock.wall_time", lambda: wall_time() + datetime.timedelta(**time))
+
+
+def create(emulator, **fields: object) -> str:
+    """Somebody creates a conversation."""
+    answer = httpx.post(f"{emulator.url}/v2/conversations", json={"pal_id": "p1", **fields}, headers={"x-api-key": "k"}, trust_env=False)
+    return answer.json()["conversation_id"]
+
+
+def there(emulator) -> list[str]:
+    return [conversation.id for conversation in emulator.open_sessions]
+
+
+@pytest.fixture
+def tavus(shell):
+    """An account at Tavus, emulated, on which somebody else has a conversation of the same name; and the shell that has its key."""
+    with serving("tavus") as emulator:
+        shell.env.update(emulator.environment())
+        create(emulator, conversation_name="show")
+        shell.emulator = emulator
+        yield shell
+
+
+def test_a_session_whose_id_nobody_saw_is_found_by_its_mark(tavus):
+    """The one that bears the mark of the intent is ended, whatever else is open on the account; the intent of a run that lives, too, since
+    all were asked for."""
+    for _ in range(2):
+        mark = journal(tavus).entry("here", "show").intent("tavus", base_url=tavus.emulator.url)
+        create(tavus.emulator, conversation_name=f"show [playbook {mark}]")
+    create(tavus.emulator, conversation_name="show [playbook 0123456789ab]")
+    done = tavus.call("sessions", "end", "--all")
+    assert done.code == 0, done.err
+    assert [line.partition(": ")[2] for line in done.out.splitlines()] == ["found as c2, and ended", "found as c3, and ended"]
+    assert there(tavus.emulator) == ["c1", "c4"]
+    assert tavus.call("sessions").out == "no session is open\n"
+
+
+def test_a_session_that_is_not_there_is_over_when_nobody_can_be_creating_it(tavus, monkeypatch):
+    """While the run lives, and for a minute after its intent, the vendor may still be at it: 4, and when to ask again. Then: closed."""
+    journal(tavus).entry("here", "show").intent("tavus", max_session_ms=3_600_000)
+    done = tavus.call("sessions", "end", "--all")
+    assert (done.code, done.err.splitlines()[1]) == (4, "  stop the run first")
+    orphaned(tavus)
+    done = tavus.call("sessions", "end", "--all")
+    assert done.code == 4
+    assert "may still be creating it\n  ask again after " in done.err
+    later(monkeypatch, seconds=61)
+    done = tavus.call("sessions", "end", "--all")
+    assert done.code == 0
+    assert done.out.endswith("never created, or over: tavus does not list it\n")
+    assert tavus.call("sessions").out == "no session is open\n"
+    assert there(tavus.emulator) == ["c1"]
+
+
+def test_a_session_that_may_be_somebody_elses_is_never_ended(tavus, monkeypatch):
+    """The author chose the name: what goes by it, and by no name, since the intent, is shown but for what is known to be another run's."""
+    known = journal(tavus).entry("other", "show")
+    known.intent("tavus", name="Lobby")
+    known.created(create(tavus.emulator, conversation_name="Lobby"))
+    journal(tavus).entry("here", "show").intent("tavus", name="Lobby", max_session_ms=3_600_000)
+    create(tavus.emulator, conversation_name="Lobby")
+    create(tavus.emulator, conversation_name="Entrance")
+    orphaned(tavus)
+    later(monkeypatch, seconds=90)
+    done = tavus.call("sessions", "end", "--all")
+    assert done.code == 4
+    assert done.out == "tavus c2: ended\n"
+    [told, remedy] = done.err.splitlines()
+    assert "this may be it, or somebody else's: c3 (Lobby, since " in told
+    assert "c1" not in told
+    assert "`playbook sessions end ID --provider tavus`" in remedy
+    assert there(tavus.emulator) == ["c1", "c3", "c4"]
+    assert tavus.call("sessions", "end", "c3", "--provider", "tavus").code == 0
+    assert tavus.call("sessions", "end", "--all").code == 0, "what was left of the entry is not there"
+
+
+def test_another_accounts_list_proves_nothing(tavus, monkeypatch):
+    """With another key than the run's nothing is concluded from a session's absence, until the vendor's own limit has passed."""
+    journal(tavus).entry("here", "show").intent("tavus", account="another", max_session_ms=3_600_000)
+    orphaned(tavus)
+    later(monkeypatch, seconds=90)
+    done = tavus.call("sessions", "end", "--all")
+    assert (done.code, "created with another key" in done.err) == (4, True)
+    later(monkeypatch, seconds=3_661)
+    assert tavus.call("sessions", "end", "--all").code == 0
+
+
+def test_a_real_run_whose_answer_was_lost(tavus):
+    """From the request to the last line on the screen, which ends what nobody saw the id of."""
+    from playbook.emulators.faults import Injection
+
+    tavus.emulator.injections.append(Injection("lose", "POST", "/v2/conversations"))
+    done = tavus.call("run", tavus.write("show.yaml", playbook_for("tavus", "  - say: Hi.\n")), "--out", "here")
+    assert done.code == 4
+    assert there(tavus.emulator) == ["c1", "c2"]
+    *_, told, command = done.err.splitlines()
+    assert told == "a session may have been created at tavus; nobody saw its id. Look for it, and end it, with:"
+    done = tavus.call(*command.split()[1:])
+    assert (done.code, done.out.endswith("found as c2, and ended\n")) == (0, True), done.err
+    assert there(tavus.emulator) == ["c1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "minutes", "rule"),
+    [
+        ("avaturn", 2, "Avaturn ends a session that nobody has watched for 60 s"),
+        ("kaltura", 24 * 60 + 1, "Kaltura ends a session without keep-alives"),
+    ],
+)
+def test_where_nobody_can_be_asked_the_vendors_rule_ends_it(shell, monkeypatch, name, minutes, rule):
+    """A create whose answer was lost: listed with the vendor's rule for what nobody joins; 4 with the time before, and closed after."""
+    from playbook.emulators.faults import Injection
+
+    with serving(name) as emulator:
+        emulator.injections.append(Injection("lose", "POST", "*/create" if name == "kaltura" else "*/sessions"))
+        shell.env.update(emulator.environment())
+        shell.call("run", shell.write("show.yaml", playbook_for(name, "  - say: Hi.\n")), "--out", "here")
+        assert len(emulator.open_sessions) == 1
+        (data,) = json.loads(shell.call("sessions", "--json").out)
+        ends_by = datetime.datetime.fromisoformat(data["ends_by"])
+        assert ends_by - datetime.datetime.fromisoformat(data["since"]) == datetime.timedelta(minutes=minutes)
+        assert data["rule"].startswith(rule)
+        assert f"{data['key']}: nobody saw its id, so nobody can have joined it. {rule}" in shell.call("sessions").out
+        done = shell.call("sessions", "end", "--all")
+        assert done.code == 4
+        assert f"nobody can have joined it; it is over by {ends_by:%Y-%m-%d %H:%M} UTC ({rule}" in done.err
+        later(monkeypatch, minutes=minutes, seconds=1)
+        done = shell.call("sessions", "end", "--all")
+        assert (done.code, f"over: {rule}" in done.out) == (0, True)
+        assert shell.call("sessions").out == "no session is open\n"

@@ -93,6 +93,28 @@ def test_a_create_whose_answer_never_comes_leaves_a_trail(name: str, tmp_path: P
     clock.run(main(), "virtual")
 
 
+@pytest.mark.parametrize("name", EMULATED)
+def test_what_nobody_knows_of_is_over_when_the_journal_says_so(name: str, tmp_path: Path):
+    """The answer to the create is lost, so nobody joins; the vendor ends it by its own rule before the journal takes it for over."""
+
+    async def main() -> None:
+        async with STANDS[name]() as stand:
+            assert stand.emulator is not None
+            stand.emulator.viewer_after_ms = None
+            stand.emulator.idle_ms = 90_000  # type: ignore[attr-defined]  # Kaltura's, which is longer than 70 s and not documented
+            stand.emulator.injections.append(Injection("lose", "POST", CREATES[name]))
+            await show(stand, tmp_path).run()
+            [record] = Journal(tmp_path / "state").open_sessions()
+            assert record.ends_by is not None
+            ends_ms = int((record.ends_by - record.since).total_seconds() * 1000)
+            await Clock().sleep_until(ends_ms)
+            [session] = stand.emulator.sessions.values()
+            assert session.reason in ("absence", "idle", "socket", "duration")
+            assert session.ended_ms < ends_ms
+
+    clock.run(main(), "virtual")
+
+
 # --- by whomever --------------------------------------------------------------------------------------------------------
 
 

@@ -10,11 +10,16 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from playbook import clock
 from playbook.errors import SetupError
-from playbook.sessions import KEEP_CLOSED, Journal, state_folder
+from playbook.runner import Options, Outcome, Runner
+from playbook.sessions import KEEP_CLOSED, Journal, NoEntry, state_folder
+from playbook.transports.cassette import Cassette
+from tests.contract import STANDS, compile_on, write_playbook
 
 TOKEN = "bearer-value-that-ends-the-session"
 
@@ -36,18 +41,62 @@ def test_a_session_is_listed_from_its_intent_until_its_end(tmp_path: Path) -> No
     assert record.pid == os.getpid()
     assert record.alive is True
     assert record.facts["base_url"] == "http://127.0.0.1:9"
-    assert record.ends_by == record.since + datetime.timedelta(minutes=10)
+    assert record.ends_by == record.since + datetime.timedelta(minutes=11), "it may be created a minute after its intent"
 
     entry.created("c-1", token=TOKEN)
     (record,) = journal.open_sessions()
     assert record.session == "c-1"
     assert record.end == {"token": TOKEN}
     assert TOKEN not in repr(record)
+    assert record.ends_by == record.since + datetime.timedelta(minutes=10)
     assert record.cost(record.since + datetime.timedelta(minutes=4)) == pytest.approx(2.0)
     assert record.cost(record.since + datetime.timedelta(hours=4)) == pytest.approx(5.0), "the vendor's limit ends the cost"
 
     entry.ended("end")
     assert journal.open_sessions() == []
+
+
+def test_a_session_that_nobody_knows_of_ends_by_the_vendors_rule_for_those(tmp_path: Path) -> None:
+    """Whichever limit is the shorter bounds an intent without an id; a session that has one may have been joined, and has its own limit."""
+    journal = Journal(tmp_path)
+    entry = journal.entry("r", "p")
+    entry.intent("avaturn", max_session_ms=3_600_000, unjoined_ms=120_000, unjoined="nobody watched")
+    (record,) = journal.open_sessions()
+    assert (record.ends_by, record.rule) == (record.since + datetime.timedelta(minutes=3), "nobody watched")
+    entry.created("s-1")
+    (record,) = journal.open_sessions()
+    assert (record.ends_by, record.rule) == (record.since + datetime.timedelta(hours=1), "")
+    journal.forget("s-1")
+    journal.entry("r", "p").intent("avaturn", max_session_ms=60_000, unjoined_ms=120_000, unjoined="nobody watched")
+    (record,) = journal.open_sessions()
+    assert (record.ends_by, record.rule) == (record.since + datetime.timedelta(minutes=2), "")
+
+
+def test_every_intent_has_a_mark_of_its_own(tmp_path: Path) -> None:
+    """By it a vendor's list shows whose a session is; where nothing is kept there is none, so that equal runs ask for the same."""
+    journal = Journal(tmp_path)
+    marks = [journal.entry("r", "p").intent("tavus") for _ in range(3)]
+    assert [record.mark for record in journal.open_sessions()] == marks
+    assert len(set(marks)) == 3
+    assert NoEntry().intent("tavus") == ""
+
+
+def test_a_marked_run_is_played_from_its_cassette(tmp_path: Path) -> None:
+    """The mark is the journal's and not the cassette's: what was recorded with a journal is played without one, and with another."""
+
+    async def perform(run: str, mode: Literal["all", "none"], state_dir: Path | None) -> Outcome:
+        async with STANDS["tavus"]() as stand:
+            plan = compile_on(write_playbook(tmp_path, stand, "  - say: Hello.\n"))
+            with Cassette(tmp_path / "tape.jsonl", mode) as cassette:
+                extras = cassette.extras(stand.extras)
+                settings = Options(folder=tmp_path / run, env=stand.env, state_dir=state_dir, provider=stand.provider, extras=extras)
+                return await Runner(plan, settings).run()
+
+    for run, mode, state_dir in (("recorded", "all", tmp_path), ("played", "none", None), ("again", "none", tmp_path)):
+        outcome = clock.run(perform(run, mode, state_dir), "virtual")  # type: ignore[arg-type]  # mypy widens a literal in a loop
+        assert outcome.result.exit_code == 0, outcome.result.reason
+    assert "[playbook" not in (tmp_path / "tape.jsonl").read_text("utf-8")
+    assert "playbook" in Journal(tmp_path).path.read_text("utf-8")
 
 
 def test_what_ends_a_session_is_kept_for_its_owner_alone_and_only_while_it_is_open(tmp_path: Path) -> None:

@@ -670,7 +670,7 @@ def test_a_create_whose_answer_nobody_understood_leaves_a_trail(act, tmp_path):
             assert isinstance(provider, EndsSessions)
             assert isinstance(provider, ListsSessions)
             [found] = await provider.list_sessions(env)
-            assert (found.session, found.name) == ("c1", "show")
+            assert (found.session, found.name) == ("c1", f"show [playbook {record.mark}]"), "by its name everybody sees whose it is"
             assert found.since is not None
         creates = [
             entry for entry in emulator.journal if entry["what"] == "request" and entry["path"] == CREATE and entry["method"] == "POST"

@@ -13,7 +13,8 @@ import shutil
 import sys
 import traceback
 from argparse import Namespace
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from playbook.emulators import need as need_emulator
 from playbook.errors import PlaybookError, SetupError, UsageError
 from playbook.language import parse_duration, show_duration
 from playbook.model import Plan
-from playbook.providers.base import EndsSessions, ListsSessions, SessionRecord
+from playbook.providers.base import SETTLED_S, EndsSessions, FindsSessions, ListsSessions, SessionRecord
 from playbook.sessions import Journal, state_folder
 from playbook.world import World, cache_folder
 
@@ -148,7 +149,8 @@ def left_open(journal: Path, ours: Callable[[SessionRecord], bool]) -> list[str]
         return [f"error: {error.message}\n  whether a session of this run is still open cannot be told; see `playbook sessions`"]
     named = [record for record in left if record.session is not None]
     lines = [
-        f"a session may have been created at {record.provider}; nobody knows its id. See what is known with:\nplaybook sessions"
+        f"a session may have been created at {record.provider}; nobody saw its id. Look for it, and end it, with:\n"
+        f"playbook sessions end {record.key}"
         for record in left
         if record.session is None
     ]
@@ -363,6 +365,7 @@ def _list(args: Namespace, journal: Journal) -> int:
                 "running": record.alive,
                 "since": record.since.isoformat(timespec="seconds"),
                 "ends_by": None if record.ends_by is None else record.ends_by.isoformat(timespec="seconds"),
+                "rule": record.rule or None,
                 "estimated_cost": record.cost(now),
             }
             for record in records
@@ -400,6 +403,9 @@ def _list(args: Namespace, journal: Journal) -> int:
             )
         )
     )
+    for record in records:
+        if record.session is None and record.rule:
+            out(args.redact(f"{record.key}: nobody saw its id, so nobody can have joined it. {record.rule}."))
     return 0
 
 
@@ -421,9 +427,10 @@ def _end(args: Namespace, journal: Journal) -> int:
         out("no session is open")
         return 0
     world, failed, ours = World(), 0, {record.key for record in known}
+    named = {record.session for record in known}
     for record in records:
         try:
-            what = clocks.run(_end_one(record, world, args.env))
+            what = clocks.run(_end_one(record, world, args.env, named))
             out(f"{record.provider} {record.session or record.key}: {what}")
             if record.key in ours:
                 journal.ended(record.key, what)
@@ -438,27 +445,57 @@ def _end(args: Namespace, journal: Journal) -> int:
     return 4 if failed else 0
 
 
-async def _end_one(record: SessionRecord, world: World, env: Mapping[str, str]) -> str:
+async def _end_one(record: SessionRecord, world: World, env: Mapping[str, str], known: Collection[str | None]) -> str:
     """End one, and say what became of it."""
-    if record.session is None:
-        if record.ends_by is not None and record.ends_by < clocks.wall_time():
-            return "over by the vendor's own limit"
-        when = (
-            f"the vendor's own limit ends it by {record.ends_by:%Y-%m-%d %H:%M} UTC"
-            if record.ends_by
-            else "the vendor's console may show it"
+    try:
+        provider = world.provider(record.provider)
+        if provider is None:
+            raise SetupError(f"the provider '{record.provider}' is not installed")
+        if not isinstance(provider, EndsSessions):
+            raise SetupError(f"the provider '{record.provider}' cannot end a session of another process")
+        if record.session is None:
+            return await _end_unnamed(record, provider, env, known)
+        await provider.end_session(record, env)
+    except PlaybookError:
+        if record.session is None and record.ends_by is not None and record.ends_by < clocks.wall_time():
+            return f"over: {record.rule}" if record.rule else "over by the vendor's own limit"
+        raise
+    return "ended"
+
+
+async def _end_unnamed(record: SessionRecord, provider: EndsSessions, env: Mapping[str, str], known: Collection[str | None]) -> str:
+    """End a session whose id nobody saw, if it can be found. What may be somebody else's is never touched; what the vendor does not list is
+    taken for over (or never created) when nobody can be creating it any more."""
+    forget = f"`playbook sessions forget {record.key}` takes it off the list"
+    until = "" if record.ends_by is None else f"it is over by {record.ends_by:%Y-%m-%d %H:%M} UTC"
+    if record.rule and until:
+        until = f"nobody can have joined it; {until} ({record.rule})"
+    if not isinstance(provider, FindsSessions):
+        raise SetupError(
+            f"the answer that named it was never seen, and {record.provider} cannot be asked for it, so it cannot be ended from here",
+            remedy=f"{until or 'the vendor alone can tell when it is over'}; {forget}",
+        )
+    search = await provider.find_session(record, env)
+    if search.is_it is not None:
+        await provider.end_session(replace(record, session=search.is_it), env)
+        return f"found as {search.is_it}, and ended"
+    if may_be := [found for found in search.may_be if found.session not in known]:
+        each = "; ".join(
+            f"{found.session} ({found.name or 'without a name'}" + (f", since {found.since:%H:%M:%S} UTC)" if found.since else ")")
+            for found in may_be
         )
         raise SetupError(
-            "the answer that named it was never seen, so it cannot be ended from here",
-            remedy=f"{when}; `playbook sessions reconcile` asks the vendor, `playbook sessions forget {record.key}` takes it off the list",
+            f"nobody saw its id, and its name is not its own; this may be it, or somebody else's: {each}",
+            remedy=f"`playbook sessions end ID --provider {record.provider}` ends what you know to be yours; {until or forget}",
         )
-    provider = world.provider(record.provider)
-    if provider is None:
-        raise SetupError(f"the provider '{record.provider}' is not installed")
-    if not isinstance(provider, EndsSessions):
-        raise SetupError(f"the provider '{record.provider}' cannot end a session of another process")
-    await provider.end_session(record, env)
-    return "ended"
+    settled = record.since + datetime.timedelta(seconds=SETTLED_S)
+    if record.alive is False and clocks.wall_time() >= settled:
+        return f"never created, or over: {record.provider} does not list it"
+    if record.alive is False:
+        when = f"ask again after {settled:%H:%M:%S} UTC"
+    else:
+        when = "stop the run first" if record.alive else f"ask again on the machine that runs it; {until or forget}"
+    raise SetupError(f"{record.provider} does not list it, but may still be creating it", remedy=when)
 
 
 def _stranger(id: str, provider: str) -> SessionRecord:

@@ -163,7 +163,15 @@ class AvaturnSession(QueuedSession):
 
     async def _create(self, body: dict[str, Any]) -> None:
         context, can = self.context, self.context.plan.capabilities
-        context.journal.intent("avaturn", base_url=self.base, max_session_ms=can.max_session_ms, price_per_minute=can.price_per_minute)
+        absent_s = body.get("user_absent_timeout", USER_ABSENT_TIMEOUT_S)
+        context.journal.intent(
+            "avaturn",
+            base_url=self.base,
+            max_session_ms=can.max_session_ms,
+            unjoined_ms=absent_s * 1000,
+            unjoined=f"Avaturn ends a session that nobody has watched for {absent_s} s",
+            price_per_minute=can.price_per_minute,
+        )
         try:
             answer = await self.http.request("POST", SESSIONS, json=body or None, retry=Retry.UNSENT)
         except ProviderError as error:

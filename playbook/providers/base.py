@@ -39,13 +39,20 @@ CLOSE_BUDGET_S = 20.0
 """How long ending a session may take, retries included."""
 CREATE_BUDGET_S = 20.0
 """How long the end waits, before that, for the answer to a request that creates the session: without it nobody knows what to end."""
+SETTLED_S = 60.0
+"""How long after its intent a session may still come into being: our request and its repetitions take half of that, the vendor may go on
+when we have stopped listening, and a list of sessions may lag behind."""
 
 
 class JournalEntry(Protocol):
     """The record of one billed session (`sessions.Journal` writes it; a session that costs nothing needs none)."""
 
-    def intent(self, provider: str, **facts: Any) -> None:
-        """Written and synced before the vendor is asked to create anything."""
+    def intent(self, provider: str, **facts: Any) -> str:
+        """Written and synced before the vendor is asked to create anything. Gives a mark that no other session has: as part of a name that
+        the vendor lists, it finds the session also when nobody saw its id. Empty where nothing is kept: equal runs ask for the same then.
+
+        Facts with a meaning for all: `price_per_minute`; `max_session_ms`, the vendor's own limit; `unjoined_ms` and `unjoined`, after
+        which time, and by which rule of the vendor's, a session ends of which nobody knows."""
 
     def created(self, session: str, **end: Any) -> None:
         """The vendor's id, and whatever is needed to end the session from another process (it may be a credential: it is kept, readable by
@@ -73,6 +80,10 @@ class SessionRecord:
     since: datetime.datetime
     ends_by: datetime.datetime | None = None
     """When the vendor's own limit will have ended it, where that is known."""
+    rule: str = ""
+    """By which rule of the vendor's, where it is one for sessions of which nobody knows."""
+    mark: str = ""
+    """What `intent` gave."""
     price_per_minute: float | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     end: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -109,6 +120,22 @@ class ListsSessions(Protocol):
 
     async def list_sessions(self, env: Mapping[str, str]) -> Sequence[FoundSession]:
         """All that are open with these credentials. Raises `ProviderError` or `SetupError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What a vendor's list says of a session whose id nobody saw: which surely `is_it`, or else which `may_be`. Neither: not there."""
+
+    is_it: str | None = None
+    may_be: Sequence[FoundSession] = ()
+
+
+@runtime_checkable
+class FindsSessions(Protocol):
+    """A provider that can look for a session of which only the intent is known."""
+
+    async def find_session(self, record: SessionRecord, env: Mapping[str, str]) -> Search:
+        """Look where it was to be created. Raises `ProviderError` or `SetupError`, also when these credentials would not show it."""
 
 
 @runtime_checkable

@@ -48,6 +48,9 @@ START_LATENCY = "500ms"
 """What the service is assumed to need from taking a line to its first sound; it is not documented."""
 TAIL_MS = 1_500
 """How long the session outlives its last line, since a voice may be slower than the estimate."""
+UNJOINED = "Kaltura ends a session without keep-alives; after how long it does not say, but no token lives longer than a day"
+"""What bounds a session whose token nobody saw: nobody can list, join or end it, but nobody keeps it alive either. (It was seen to live for
+70 s without a call, so its time-out is longer than that.)"""
 INTERRUPT_BUDGET_MS = 2_000
 TEXT_UNAVAILABLE = (
     "the service takes no text now (503); name a voice in session.voiceConfig.id, or set session.text_unavailable: local-voice"
@@ -185,7 +188,13 @@ class KalturaSession(QueuedSession):
 
     async def _create(self) -> None:
         journal = self.context.journal
-        journal.intent("kaltura", base_url=self._base_url, price_per_minute=self._settings.get("price_per_minute"))
+        journal.intent(
+            "kaltura",
+            base_url=self._base_url,
+            unjoined_ms=TOKEN_LIFE_MS,
+            unjoined=UNJOINED,
+            price_per_minute=self._settings.get("price_per_minute"),
+        )
         try:
             answer = await self._request_session()
         except ProviderError as error:

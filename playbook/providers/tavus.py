@@ -19,16 +19,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import hashlib
 import math
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from playbook.errors import Problem, ProviderError, SetupError
+from playbook.errors import MASK, Problem, ProviderError, SetupError
 from playbook.language.cues import total_ms
 from playbook.model import Capabilities, Plan, WaitEvent
-from playbook.providers.base import Context, FoundSession, Session, SessionRecord
+from playbook.providers.base import SETTLED_S, Context, FoundSession, Search, Session, SessionRecord
 from playbook.providers.queued import QueuedSession
 from playbook.transports.http import Answer, Http, Retry, base_address
 from playbook.transports.room import (
@@ -63,6 +64,8 @@ STRANGER_S = 10.0
 """After this, somebody in the room who goes by another name than the PAL is taken for the face, if the face has not come."""
 WHY_S = 2.0
 """How long it may take to ask for what a conversation ended, when it has."""
+CLOCKS_S = 300
+"""By how much Tavus's clock and ours may differ when we compare times of creation."""
 
 OURS = {"pal", "echo_via", "track", "listen", "pace", "lead", "sample_rate", "done_as", "voice", "language", "rate", "pitch"} | {
     "price_per_minute"
@@ -145,12 +148,25 @@ class TavusProvider:
     async def list_sessions(self, env: Mapping[str, str]) -> Sequence[FoundSession]:
         """Every active conversation of this key's account, whoever opened it."""
         async with Http(env.get("TAVUS_BASE_URL") or API, headers=_key(env), explain=_explain) as http:
-            found = [item async for item in _pages(http, CONVERSATIONS, {"status": "active"})]
-        return [
-            FoundSession(item["conversation_id"], _time(item.get("created_at")), _text(item.get("conversation_name")))
-            for item in found
-            if _text(item.get("conversation_id"))
-        ]
+            return await _active(http)
+
+    async def find_session(self, record: SessionRecord, env: Mapping[str, str]) -> Search:
+        """By the mark in its name. A name that the author chose is not ours alone, and an item without a name rules nothing out: such a
+        conversation may be it if it began when ours would have."""
+        base = record.facts.get("base_url") or env.get("TAVUS_BASE_URL") or API
+        async with Http(base, headers=_key(env), explain=_explain) as http:
+            found = await _active(http)
+        if record.mark and (ours := [item.session for item in found if record.mark in item.name]):
+            return Search(ours[0])
+        if record.facts.get("account") not in (None, _account(env)):
+            raise SetupError(
+                "it was created with another key, so what Tavus lists now may not be all",
+                remedy="set TAVUS_API_KEY to the key of that run",
+            )
+        name = record.facts.get("name")
+        early, late = (record.since + datetime.timedelta(seconds=s) for s in (-CLOCKS_S, SETTLED_S + CLOCKS_S))
+        alike = [item for item in found if item.name in ("", name) or (name is not None and MASK in name)]
+        return Search(may_be=[item for item in alike if item.since is None or early <= item.since <= late])
 
 
 class TavusSession(QueuedSession):
@@ -263,11 +279,22 @@ class TavusSession(QueuedSession):
         given = {name: value for name, value in self.settings.items() if name not in OURS}
         limits = {"max_call_duration": _longest_s(plan), "participant_left_timeout": LEFT_S, "participant_absent_timeout": ABSENT_S}
         properties = limits | dict(self.settings.get("properties") or {})
-        body = {"conversation_name": plan.name, **pal, **given, "properties": properties}
+        absent_s = properties["participant_absent_timeout"]
+        # Whoever is called back learns the id and may join, though we never saw it.
+        unjoined = None if "callback_url" in given else f"Tavus ends a conversation that nobody has joined for {absent_s} s"
+        mark = context.journal.intent(
+            "tavus",
+            base_url=self._base,
+            account=_account(context.env),
+            name=given.get("conversation_name"),
+            max_session_ms=properties["max_call_duration"] * 1000,
+            unjoined_ms=unjoined and absent_s * 1000,
+            unjoined=unjoined,
+            price_per_minute=plan.capabilities.price_per_minute,
+        )
+        body = {"conversation_name": f"{plan.name} [playbook {mark}]" if mark else plan.name, **pal, **given, "properties": properties}
         if "replica_id" in given:
             body.pop("face_id", None)
-        price = plan.capabilities.price_per_minute
-        context.journal.intent("tavus", base_url=self._base, max_session_ms=properties["max_call_duration"] * 1000, price_per_minute=price)
         try:
             answer = await self._http.request("POST", CONVERSATIONS, json=body, retry=Retry.UNSENT)
         except ProviderError as error:
@@ -414,6 +441,11 @@ def _key(env: Mapping[str, str]) -> dict[str, str]:
     return {"x-api-key": key}
 
 
+def _account(env: Mapping[str, str]) -> str:
+    """Whose key it is: enough to tell two apart, and no way back to the key."""
+    return hashlib.sha256(f"playbook {_key(env)['x-api-key']}".encode()).hexdigest()[:8]
+
+
 def _voice() -> Voice:
     from playbook.speech.voice import Voice
 
@@ -448,6 +480,15 @@ def _longest_s(plan: Plan) -> int:
     waits = plan.start.kind == "go" or any(isinstance(step.action, WaitEvent) and step.skipped is None for step in plan.steps)
     planned_s = math.ceil(2 * total_ms(plan) / 1000) + MARGIN_S
     return max(planned_s, OPEN_ENDED_S) if waits else planned_s
+
+
+async def _active(http: Http) -> list[FoundSession]:
+    """Every conversation that is open."""
+    return [
+        FoundSession(item["conversation_id"], _time(item.get("created_at")), _text(item.get("conversation_name")))
+        async for item in _pages(http, CONVERSATIONS, {"status": "active"})
+        if _text(item.get("conversation_id"))
+    ]
 
 
 async def _pages(http: Http, path: str, query: Mapping[str, str]) -> AsyncIterator[dict[str, Any]]:

@@ -46,6 +46,8 @@ MakeRoom = Callable[[OnEvent], Room]
 _KEPT_HEADERS = ("content-type", "retry-after", "location")
 _SECRET_NAME = re.compile(r"token|secret|passw|authoriz|api[-_]?key|credential|cookie|jwt|(?:^|[-_])(?:ks|auth|signature)$", re.IGNORECASE)
 _SECRET_LOOKS = re.compile(r"\beyJ[\w-]+(?:\.[\w-]+)+|(?<=[?&]t=)[^&\s\"']+|(?<=Bearer )[\w.~+/=-]+|djJ8[\w-]{20,}={0,2}")
+_MARK = re.compile(r" \[playbook [0-9a-f]{12}\]")
+"""What the session journal has a provider add to a session's name, so as to find it: every run's own, and no part of what is asked."""
 _EVENTS: Mapping[str, type] = {event.__name__: event for event in get_args(RoomEvent)}
 
 
@@ -300,7 +302,7 @@ class Cassette:
         if isinstance(value, str):
             if _SECRET_NAME.search(name) and value:
                 return MASK
-            return _SECRET_LOOKS.sub(MASK, self.redact(value))
+            return _SECRET_LOOKS.sub(MASK, _MARK.sub("", self.redact(value)))
         return value
 
 
