@@ -18,6 +18,7 @@ and its margin. Such sightings are the engine's own: their `outcome` is `settled
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -61,6 +62,8 @@ WAKE_MS = 1_000
 """How long a process that was suspended listens before it says that nothing was reported."""
 DISAGREE_MS = 500
 """From which difference on two sightings of one moment contradict each other."""
+REMEMBERED = 256
+"""How many closed lines are kept for what may still be told of them, so that a show of any length needs the same memory."""
 
 Phase = Literal["opening", "starting", "running", "stopping", "closing", "done"]
 
@@ -116,8 +119,10 @@ class Engine:
         self._step: Step | None = None
         self._entered = False  # the current step's `at` has come
         self._awaits: str | None = None  # a trigger's name
-        self._utterances: dict[str, _Utterance] = {}
+        self._utterances: dict[str, _Utterance] = {}  # the open ones, and the last that were closed
         self._open: dict[str, _Utterance] = {}
+        self._past: deque[str] = deque()  # the tasks of those, oldest first
+        self._quiet_since: int | None = None  # when the last line was closed
         self._interrupts: set[str] = set()  # acknowledgements still owed, by task
         self._why = "end"  # what the session is closed for, once speech has stopped
         self._timers: dict[tuple[str | None, str], int] = {}
@@ -586,7 +591,10 @@ class Engine:
 
     def _closed(self, utterance: _Utterance) -> None:
         del self._open[utterance.task]
-        utterance.ended_ms = self._now
+        utterance.ended_ms = self._quiet_since = self._now
+        self._past.append(utterance.task)
+        if len(self._past) > REMEMBERED:
+            del self._utterances[self._past.popleft()]
         for name in _SPEECH_TIMERS:
             self._cancel_timer(utterance.step, name)
 
@@ -675,7 +683,7 @@ class Engine:
     def _drained(self) -> None:
         """The show is over. Where an end is not known to the moment, the session outlives it a little, so that no last word is cut."""
         self._leave_step("done")
-        over = max((u.ended_ms for u in self._utterances.values() if u.ended_ms is not None), default=None)
+        over = self._quiet_since
         if over is not None and over + self._can.tail_ms > self._now:
             self._start_timer(None, "tail", over + self._can.tail_ms)
         else:

@@ -49,6 +49,8 @@ PAUSE_MS = 2_000
 """Silence after which a line that Tavus never ended is over by what we hear; shorter, it may be a pause between two sentences."""
 LAG_MS = 1_500
 """How long after its reported end a line may still come to be heard."""
+REMEMBERED = 256
+"""How many lines that are over, and how many reports, are kept for what may still be told of them."""
 
 _Kind = Literal["started", "ended", "utterance"]
 _KINDS: Mapping[str, _Kind] = {
@@ -92,7 +94,8 @@ class EchoSession(TavusSession):
         self._pcm: dict[str, bytes] = {}
         self._lines: dict[str, _Line] = {}  # that are not over, in order
         self._past: deque[_Line] = deque(maxlen=4)  # the last that are
-        self._by_id: dict[str, _Line] = {}  # all, by every id that means one
+        self._remembered: deque[_Line] = deque()  # those, and some before them
+        self._by_id: dict[str, _Line] = {}  # all of these, by every id that means one
         self._awaited = {step.id for step in context.plan.steps if step.until == "ended"}
         self._in_pieces = {step.id for step in context.plan.steps if isinstance(step.action, Say) and len(step.action.chunks) > 1}
         self._sending: list[asyncio.Task[None]] = []  # a sound that is being sent, and what is held until it is
@@ -130,6 +133,15 @@ class EchoSession(TavusSession):
             line.over = True
             del self._lines[line.task]
             self._past.append(line)
+            self._remembered.append(line)
+            if len(self._remembered) > REMEMBERED:
+                old = self._remembered.popleft()
+                for id in (old.task, as_uuid(old.task), old.id or ""):
+                    self._by_id.pop(id, None)
+
+    def _line(self, task: str) -> _Line:
+        """The line of a command. One that nobody remembers was over before its turn came."""
+        return self._by_id.get(task) or _Line(task, None, stopped=True, over=True)
 
     async def _say(self, command: SayText) -> TaskAccepted:
         remark = await self._in_turn(command, lambda: self._send_text(command))
@@ -137,13 +149,13 @@ class EchoSession(TavusSession):
 
     async def _play_audio(self, command: PlayAudio) -> TaskAccepted:
         pcm = self._pcm[command.audio_sha256]
-        remark = await self._in_turn(command, lambda: self._send_sound(self._by_id[command.task], pcm))
+        remark = await self._in_turn(command, lambda: self._send_sound(self._line(command.task), pcm))
         return TaskAccepted(command.task, duration_ms=to_ms(len(pcm) // 2, self._rate), reason=remark)
 
     async def _in_turn(self, command: SayText | PlayAudio, send: _Sending) -> str | None:
         """Send now, or hold it until the sound before it has been sent. Gives a remark."""
         self._sending = [task for task in self._sending if not task.done()]
-        if self._by_id[command.task].stopped:
+        if self._line(command.task).stopped:
             return "interrupted before it was sent"
         if self._sending:
             self._sending.append(self._spawn(self._hold(self._sending[-1], command, send)))
@@ -163,7 +175,7 @@ class EchoSession(TavusSession):
                 await rest
 
     async def _send_text(self, command: SayText) -> None:
-        line = self._by_id[command.task]
+        line = self._line(command.task)
         pieces = list(split(command.text, MAX_MESSAGE_BYTES - len(encode(self._echo(command.task, command.final, text="")))))
         if len(pieces) > 1:
             line.text = None
@@ -406,14 +418,19 @@ class Copies:
         if ways is not None and way not in ways:
             ways.add(way)
             if id is not None:
-                self._told[kind, id] = ways
+                self._remember(kind, id, ways)
             return True
         if id is None and seq is not None and last_seq is not None and seq < last_seq:
             return True
         self._last, self._last_ways = (kind, id, seq), {way}
         if id is not None:
-            self._told[kind, id] = self._last_ways
+            self._remember(kind, id, self._last_ways)
         return False
+
+    def _remember(self, kind: str, id: str, ways: set[str]) -> None:
+        self._told[kind, id] = ways
+        if len(self._told) > REMEMBERED:
+            del self._told[next(iter(self._told))]
 
 
 def as_uuid(id: str) -> str:
