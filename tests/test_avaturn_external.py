@@ -399,7 +399,7 @@ def test_only_the_one_with_the_secret_is_let_in():
 
     async def main():
         listener = Listener("127.0.0.1", 0, header=HEADER, secret="open sesame")
-        url = f"ws://127.0.0.1:{await listener.start()}/"
+        url = await listener.start(lambda port: f"ws://127.0.0.1:{port}/")
         refused = []
         for headers in ([], [(HEADER, "open")], [(HEADER, "open sesame"), (HEADER, "open sesame")]):
             with pytest.raises(InvalidStatus) as caught:

@@ -306,8 +306,8 @@ def test_secrets_are_removed_as_it_writes(tmp_path):
     [
         (lambda text: "", "is empty"),
         (lambda text: text[:-20], "line 3 is not JSON"),
-        (lambda text: text.replace('"cassette": 1', '"cassette": 2'), "of version 2"),
-        (lambda text: text.replace('"cassette": 1', '"tape": 1'), "is not a cassette"),
+        (lambda text: text.replace('"cassette": 2', '"cassette": 3'), "of version 3"),
+        (lambda text: text.replace('"cassette": 2', '"tape": 2'), "is not a cassette"),
         (lambda text: text.replace('"status": 201', '"status": "201"'), "line 2 is not one of a cassette"),
         (lambda text: text.replace('"took_ms": 120', '"took": 120'), "line 2 is not one of a cassette"),
         (lambda text: text.replace('"answer"', '"reply"'), "line 2 is not one of a cassette"),

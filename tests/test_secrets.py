@@ -131,7 +131,7 @@ def test_a_run_leaves_no_secret(mode: str, luck: str, shell, tmp_path: Path):
         return
     shell.write("show.yaml", PLAY.format(provider=provider, session=json.dumps(session)))
     emulated = [] if mode == "local" else ["--emulate"]
-    recorded = mode not in ("local", "avaturn-external")  # a socket that the vendor dials cannot be recorded
+    recorded = mode != "local"
     emulated += ["--record", "tape.jsonl", "--record-mode", "all"] if recorded else []
     fault = [] if luck == "good" else ["--fault", luck]
     values = ["--var", f"code={CODE}", "--var", f"odd={ODD}"]

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from playbook.errors import MASK, ProviderError, SetupError
+from playbook.errors import MASK, PlaybookError, ProviderError
 from playbook.events import PlayAudio, SayText, SpeechEnded, SpeechStarted, StopSpeaking, TaskAccepted
 from playbook.model import Evidence, Say
 from playbook.providers.avaturn import AvaturnSession
@@ -30,7 +30,7 @@ from playbook.providers.base import Context
 from playbook.providers.local import BATCH, LocalProvider, Script
 from playbook.speech.audio import Sound, cut, frames, resample, silence, to_samples
 from playbook.speech.voice import Settings, Voice, VoiceMissing, heard
-from playbook.transports.listener import Listener
+from playbook.transports.listener import Dialled, Listener
 
 if TYPE_CHECKING:
     from playbook.speech.show import Placement, ShowRecorder
@@ -99,17 +99,12 @@ class ExternalSession(AvaturnSession):
             raise VoiceMissing
         self._voice = Settings(**{name: self.settings.get(name) for name in ("voice", "rate", "pitch", "language")})
         self._planned = {step.id: step.action for step in context.plan.steps if isinstance(step.action, Say)}
-        if "cassette" in context.extras:
-            raise SetupError(
-                "a cassette cannot hold the external engine: its sound goes over a socket that Avaturn opens to us",
-                remedy="record the text-echo engine, or rehearse with --emulate",
-            )
         self._show: ShowRecorder | None = context.extras.get("show")
         self._secret = secrets.token_urlsafe(32)
         context.seal(self._secret)
         host, _, port = self.settings.get("listen", "127.0.0.1:0" if self.near else LISTEN).rpartition(":")
-        self._host = host.strip("[]")
-        self._socket = Listener(self._host, int(port), header=HEADER, secret=self._secret)
+        self._host, self._port = host.strip("[]"), int(port)
+        self._dialled: Dialled | None = None
         self._lines: dict[str, _Line] = {}
         self._segments: dict[str, _Segment] = {}
         self._sending: _Segment | None = None
@@ -119,19 +114,24 @@ class ExternalSession(AvaturnSession):
 
     # --- opening and closing ----------------------------------------------------------------------------------------
 
+    @property
+    def _socket(self) -> Dialled:
+        assert self._dialled is not None
+        return self._dialled
+
     async def _open(self) -> str | None:
+        def make() -> Dialled:
+            return Listener(self._host, self._port, header=HEADER, secret=self._secret)
+
+        wrap, engine = self.context.extras.get("listener"), self.settings["conversation_engine"]
         try:
             await self._speak_ahead()
-            port = await self._socket.start()
-        except SetupError:
+            self._dialled = wrap(make) if wrap else make()
+            url = await self._socket.start(self._address)
+        except PlaybookError:
             await self.release()
             raise
-        engine = dict(self.settings["conversation_engine"])
-        if self.near:  # an emulator reaches us without anybody's proxy
-            host = f"[{self._host}]" if ":" in self._host else self._host
-            engine["url"] = f"ws://{host}:{port}{urlsplit(engine['url']).path or '/'}"
-        engine["headers"] = {**(engine.get("headers") or {}), HEADER: self._secret}
-        await self.create(conversation_engine=engine)
+        await self.create(conversation_engine={**engine, "url": url, "headers": {**(engine.get("headers") or {}), HEADER: self._secret}})
         if not await self._socket.caller(CALL_S):
             strangers = f" ({self._socket.strangers} came without the secret)" if self._socket.strangers else ""
             raise ProviderError(
@@ -140,6 +140,12 @@ class ExternalSession(AvaturnSession):
         self.in_background(self._read())
         return None
 
+    def _address(self, port: int) -> str:
+        """What Avaturn dials: the author's proxy or tunnel. An emulator reaches us without."""
+        url: str = self.settings["conversation_engine"]["url"]
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"ws://{host}:{port}{urlsplit(url).path or '/'}" if self.near else url
+
     async def _speak_ahead(self) -> None:
         """Have all lines spoken before a session costs anything."""
         jobs = self._speaker.unspoken(self.context.plan)
@@ -147,7 +153,8 @@ class ExternalSession(AvaturnSession):
             await asyncio.get_running_loop().run_in_executor(None, self._speaker.voice.speak_many, jobs[at : at + BATCH])
 
     async def release(self) -> None:
-        await self._socket.aclose()
+        if self._dialled is not None:
+            await self._dialled.aclose()
         await super().release()
 
     # --- what we say ------------------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ Some vendors turn the roles round and connect to us. Whoever comes first with th
 else is turned away before a word is exchanged. TLS is the business of whatever stands before us. Binary messages that come in are dropped:
 no vendor sends us anything but its user's microphone there.
 
-Imports errors alone; providers import it. `websockets` is imported when somebody listens.
+A provider sees `Dialled`, which is the seam: `Listener` is the real one, and a cassette has another. Imports errors alone; providers and
+its neighbours import it. `websockets` is imported when somebody listens.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import asyncio
 import contextlib
 import hmac
 import os
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Protocol
 
 from playbook.errors import ProviderError, SetupError
 
@@ -24,6 +25,29 @@ if TYPE_CHECKING:
 
 HANDSHAKE_S = 5.0
 GOODBYE_S = 2.0
+
+
+class Dialled(Protocol):
+    """A socket of ours that the other side dials."""
+
+    @property
+    def strangers(self) -> int:
+        """How many came without the secret."""
+
+    async def start(self, address: Callable[[int], str]) -> str:
+        """Listen. `address` gives, for the port, the URL that the other side is told; it is returned. Raises `SetupError`."""
+
+    async def caller(self, within_s: float) -> bool:
+        """Whether the caller has come, waiting that long for it."""
+
+    async def send(self, message: str | bytes) -> None:
+        """Text or binary, in order; waits while the other side takes no more. Raises `ProviderError` (`lost`) when it is gone."""
+
+    def texts(self) -> AsyncIterator[str]:
+        """What the caller says, until it hangs up."""
+
+    async def aclose(self) -> None:
+        """Hang up and listen no more."""
 
 
 class Listener:
@@ -37,10 +61,8 @@ class Listener:
         self._arrived = asyncio.Event()
         self._taken = False
         self.strangers = 0
-        """How many came without the secret."""
 
-    async def start(self) -> int:
-        """Listen; returns the port. Raises `SetupError`."""
+    async def start(self, address: Callable[[int], str]) -> str:
         from websockets.asyncio.server import serve
 
         try:
@@ -57,28 +79,24 @@ class Listener:
         except OSError as error:
             why = os.strerror(error.errno).lower() if error.errno else str(error)
             raise SetupError(f"cannot listen on {self._host}:{self._port}: {why}", remedy="choose another address, or port 0") from error
-        port: int = next(iter(self._server.sockets)).getsockname()[1]
-        return port
+        return address(next(iter(self._server.sockets)).getsockname()[1])
 
     async def caller(self, within_s: float) -> bool:
-        """Whether the caller has come, waiting that long for it."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._arrived.wait()
         return self._connection is not None
 
     async def send(self, message: str | bytes) -> None:
-        """Text or binary, in order; waits while the other side takes no more. Raises `ProviderError` (`lost`) when it is gone."""
         from websockets.exceptions import ConnectionClosed
 
         assert self._connection is not None
         try:
             await self._connection.send(message)
         except ConnectionClosed as error:
-            raise ProviderError("the other side closed the socket", outcome="lost") from error
+            raise gone() from error
 
     async def texts(self) -> AsyncIterator[str]:
-        """What the caller says, until it hangs up."""
         from websockets.exceptions import ConnectionClosed
 
         assert self._connection is not None
@@ -88,7 +106,6 @@ class Listener:
                     yield message
 
     async def aclose(self) -> None:
-        """Hang up and listen no more."""
         server, self._server = self._server, None
         if server is not None:
             server.close()
@@ -108,3 +125,8 @@ class Listener:
         self._connection = connection
         self._arrived.set()
         await connection.wait_closed()
+
+
+def gone() -> ProviderError:
+    """What is said when the other side has hung up."""
+    return ProviderError("the other side closed the socket", outcome="lost")
