@@ -11,11 +11,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from playbook.cli import VERBS, overview
 from playbook.errors import AuthorError, PlaybookError, SetupError, UsageError
 from playbook.record.redact import Redactor
+
+if TYPE_CHECKING:
+    from playbook.runner import Cue
 
 PREFIX = "PLAYBOOK_"
 _YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
@@ -115,6 +118,22 @@ def name_and_value(text: str) -> tuple[str, str]:
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"'{text}' is not name=value")
     return name, value
+
+
+def cue(text: str) -> Cue:
+    """`NAME@2s`: a trigger that comes at a time of the show; `NAME` alone comes at once."""
+    from playbook.language import parse_duration
+    from playbook.runner import Cue
+
+    name, at, time = text.rpartition("@")
+    if not at and text:
+        return Cue(text)
+    if not name:
+        raise argparse.ArgumentTypeError(f"'{text}' names no trigger; write NAME@2s")
+    try:
+        return Cue(name, parse_duration(time))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{time}' in '{text}' {error}; write {name}@2s") from error
 
 
 # --- the way out --------------------------------------------------------------------------------------------------------

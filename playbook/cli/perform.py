@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from playbook import clock as clocks
 from playbook.cli.author import add_inputs, credentials, load
-from playbook.cli.options import Command, Parser, err, in_colour, is_live, name_and_value, out
+from playbook.cli.options import Command, Parser, cue, err, in_colour, is_live, name_and_value, out
 from playbook.emulators import EMULATORS, rehearsal
 from playbook.emulators import need as need_emulator
 from playbook.errors import PlaybookError, SetupError, UsageError
-from playbook.language import parse_duration, show_duration
+from playbook.language import show_duration
 from playbook.model import Plan
 from playbook.providers.base import SETTLED_S, EndsSessions, FindsSessions, ListsSessions, SessionRecord
 from playbook.sessions import Journal, state_folder
@@ -34,7 +34,7 @@ from playbook.world import World, cache_folder
 if TYPE_CHECKING:
     from playbook.emulators.base import Emulator
     from playbook.providers.base import Provider
-    from playbook.runner import Cue, Outcome, Runner
+    from playbook.runner import Outcome, Runner
     from playbook.transports.cassette import Cassette, Mode
 
 RECORD_MODES = ("once", "new_episodes", "none", "all")
@@ -48,7 +48,7 @@ def add_run(parser: Parser) -> None:
     add_inputs(parser)
     parser.add_argument("--clock", choices=("system", "virtual"), default="system", help="virtual: an hour takes a moment")
     parser.add_argument("--out", metavar="DIR", type=Path, help="the run folder, new or empty (runs/<time>-<name>)")
-    parser.add_argument("--trigger", metavar="NAME@TIME", action="append", type=_cue, help="give a trigger at a time of the show")
+    parser.add_argument("--trigger", metavar="NAME@TIME", action="append", type=cue, help="give a trigger at a time of the show")
     parser.add_argument("--triggers", metavar="-", choices=("-",), help="read triggers from standard input, one name a line")
     parser.add_argument("--emulate", action="store_true", help="perform it against the provider's emulator, without a key")
     parser.add_argument("--fault", metavar="NAME[@STEP]", action="append", help="let the emulator fail in this way")
@@ -179,20 +179,6 @@ def _progress(
 
 
 # triggers
-
-
-def _cue(text: str) -> Cue:
-    from playbook.runner import Cue
-
-    name, at, time = text.rpartition("@")
-    if not at and text:
-        return Cue(text)
-    if not name:
-        raise argparse.ArgumentTypeError(f"'{text}' names no trigger; write NAME@2s")
-    try:
-        return Cue(name, parse_duration(time))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{time}' in '{text}' {error}; write {name or 'NAME'}@2s") from error
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from playbook import clock as clocks
 from playbook.cli.author import add_inputs, inputs, playbook_files
-from playbook.cli.options import Command, Parser, err, in_colour, is_live, out
+from playbook.cli.options import Command, Parser, cue, err, in_colour, is_live, out
 from playbook.errors import AuthorError, RecordError, RunError, UsageError
 from playbook.language import compile_file, parse_duration, plan_from_json
 from playbook.model import Plan
@@ -227,7 +227,7 @@ def add_test(parser: Parser) -> None:
     add("--delay", metavar="TIME", type=_time, default=0, help="let the emulators hold up every answer for so long")
     add("--jitter", metavar="TIME", type=_time, default=0, help="and for up to so much longer, by chance")
     add("--seed", metavar="N", type=int, default=0, help="which chance it is (0)")
-    add("--trigger", metavar="NAME@TIME", action="append", help="give a trigger at a time of each show")
+    add("--trigger", metavar="NAME@TIME", action="append", type=cue, help="give a trigger at a time of each show")
     add("--jobs", metavar="N", type=_positive, default=os.cpu_count() or 1, help="how many at a time (one for each core)")
     add("--repeat", metavar="N", type=_positive, default=1, help="perform each so often, interleaved, and tell the pass rates")
     add("--data", metavar="CSV", type=Path, help="perform each once for every row; the columns are variables")
@@ -285,7 +285,7 @@ def test(args: Namespace) -> int:
         seed=args.seed,
         from_step=args.from_step,
         to_step=args.to_step,
-        cues=tuple(_cue(text) for text in args.trigger or ()),
+        cues=tuple(args.trigger or ()),
         strict=args.strict,
         compare=not (args.update or args.no_baseline),
     )
@@ -337,15 +337,6 @@ def _remember(results: Sequence[Result]) -> None:
     failed = sorted({result.name for result in results if result.status in ("failed", "error", "never ran")})
     LAST.parent.mkdir(parents=True, exist_ok=True)
     LAST.write_text(json.dumps({"failed": failed}, ensure_ascii=False, indent=1) + "\n", "utf-8")
-
-
-def _cue(text: str) -> Any:
-    from playbook.cli.perform import _cue as read
-
-    try:
-        return read(text)
-    except argparse.ArgumentTypeError as error:
-        raise UsageError(str(error)) from error
 
 
 def _folder(given: Path | None) -> Path:
