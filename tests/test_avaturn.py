@@ -19,7 +19,7 @@ from playbook.model import Capabilities
 from playbook.providers.avaturn import AvaturnProvider
 from playbook.runner import Cue, Options, Runner
 from playbook.world import World
-from tests.avaturn import CREATE, KEY, TASKS, Shown, no_secret_in, perform, plan_of, secrets_of
+from tests.avaturn import CREATE, KEY, TASKS, Shown, perform, plan_of, secrets_in, secrets_of
 from tests.logs import ROOT, checked, closings, of
 
 THREE = """\
@@ -180,7 +180,7 @@ def test_a_viewer_is_handed_what_it_needs_while_the_session_lives(tmp_path):
     assert (seen["session_id"], seen["token"], seen["mode"], seen["at_ms"]) == ("sess-1", emulator.sessions["sess-1"].token, 0o600, 5000)
     assert seen["api_host"] == emulator.url
     assert not (tmp_path / "run" / "session.json").exists()
-    assert no_secret_in(tmp_path, secrets_of(emulator))
+    assert secrets_in(tmp_path, secrets_of(emulator)) == []
 
 
 @pytest.mark.parametrize("name", ["avaturn-text-echo", "avaturn-external"])

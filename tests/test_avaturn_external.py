@@ -80,10 +80,6 @@ CUT = (
 )
 
 
-def grades(run) -> dict[str, str]:
-    return {task: line["evidence"] for task, line in closings(run.lines).items()}
-
-
 def messages(run) -> list[tuple[str, str | None]]:
     """What we told the caller."""
     return [
@@ -102,7 +98,7 @@ def test_lines_are_spoken_by_our_voice_and_reported_by_avaturn(tmp_path):
     assert run.code == 0
     assert run.spoken == ["one", "two", "three"]
     assert messages(run) == [(what, uid) for uid in ("one", "two", "three") for what in ("segment.create", "segment.close")]
-    assert grades(run) == {"one": "reported", "two": "reported", "three": "reported"}
+    assert run.grades == {"one": "reported", "two": "reported", "three": "reported"}
     for task, end in closings(run.lines).items():
         length = voice().speak(next(line["text"] for line in of(run.lines, "command", "say") if line["task"] == task)).duration_ms
         assert abs(end["duration_ms"] - length) <= 2
@@ -114,7 +110,7 @@ def test_a_sound_is_resampled_and_played_whole(tmp_path):
     (tmp_path / "sounds").mkdir()
     (tmp_path / "sounds" / "beep.wav").write_bytes(to_wav(quiet(1234, 44_100)))
     run = perform(HEAD + "  - {audio-echo: sounds/beep.wav, id: beep}\n", tmp_path)
-    assert (run.code, grades(run)) == (0, {"beep": "reported"})
+    assert (run.code, run.grades) == (0, {"beep": "reported"})
     [line] = run.emulator.sessions["sess-1"].queue.lines
     assert abs(line.length_ms - 1234) <= 1
 
@@ -133,7 +129,7 @@ def test_chunks_are_segments_of_one_utterance_without_one_open_across_a_pause(tm
     assert [line["chunk"] for line in of(run.lines, "event", "task_accepted")] == [1, 2, 3]
     whole = voice().speak("One two three four.").duration_ms
     assert abs(sum(line.length_ms for line in run.emulator.sessions["sess-1"].queue.lines) - whole) <= 2
-    assert grades(run) == {"count": "reported"}
+    assert run.grades == {"count": "reported"}
 
 
 def test_an_interrupt_says_what_was_heard_and_settles_what_never_began(tmp_path):
@@ -179,7 +175,7 @@ def test_a_microphone_and_messages_we_do_not_know_change_nothing(tmp_path):
     """The caller's microphone is dropped; unknown types, other JSON and no JSON at all are left aside; a complaint is noted."""
     run = perform(THREE, tmp_path, AvaturnEmulator(viewer_after_ms=300, socket="babbles", microphone=True))
     assert run.code == 0
-    assert set(grades(run).values()) == {"reported"}
+    assert set(run.grades.values()) == {"reported"}
     assert "made.up.error" in json.dumps(run.lines)
 
 
@@ -229,10 +225,10 @@ def test_named_faults(fault, code, expected, tmp_path):
     text = THREE.replace("speech_margin: 3s", "speech_margin: 2s")
     run = perform(text, tmp_path, AvaturnEmulator(viewer_after_ms=0, faults=[fault]))
     assert (run.code, run.left) == (code, [])
-    assert {**grades(run), **expected} == grades(run)
+    assert {**run.grades, **expected} == run.grades
     assert len(run.spoken) == len(set(run.spoken))
     if code == 0:
-        assert {task: grade for task, grade in grades(run).items() if task != "two"} == {"one": "reported", "three": "reported"}
+        assert {task: grade for task, grade in run.grades.items() if task != "two"} == {"one": "reported", "three": "reported"}
 
 
 @pytest.mark.parametrize(("fault", "grade"), [("interrupt-lost", "timeout"), ("speech-after-interrupt", "reported")])
@@ -240,7 +236,7 @@ def test_faults_of_an_interrupt(fault, grade, tmp_path):
     """An interrupt that is not obeyed costs the line its grade after three seconds; speech that comes back is ignored."""
     run = perform(CUT, tmp_path, AvaturnEmulator(viewer_after_ms=0, faults=[fault + "@cut"]))
     assert (run.code, run.left) == (0, [])
-    assert grades(run)["cut"] == grade
+    assert run.grades["cut"] == grade
     assert closings(run.lines)["cut"]["interrupted"]
 
 
