@@ -24,11 +24,9 @@ from playbook.language import Inputs, compile_file, compile_text
 from playbook.model import Plan
 from playbook.runner import Cue, Options, Outcome, Runner
 from playbook.sessions import state_folder
-from playbook.world import World, cache_folder
+from playbook.world import World, cache_folder, variables
 
 __all__ = ["Cue", "Outcome", "load", "plan", "run"]
-
-VARIABLE = "PLAYBOOK_VAR_"
 
 
 def load(
@@ -111,8 +109,7 @@ def _world(cache_dir: Path) -> World:
 
 
 def _inputs(values: Mapping[str, object] | None, env: Mapping[str, str]) -> Inputs:
-    from_env = {name.removeprefix(VARIABLE): value for name, value in env.items() if name.startswith(VARIABLE) and name != VARIABLE}
-    return Inputs(values=values or {}, env=from_env)
+    return Inputs(values=values or {}, env=variables(env))
 
 
 def _text(source: str | bytes | Mapping[str, Any]) -> bytes:

@@ -31,6 +31,12 @@ def cache_folder(env: Mapping[str, str]) -> Path:
     return Path(env.get("HOME") or Path.home()) / ".cache" / "playbook"
 
 
+def variables(env: Mapping[str, str]) -> dict[str, str]:
+    """The values of a playbook's variables that an environment holds, as `PLAYBOOK_VAR_name`."""
+    prefix = "PLAYBOOK_VAR_"
+    return {name.removeprefix(prefix): value for name, value in env.items() if name.startswith(prefix) and name != prefix}
+
+
 class World:
     """The language's `World`, made of the installed providers.
 
