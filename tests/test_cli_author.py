@@ -358,7 +358,7 @@ def test_another_provider_performs(shell):
 
 
 def test_schema_prints_the_format(shell):
-    """`schema` prints each schema as it lies on the disk, or where that is."""
+    """`schema` prints each schema as it lies on the disk, or where that is. (With a plug-in, it prints more: see there.)"""
     names = [path.name.removesuffix(".schema.json") for path in (ROOT / "schemas").rglob("*.schema.json")]
     assert {"playbook", "runlog", "local"} <= set(names)
     for name in names:

@@ -15,13 +15,17 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
 from playbook.language import load_schema, parse_duration, schema_path, show_duration
-from playbook.language.check import VERBS, check_file_node
+from playbook.language.check import VERBS, Format, check_file_node, judge
 from playbook.language.durations import MAX_MS
-from playbook.language.schema import compile_schema, resolve
+from playbook.language.schema import compile_schema, resolve, with_sessions
 from playbook.language.source import Findings, parse
+from playbook.providers.registry import OURS
+
+from .logs import ROOT
 
 SCHEMA = load_schema("playbook.schema.json")
 SCHEMAS = sorted(schema_path("playbook.schema.json").parent.rglob("*.schema.json"))
+SESSIONS = {name: load_schema(f"providers/{name}.schema.json") for name in OURS}
 
 
 def properties(schema: Any, where: str = "") -> Iterator[tuple[str, Any]]:
@@ -32,7 +36,7 @@ def properties(schema: Any, where: str = "") -> Iterator[tuple[str, Any]]:
                 for name, setting in child.items():  # a setting may itself be called `properties`
                     yield f"{where}/{name}", setting
                     yield from properties(setting, f"{where}/{name}")
-            elif key not in ("if", "not", "examples", "default", "enum"):
+            elif key not in ("if", "not", "examples", "default", "enum", "defaultSnippets"):
                 yield from properties(child, f"{where}/{key}")
     elif isinstance(schema, list):
         for number, child in enumerate(schema):
@@ -49,14 +53,16 @@ def test_every_schema_is_valid_and_every_property_described(path: Path):
 
 
 def test_examples_are_examples():
-    """Every example in the language's schema is valid by what it is an example of."""
+    """Every example in the language's schema, and every snippet that editors offer, is valid by what it is an example of."""
 
     def walk(schema: Any) -> Iterator[tuple[Any, Any]]:
         if isinstance(schema, dict):
             for example in schema.get("examples", ()) if isinstance(schema.get("examples"), list) else ():
                 yield schema, example
+            for snippet in schema.get("defaultSnippets", ()):
+                yield schema, snippet["body"]
             for key, child in schema.items():
-                if key not in ("examples", "default", "enum"):
+                if key not in ("examples", "default", "enum", "defaultSnippets"):
                     yield from walk(child)
         elif isinstance(schema, list):
             for child in schema:
@@ -311,7 +317,7 @@ def broken(value: Any) -> Iterator[Any]:
 
 def test_whatever_breaks_is_told_with_a_place_if_and_only_if_the_schema_refuses_it():
     """Hundreds of wrong playbooks: `check` and a plain jsonschema agree on every one, and each problem has a code and a line."""
-    judge = Draft7Validator(SCHEMA)
+    judge = Draft7Validator({**SCHEMA, "allOf": []})  # settings are judged elsewhere
     assert judge.is_valid(GOOD)
     wrong = 0
     for data in broken(copy.deepcopy(GOOD)):
@@ -328,3 +334,121 @@ def test_whatever_breaks_is_told_with_a_place_if_and_only_if_the_schema_refuses_
             assert problem.source
             assert "valid under any" not in problem.message
     assert wrong > 500
+
+
+# --- one file for editors -------------------------------------------------------------------------------------------------
+
+
+def test_the_language_carries_the_settings_of_our_providers(update_golden: bool):
+    """What `playbook.schema.json` says of session settings is made from the providers' own schemas; `--update-golden` makes it anew."""
+    made = json.dumps(with_sessions(SCHEMA, SESSIONS), ensure_ascii=False, indent=2) + "\n"
+    if update_golden:
+        schema_path("playbook.schema.json").write_text(made, "utf-8")
+    assert schema_path("playbook.schema.json").read_text("utf-8") == made
+
+
+@pytest.mark.parametrize("path", [*sorted((ROOT / "playbooks").rglob("*.yaml"))], ids=lambda path: path.stem)
+def test_every_shipped_playbook_is_good_in_an_editor(path: Path):
+    """A plain jsonschema with the one file that the first line names, and no other, has nothing to say about any playbook or part."""
+    text = path.read_bytes()
+    named = re.match(rb"# yaml-language-server: \$schema=(\S+)\n", text)
+    assert named is not None
+    one_file = json.loads((path.parent / named[1].decode()).read_bytes())
+    root = parse(text, path, path.name, Findings())
+    assert root is not None
+    Draft7Validator(one_file).validate(root.data)
+
+
+def show(provider: str, session: Any) -> dict[str, Any]:
+    return {"version": 1, "provider": provider, "session": session, "timeline": [{"say": "x"}]}
+
+
+@pytest.mark.parametrize("provider", OURS)
+def test_editors_judge_settings_as_their_own_schema_does(provider: str):
+    """Hundreds of settings, one thing broken at a time: the one file refuses what the provider's own schema refuses, and nothing else."""
+    editor, own = Draft7Validator(SCHEMA), Draft7Validator(SESSIONS[provider])
+    judged = [
+        (data, own.is_valid(data)) for example in SESSIONS[provider]["examples"] for data in (example, *broken(copy.deepcopy(example)))
+    ]
+    assert [data for data, good in judged if editor.is_valid(show(provider, data)) != good] == []
+    assert {good for _, good in judged} == {True, False}
+    without = {key: value for key, value in show(provider, None).items() if key != "session"}
+    assert editor.is_valid(without) == own.is_valid({})
+
+
+def templated(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The value with one thing in it replaced by a template, in every way; and the name of what was replaced."""
+    if isinstance(value, dict):
+        for key, child in value.items():
+            for inner, other in ((key, "{{ x }}"), *templated(child, key)):
+                yield inner, {**value, key: other}
+    elif isinstance(value, list):
+        for number, child in enumerate(value):
+            for inner, other in ((name, "{{ x }}"), *templated(child, name)):
+                yield inner, [*value[:number], other, *value[number + 1 :]]
+
+
+def complete(schema: Any, root: Any) -> Any:
+    """A value that has every setting of a schema, by their examples."""
+    schema = resolve(schema, root)
+    if "properties" not in schema:
+        return schema["examples"][0]
+    return {name: complete(child, root) for name, child in schema["properties"].items()}
+
+
+@pytest.mark.parametrize("provider", OURS)
+def test_a_template_is_good_in_an_editor_for_any_setting(provider: str):
+    """Wherever `check` lets a template stand in settings, editors do, too; in settings as a whole and one after the other."""
+    own, editor, seen = SESSIONS[provider], Draft7Validator(SCHEMA), 0
+    each = [{**own["examples"][0], name: value} for name, value in complete(own, own).items()]
+    for _, data in (changed for whole in (*own["examples"], *each) for changed in templated(whole)):
+        findings = Findings()
+        node = parse(json.dumps(data).encode(), Path("x.yaml"), "x.yaml", findings)
+        assert node is not None
+        if judge(node, Format(own), "", findings):
+            seen += 1
+            assert editor.is_valid(show(provider, data)), data
+    assert seen >= len(own["properties"])
+
+
+def test_a_template_is_good_in_an_editor_where_check_takes_it():
+    """The same for the language itself, except for a template in place of these mappings, which hardly anybody writes."""
+    editor, refused = Draft7Validator(SCHEMA), set()
+    for name, data in templated(GOOD):
+        findings = Findings()
+        root = parse(json.dumps(data).encode(), Path("x.yaml"), "x.yaml", findings)
+        assert root is not None
+        check_file_node(root, findings, ())
+        if not findings.report("x.yaml") and not editor.is_valid(data):
+            refused.add(name)
+    others = {"session", "vars", "visitor", "rooms", "timeline"}  # these are refused by `check` a moment later
+    assert refused - others == {"limits", "expect", "lasts", "with", "interrupt"}
+
+
+def test_settings_of_any_shape_and_name_are_carried():
+    """A plug-in may be called anything, refer within its schema, also to the whole of it, and say one thing in several ways."""
+    odd = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "$id": "https://example.com/odd.json",
+        "type": "object",
+        "additionalProperties": {"type": "integer"},
+        "properties": {
+            "inner": {"$ref": "#"},
+            "speed": {"$ref": "#/definitions/speed"},
+            "list": {"type": "array", "items": {"type": "boolean"}},
+            "mode": {"oneOf": [{"properties": {"kind": {"const": "a"}}}, {"properties": {"kind": {"const": "b"}}}]},
+            "off": False,
+        },
+        "definitions": {"speed": {"description": "How fast.", "enum": [1, 2]}},
+    }
+    name = "of/the~odd kind%"
+    made = with_sessions(SCHEMA, {**SESSIONS, name: odd})
+    Draft7Validator.check_schema(made)
+    judge = Draft7Validator(made)
+    good = [{}, {"speed": 1}, {"inner": {"speed": 2}}, {"list": [True, "{{ x }}"]}, {"speed": "{{ x }}", "more": "{{ x }}"}]
+    good += [{"mode": {"kind": "a"}}, {"mode": {"kind": "{{ x }}"}}, {"inner": {"inner": {"more": 1}}}]
+    wrong = [{"speed": 3}, {"inner": {"speed": 3}}, {"list": [1]}, {"more": "x"}, {"mode": {"kind": "c"}}, {"off": 1}, {"off": "{{ x }}"}]
+    assert [judge.is_valid(show(name, settings)) for settings in good] == [True] * len(good)
+    assert [judge.is_valid(show(name, settings)) for settings in wrong] == [False] * len(wrong)
+    assert judge.is_valid(GOOD)
+    assert with_sessions(made, SESSIONS) == SCHEMA

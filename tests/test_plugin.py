@@ -6,6 +6,7 @@ import json
 import tomllib
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from .commands import Shell
@@ -58,9 +59,20 @@ def test_a_plug_in_is_known_to_the_verbs(plugged: Shell):
     assert "\nfile *" in plugged.perform("providers", "prompter").out
 
 
-def test_a_plug_in_that_does_not_load_hides_nobody(shell: Shell):
-    """`providers` says what is wrong with it, shows all others, and exits with 4."""
-    done = install(shell, {"broken": "no_such_module:Provider"}).perform("providers")
+def test_editors_are_told_of_a_plug_in(plugged: Shell):
+    """What `schema` prints judges a plug-in's settings, and still those of all others; it is one file that needs no other."""
+    judge = jsonschema.Draft7Validator(json.loads(plugged.perform("schema").out))
+    show = {"version": 1, "provider": "prompter", "session": {"file": "{{ file }}"}, "timeline": [{"say": "Good evening."}]}
+    judge.validate(show)
+    assert not judge.is_valid({**show, "session": {"fiel": "prompter.txt"}})
+    assert not judge.is_valid({**show, "provider": "tavus"})
+    judge.validate({**show, "provider": "tavus", "session": {"pal_id": "{{ pal }}"}})
+
+
+@pytest.mark.parametrize("verb", ["providers", "schema"])
+def test_a_plug_in_that_does_not_load_hides_nobody(shell: Shell, verb: str):
+    """`providers` and `schema` say what is wrong with it, show all others, and exit with 4."""
+    done = install(shell, {"broken": "no_such_module:Provider"}).perform(verb)
     assert (done.code, done.err) == (4, "error: the provider 'broken' cannot be loaded: No module named 'no_such_module'\n")
-    assert "says text" in done.out
+    assert {"providers": "says text", "schema": '"kaltura-session"'}[verb] in done.out
     assert "local" in done.out

@@ -20,13 +20,12 @@ from playbook.errors import AuthorError, Problem, SetupError, UsageError
 from playbook.language import Inputs, check_file, compile_file, load_schema, schema_path
 from playbook.language.schema import resolve
 from playbook.model import Plan
-from playbook.world import World, cache_folder
+from playbook.world import World, cache_folder, variables
 
 if TYPE_CHECKING:
     from playbook.providers.base import Provider
 
 SUFFIXES = (".yaml", ".yml")
-VARIABLE = "PLAYBOOK_VAR_"
 
 
 # --- what the other verbs share -----------------------------------------------------------------------------------------
@@ -45,8 +44,7 @@ def inputs(args: Namespace) -> Inputs:
     for file in files:
         if not file.exists():
             raise UsageError(f"there is no file {file}", remedy="name a file of variables, in YAML or JSON")
-    env = {name.removeprefix(VARIABLE): value for name, value in args.env.items() if name.startswith(VARIABLE) and name != VARIABLE}
-    return Inputs(var=dict(args.var or ()), files=files, env=env)
+    return Inputs(var=dict(args.var or ()), files=files, env=variables(args.env))
 
 
 def load(args: Namespace, path: Path, world: World) -> Plan:
@@ -308,13 +306,15 @@ def plan(args: Namespace) -> int:
 
 
 def add_schema(parser: Parser) -> None:
-    what = "playbook (the default), runlog, baseline, cassette, or a provider for its session settings"
+    what = "playbook (the default, with every provider's settings), runlog, baseline, cassette, or a provider for its settings alone"
     parser.add_argument("name", metavar="NAME", nargs="?", default="playbook", help=what)
     parser.add_argument("--path", action="store_true", help="where the schema lies instead of what is in it")
 
 
 def schema(args: Namespace) -> int:
     world = World()
+    if args.name == "playbook" and not args.path:
+        return _everything(world)
     known = {name: schema_path(f"{name}.schema.json") for name in ("playbook", "runlog", "baseline", "cassette")}
     path = known.get(args.name)
     if path is None and (provider := world.provider(args.name)) is not None:
@@ -327,6 +327,22 @@ def schema(args: Namespace) -> int:
         )
     out(str(path) if args.path else path.read_text("utf-8").rstrip())
     return 0
+
+
+def _everything(world: World) -> int:
+    """The language with the settings of all providers that are installed: what lies on the disk knows only ours."""
+    from playbook.language.schema import with_sessions
+
+    settings: dict[str, Mapping[str, Any]] = {}
+    code = 0
+    for name in world.providers():
+        try:
+            settings[name] = world.session_schema(name) or {}
+        except SetupError as error:  # a plug-in that does not load hides no other provider
+            err(f"error: {error.message}")
+            code = SetupError.exit_code
+    out(json.dumps(with_sessions(load_schema("playbook.schema.json"), settings), ensure_ascii=False, indent=2))
+    return code
 
 
 # --- providers ------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,9 @@
 `jsonschema` is the judge: whatever is refused is refused by it, and its errors become our problems (`check`). But importing it takes
 longer than checking a whole playbook, and it takes a millisecond a step. So `compile_schema` makes a plain function of a schema that
 answers valid or not; only what it does not call valid goes to the judge. A property test proves that the two always agree.
+
+An editor is given one file. So the language's schema carries the session settings of our providers; they are written in the providers' own
+schemas, and `with_sessions` puts them in. `check` does not read them there.
 """
 
 from __future__ import annotations
@@ -62,9 +65,107 @@ def resolve(schema: Schema, root: Mapping[str, Any]) -> Schema:
     while isinstance(schema, Mapping) and "$ref" in schema:
         target: Any = root
         for part in schema["$ref"].removeprefix("#").strip("/").split("/"):
-            target = target[part] if part else target
+            target = target[_unescaped(part)] if part else target
         schema = target
     return schema
+
+
+def _unescaped(part: str) -> str:
+    """A name as it was before it became part of a JSON pointer in an address."""
+    if "%" in part:
+        from urllib.parse import unquote
+
+        part = unquote(part)
+    return part.replace("~1", "/").replace("~0", "~")
+
+
+# --- one file for editors -------------------------------------------------------------------------------------------------
+
+_TOLD = ("title", "description", "markdownDescription", "default", "examples", "deprecated")
+_TEMPLATE = {"$ref": "#/definitions/template"}
+_TEMPLATES = ("{{ x }}", "{{ " + "x" * 10_000 + " }}")
+
+
+def with_sessions(language: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The language's schema with the session settings of these providers in it, by the schema of each.
+
+    It stands alone: no reference leads out of it. What was put in before is replaced. Unlike the provider's schema, which judges what
+    templates have become, it lets a template stand for any value, as `check` does before they are rendered.
+    """
+    from jsonschema import Draft7Validator
+
+    definitions = {name: schema for name, schema in language["definitions"].items() if not name.endswith("-session")}
+    playbook = definitions["playbook"]
+    provider = {**playbook["properties"]["provider"], "examples": list(settings)}
+    definitions["playbook"] = {**playbook, "properties": {**playbook["properties"], "provider": provider}}
+    conditions = []
+    for name, schema in settings.items():
+        own = {keyword: rule for keyword, rule in schema.items() if keyword not in ("$schema", "$id")}
+        own["defaultSnippets"] = [{"label": ", ".join(example), "body": example} for example in own.pop("examples", ())]
+        place = f"#/definitions/{_escaped(name)}-session"
+        moved = definitions[f"{name}-session"] = _moved(own, place)
+        definitions[f"{name}-session"] = _templated(moved, Draft7Validator({"definitions": definitions}))
+        then: dict[str, Any] = {"properties": {"session": {"$ref": place}}}
+        if not Draft7Validator(schema).is_valid({}):
+            then["allOf"] = [{"required": ["session"]}]  # apart: beside the settings, editors would write some of them unasked
+        named = {"title": provider["title"], "const": name}
+        conditions.append({"if": {"required": ["provider"], "properties": {"provider": named}}, "then": then})
+    return {**language, "allOf": conditions, "definitions": definitions}
+
+
+def _escaped(name: str) -> str:
+    """A name as part of a JSON pointer in an address. (A plug-in may be called anything.)"""
+    from urllib.parse import quote
+
+    return quote(name.replace("~", "~0").replace("/", "~1"), safe="")
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """A whole schema as it must be when it stands at a place in another one."""
+    if isinstance(schema, list):
+        return [_moved(each, place) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    here = {"$ref": place + schema["$ref"][1:]} if str(schema.get("$ref", "")).startswith("#") else {}
+    return {key: here.get(key) or _moved(child, place) for key, child in schema.items()}
+
+
+def _templated(schema: Any, judge: Any) -> Any:
+    """A schema that lets a template stand for each value in what it describes. A condition stays what it is."""
+    if not isinstance(schema, dict):
+        return schema
+    loose: dict[str, Any] = {}
+    for keyword, rule in schema.items():
+        if keyword in ("properties", "patternProperties"):
+            loose[keyword] = {key: _or_template(child, judge) for key, child in rule.items()}
+        elif keyword in ("items", "additionalProperties"):
+            loose[keyword] = [_or_template(child, judge) for child in rule] if isinstance(rule, list) else _or_template(rule, judge)
+        elif keyword in ("definitions", "dependencies"):
+            loose[keyword] = {key: _templated(child, judge) for key, child in rule.items()}
+        elif keyword in ("then", "else"):
+            loose[keyword] = _templated(rule, judge)
+        elif keyword in ("allOf", "anyOf", "oneOf"):
+            branches = [_templated(branch, judge) for branch in rule]
+            loose["anyOf" if keyword == "oneOf" and branches != rule else keyword] = branches  # a template may fit more than one
+        else:
+            loose[keyword] = rule
+    return loose
+
+
+def _or_template(schema: Any, judge: Any) -> Any:
+    """The schema of a value, or a template. What is said of the value is said of both."""
+    here = judge.evolve(schema=schema)
+    # The default of plain text is written by editors, unasked, together with the key above it; that of an alternative is not.
+    if not isinstance(schema, dict) or ("default" not in schema and all(here.is_valid(template) for template in _TEMPLATES)):
+        return _templated(schema, judge)
+    meant = resolve(schema, judge.schema)
+    told = {keyword: meant[keyword] for keyword in _TOLD if keyword in meant} if isinstance(meant, Mapping) else {}
+    rest = _templated({keyword: rule for keyword, rule in schema.items() if keyword == "title" or keyword not in _TOLD}, judge)
+    branches = rest["anyOf"] if rest.keys() <= {"title", "anyOf"} else [rest]
+    return {**told, "anyOf": [*branches, _TEMPLATE]}
+
+
+# --- a quick test ---------------------------------------------------------------------------------------------------------
 
 
 class Unsupported(Exception):
