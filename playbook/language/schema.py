@@ -83,7 +83,7 @@ def _unescaped(part: str) -> str:
 
 _TOLD = ("title", "description", "markdownDescription", "default", "examples", "deprecated")
 _TEMPLATE = {"$ref": "#/definitions/template"}
-_TEMPLATES = ("{{ x }}", "{{ " + "x" * 10_000 + " }}")
+_TEMPLATES = ("{{ x }}", "{{ " + "x" * 10_000 + " }}")  # a bound of length may refuse one of them
 
 
 def with_sessions(language: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def with_sessions(language: Mapping[str, Any], settings: Mapping[str, Mapping[st
         definitions[f"{name}-session"] = _templated(moved, Draft7Validator({"definitions": definitions}))
         then: dict[str, Any] = {"properties": {"session": {"$ref": place}}}
         if not Draft7Validator(schema).is_valid({}):
-            then["allOf"] = [{"required": ["session"]}]  # apart: beside the settings, editors would write some of them unasked
+            then["allOf"] = [{"required": ["session"]}]  # apart, or editors offer the two as one thing to write
         named = {"title": provider["title"], "const": name}
         conditions.append({"if": {"required": ["provider"], "properties": {"provider": named}}, "then": then})
     return {**language, "allOf": conditions, "definitions": definitions}
@@ -140,7 +140,7 @@ def _templated(schema: Any, judge: Any) -> Any:
             loose[keyword] = {key: _or_template(child, judge) for key, child in rule.items()}
         elif keyword in ("items", "additionalProperties"):
             loose[keyword] = [_or_template(child, judge) for child in rule] if isinstance(rule, list) else _or_template(rule, judge)
-        elif keyword in ("definitions", "dependencies"):
+        elif keyword in ("definitions", "$defs", "dependencies"):
             loose[keyword] = {key: _templated(child, judge) for key, child in rule.items()}
         elif keyword in ("then", "else"):
             loose[keyword] = _templated(rule, judge)
