@@ -1,8 +1,8 @@
 """Many playbooks as one test: which cases there are, each performed and judged, several at a time.
 
 A *case* is a playbook, or a playbook with one row of data. It is performed by the runner like any other run, compared with its baseline
-when it has one, and comes out with one `Status`. Nothing is retried. A case that could not be performed is an *error* (its own exit code
-says whose fault it is), one that did not do what was expected has *failed*, one that was left out says why.
+when it has one (a row has one of its own), and comes out with one `Status`. Nothing is retried. A case that could not be performed is an
+*error* (its own exit code says whose fault it is), one that did not do what was expected has *failed*, one that was left out says why.
 
 With more than one worker, cases run in processes of their own, each on its own loop, and a signal to us stops every one in order, so that
 no session stays open. Everything that goes to a worker or comes back is plain data, and what comes back has no secrets in it.
@@ -24,13 +24,15 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from playbook import clock as clocks
 from playbook.emulators import rehearsal
-from playbook.errors import AuthorError, PlaybookError, UsageError, format_problem
+from playbook.errors import MASK, AuthorError, PlaybookError, UsageError, format_problem
 from playbook.language import Inputs, check_file, cues, digest
+from playbook.language.source import Findings, parse
 from playbook.model import End, Plan, Step
 from playbook.record import baseline as baselines
 from playbook.record.diff import VERDICTS, Change
@@ -46,16 +48,18 @@ STATUSES: tuple[Status, ...] = ("passed", "failed", "error", "skipped", "never r
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A playbook, perhaps with a row of data (`row` counts from 1, as the file's data rows do)."""
+    """A playbook, perhaps with a row of the file `data` (`row` counts from 1, as the data rows do; `id` is the row's own name)."""
 
     file: Path
     row: int = 0
     values: Mapping[str, str] = field(default_factory=dict)
+    id: str = ""
+    data: Path | None = None
 
     @property
     def name(self) -> str:
         """What it is called in reports."""
-        return f"{self.file}[{self.row}]" if self.row else str(self.file)
+        return f"{self.file}[{self.id or self.row}]" if self.row else str(self.file)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +104,10 @@ class Result:
     reasons: tuple[str, ...] = ()
     changes: tuple[Change, ...] = ()
     baseline: str = "none"
-    """Whether there was one: `none`, `compared`, `words only` (another provider's), or `without timings` (another clock's)."""
+    """Whether there was one: `none`, `compared`, `words only` (another provider's), `without timings` (another clock's), or `new row` (only
+    other rows have one)."""
+    values: Mapping[str, str] = field(default_factory=dict)
+    """The row of data, as it may be shown."""
     took_ms: int = 0
     folder: str = ""
     performance: Performance | None = None
@@ -109,36 +116,83 @@ class Result:
 # --- which cases there are ------------------------------------------------------------------------------------------------
 
 
+ID = "id"
+"""The column that names the rows. A playbook that declares a variable of this name gets it, any other does not."""
+
+
 def rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header. Raises `UsageError` that names the line."""
+    """The rows of a CSV file with a header; columns are parted by commas, or by what the header has instead. Raises `UsageError` that
+    names the line."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = next(reader, None)
-            if not header or not any(header):
+            first = file.readline()
+            file.seek(0)
+            part = "," if "," in first else next((char for char in ";\t" if char in first), ",")
+            reader = csv.reader(file, strict=True, delimiter=part)
+            header = [name.strip() for name in next(reader, [])]
+            if not any(header):
                 raise UsageError(f"{path} has no header", remedy="the first line names the variables")
             for number, name in enumerate(header, 1):
-                if not name.strip():
+                if not name:
                     raise UsageError(f"{path}:1: column {number} has no name")
                 if header.count(name) > 1:
                     raise UsageError(f"{path}:1: two columns are called '{name}'")
-            found = []
+            found, lines = [], dict[str, int]()
+            line = reader.line_num + 1
             for cells in reader:
-                if not cells:
-                    continue
-                if len(cells) != len(header):
-                    raise UsageError(f"{path}:{reader.line_num}: {len(cells)} cells, but {len(header)} columns")
-                found.append(dict(zip(header, cells, strict=True)))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+                if cells:
+                    if len(cells) != len(header):
+                        raise UsageError(f"{path}:{line}: {len(cells)} cells, but {len(header)} columns")
+                    row = dict(zip(header, cells, strict=True))
+                    _check_id(row, lines, path, line)
+                    found.append(row)
+                line = reader.line_num + 1
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} cannot be read as CSV: it is not UTF-8", remedy="save it as CSV in UTF-8") from error
+    except (OSError, csv.Error) as error:
         raise UsageError(f"{path} cannot be read as CSV: {getattr(error, 'strerror', None) or error}") from error
     if not found:
         raise UsageError(f"{path} has no rows below its header")
     return found
 
 
-def cases(files: Sequence[Path], data: Sequence[Mapping[str, str]] = ()) -> list[Case]:
-    """Every file, or every file with every row."""
-    return [case for file in files for case in ([Case(file, n, row) for n, row in enumerate(data, 1)] if data else [Case(file)])]
+def _check_id(row: Mapping[str, str], lines: dict[str, int], path: Path, line: int) -> None:
+    """A row's name is there, and its own."""
+    if ID not in row:
+        return
+    if not row[ID].strip():
+        raise UsageError(f"{path}:{line}: the row has no {ID}", remedy=f"a column '{ID}' names every row, or there is none")
+    if row[ID] in lines:
+        raise UsageError(f"{path}:{line}: the row in line {lines[row[ID]]} has the {ID} '{row[ID]}' too", remedy=f"'{ID}' names one row")
+    lines[row[ID]] = line
+
+
+def cases(files: Sequence[Path], data: Path | None = None) -> list[Case]:
+    """Every file, or every file with every row of the data. Raises `UsageError` for data that cannot be used."""
+    if data is None:
+        return [Case(file) for file in files]
+    found = rows(data)
+    for file in files:
+        if ID in found[0] and ID in secrets_of(file):
+            raise UsageError(f"the column '{ID}' of {data} names the rows in reports, and in {file} it is a secret")
+    plain = [(row.get(ID, ""), {name: value for name, value in row.items() if name != ID}) for row in found]
+    return [Case(file, n, values, id, data) for file in files for n, (id, values) in enumerate(plain, 1)]
+
+
+def _variables(file: Path) -> Mapping[str, Any]:
+    """The variables that a playbook declares, as they are written; whether that is right is the language's to say."""
+    try:
+        root = parse(file.read_bytes(), file, str(file), Findings())
+    except OSError:
+        return {}
+    data: Any = None if root is None else root.data
+    found = data.get("vars") if isinstance(data, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def secrets_of(file: Path) -> frozenset[str]:
+    """The names of a playbook's secret variables."""
+    return frozenset(name for name, facts in _variables(file).items() if isinstance(facts, dict) and facts.get("secret") is True)
 
 
 def tasks(chosen: Sequence[Case], repeat: int, folder: Path) -> list[Task]:
@@ -196,12 +250,12 @@ def _perform(task: Task, setup: Setup, world: World, redact: Redactor) -> Result
     case = task.case
     plan = _compile(case, setup, world)
     redact.absorb(Redactor(plan.secrets))
+    hidden = secrets_of(case.file) if case.row else ()
+    values = {name: MASK if name in hidden else redact(value) for name, value in case.values.items()}
     part = (setup.from_step, setup.to_step)
     if part != (None, None):
         plan = cut(plan, *part)
-    baseline = None
-    if setup.compare and (path := baselines.path_of(case.file)).exists() and not case.row:
-        baseline = baselines.read(path)
+    baseline, changes, compared = _expected(case, values) if setup.compare else (None, (), "none")
     gatherer = Gatherer()
 
     async def show() -> Outcome:
@@ -228,16 +282,35 @@ def _perform(task: Task, setup: Setup, world: World, redact: Redactor) -> Result
     if end.exit_code and not reasons:
         reason = f"stopped by {end.reason}" if end.end == "stopped" else end.reason or end.end
         reasons = (_sentence(end.step, reason),)
-    changes: tuple[Change, ...] = ()
-    compared = "none"
     if baseline is not None:
         comparison = baseline.judge(performance, clock=setup.clock, part=part)
-        changes = tuple(sorted(comparison.changes, key=_weight))
+        changes += tuple(sorted(comparison.changes, key=_weight))
         compared = baseline.view(performance, setup.clock)
         reasons += tuple(change_text(change, baseline) for change in changes)
     code = end.exit_code or (1 if changes else 0)
     status: Status = "passed" if code == 0 else "failed" if code == 1 else "error"
-    return _result(task, status, code, reasons, changes=changes, baseline=compared, folder=str(outcome.folder), performance=performance)
+    told = {"changes": changes, "baseline": compared, "values": values}
+    return _result(task, status, code, reasons, **told, folder=str(outcome.folder), performance=performance)
+
+
+def _expected(case: Case, shown: Mapping[str, str]) -> tuple[baselines.Baseline | None, tuple[Change, ...], str]:
+    """A case's baseline, what has changed in its row since, and, where there is no baseline, what to call that."""
+    path = baselines.path_of(case.file, case.data)
+    if not path.exists():
+        return None, (), "none"
+    if not case.row:
+        return baselines.read(path), (), ""
+    about = path.stat()
+    row = _baselines_of_rows(path, about.st_mtime_ns, about.st_size).find(case.id, case.values)
+    if row is None:
+        return None, (), "new row"
+    return row.baseline, row.changes(case.values, shown), ""
+
+
+@lru_cache(maxsize=4)
+def _baselines_of_rows(path: Path, _written: int, _size: int) -> baselines.Rows:
+    """All rows share a file: it is read once, and again when it was written anew."""
+    return baselines.read_rows(path)
 
 
 def _weight(change: Change) -> tuple[int, bool]:
@@ -246,7 +319,8 @@ def _weight(change: Change) -> tuple[int, bool]:
 
 
 def _compile(case: Case, setup: Setup, world: World) -> Plan:
-    inputs = replace(setup.inputs, var={**setup.inputs.var, **case.values})
+    named = {ID: case.id} if case.id and ID in _variables(case.file) else {}
+    inputs = replace(setup.inputs, var={**setup.inputs.var, **case.values, **named})
     problems, plan = check_file(case.file, world, inputs, provider=setup.provider)
     if plan is None and not any(problem.severity == "error" for problem in problems):
         raise _Skipped("it is a part, which playbooks include")
@@ -318,7 +392,7 @@ def change_text(change: Change, baseline: baselines.Baseline | None = None) -> s
     if change.limit_ms is not None:
         who = "the baseline allows" if baseline is not None else "allowed are"
         cause = f"; {CAUSES[change.cause]}" if change.cause and change.what == "start" else ""
-        spread = f" (median {a} ms of {baseline.runs} runs)" if baseline is not None else ""
+        spread = f" (median {a} ms of {baseline.runs} {'run' if baseline.runs == 1 else 'runs'})" if baseline is not None else ""
         return f"{what} {_TIMES[change.what]} {b} ms; {who} {max(0, a - change.limit_ms)} to {a + change.limit_ms} ms{spread}{cause}"
     if change.what in ("added", "removed", "moved here", "moved away"):
         return f"{what} was {change.what}: {_short(b if a is None else a)}"

@@ -108,49 +108,6 @@ def test_strict_makes_warnings_errors(shell):
     assert "warning[PB432]" in done.out
 
 
-def test_data_rows(shell):
-    """Each row is a case of its own, with its own words."""
-    write(shell, var=VARIABLE)
-    Path("rows.csv").write_text('who\nAda\n"Grace, who waits"\n')
-    data = results_of(shell, "set", "--data", "rows.csv", "--out", "out")
-    assert [(result["name"], result["status"]) for result in data["results"]] == [
-        ("set/var.yaml[1]", "passed"),
-        ("set/var.yaml[2]", "passed"),
-    ]
-    says = [line["text"] for result in data["results"] for line in checked(Path(result["folder"])) if line.get("command") == "say"]
-    assert says == ["Hello, Ada.", "Hello, Grace, who waits."]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "has no header"),
-        ("who\n", "has no rows"),
-        ("who,\nAda,x\n", "column 2 has no name"),
-        ("who,who\nAda,x\n", "two columns are called 'who'"),
-        ("who,when\nAda\n", "rows.csv:2: 1 cells, but 2 columns"),
-        ('who\n"Ada\n', "cannot be read as CSV"),
-    ],
-)
-def test_bad_data(shell, text, message):
-    """A CSV file without header, rows, names or cells is told with its line before anything runs."""
-    write(shell, var=VARIABLE)
-    Path("rows.csv").write_text(text)
-    done = perform(shell, "set", "--data", "rows.csv", "--out", "out")
-    assert done.code == 2
-    assert message in done.err
-    assert not Path("out").exists()
-
-
-def test_a_column_that_is_missing(shell):
-    """A variable that no column gives is a problem of the playbook, with its place."""
-    write(shell, var=VARIABLE)
-    Path("rows.csv").write_text("visitor\nAda\n")
-    done = perform(shell, "set", "--data", "rows.csv")
-    assert done.code == 3
-    assert "PB308" in done.out
-
-
 def test_repetitions_are_interleaved():
     """First every case once, then every case again; and no two share a folder."""
     found = tasks([Case(Path("a.yaml")), Case(Path("b/a.yaml")), Case(Path("b-a.yaml"))], 2, Path("out"))
@@ -474,9 +431,7 @@ def test_reports_that_cannot_be_written(shell, option):
 def test_used_wrongly(shell):
     """Options that exclude each other or make no sense are wrong usage."""
     write(shell, good=GOOD)
-    Path("rows.csv").write_text("who\nAda\n")
     for wrong in (
-        ("--update", "--data", "rows.csv"),
         ("--update", "--from-step", "well"),
         ("--fault", "end-late"),
         ("--delay", "1s"),

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 from playbook import clock as clocks
 from playbook.cli.author import add_inputs, inputs, playbook_files
 from playbook.cli.options import Command, Parser, cue, err, in_colour, is_live, out
-from playbook.errors import AuthorError, RecordError, RunError, UsageError
+from playbook.errors import AuthorError, RecordError, UsageError
 from playbook.language import compile_file, parse_duration, plan_from_json
 from playbook.model import Plan
 from playbook.sessions import state_folder
 from playbook.world import World, cache_folder
 
 if TYPE_CHECKING:
+    from playbook.cli.learned import Written
     from playbook.record.diff import Comparison
     from playbook.record.performance import Performance
     from playbook.suite import Case, Result
@@ -230,7 +231,7 @@ def add_test(parser: Parser) -> None:
     add("--trigger", metavar="NAME@TIME", action="append", type=cue, help="give a trigger at a time of each show")
     add("--jobs", metavar="N", type=_positive, default=os.cpu_count() or 1, help="how many at a time (one for each core)")
     add("--repeat", metavar="N", type=_positive, default=1, help="perform each so often, interleaved, and tell the pass rates")
-    add("--data", metavar="CSV", type=Path, help="perform each once for every row; the columns are variables")
+    add("--data", metavar="CSV", type=Path, help="perform each once for every row; the columns are variables, and 'id' names the rows")
     add("--only", metavar="GLOB", action="append", help="only the cases whose name matches, or contains this")
     add("--from-step", metavar="ID", help="begin with this step")
     add("--to-step", metavar="ID", help="end with this step")
@@ -262,17 +263,21 @@ def _positive(text: str) -> int:
 
 def test(args: Namespace) -> int:
     from playbook import suite
+    from playbook.cli import learned
 
-    if args.update and (args.data or args.from_step or args.to_step):
-        raise UsageError("a baseline is of the whole playbook, without --data, --from-step and --to-step")
+    if args.update and (args.from_step or args.to_step):
+        raise UsageError("a baseline is of the whole playbook, without --from-step and --to-step")
     if (args.fault or args.delay or args.jitter) and not args.emulate:
         raise UsageError("--fault, --delay and --jitter are for emulated runs", remedy="add --emulate")
     for path in (args.junit, args.tap, args.html):
         _writable(path)
-    chosen, left_out = _choose(args, suite.cases(playbook_files(args.paths), suite.rows(args.data) if args.data else ()))
+    every = suite.cases(playbook_files(args.paths), args.data)
+    chosen, left_out = _choose(args, every)
     if not chosen:
         err(f"error: nothing to test in {', '.join(args.paths)}\n  {left_out or 'playbooks end in .yaml or .yml'}")
         return 5
+    for path in learned.paths(chosen) if args.update else ():
+        _writable(path)
     setup = suite.Setup(
         env=dict(args.env),
         inputs=inputs(args),
@@ -297,10 +302,13 @@ def test(args: Namespace) -> int:
     finally:
         if not args.emulate:
             args.last_words += _left_open(state_folder(args.env), {task.folder.name for task in todo}, started_at)
-    written = _update(chosen, results, setup.clock) if args.update else []
+    whole = not (args.only or args.rerun_failed)
+    update = learned.update(every, todo, results, setup.clock, whole=whole) if args.update else learned.Update()
     _remember(results)
-    _report(args, results, written, started_at, took_ms())
-    return _exit_code(results, runner.stopped_by)
+    if setup.compare and whole:
+        results += learned.gone(every)
+    _report(args, results, update.written, started_at, took_ms())
+    return _exit_code(results, runner.stopped_by) or update.exit_code
 
 
 def _left_open(journal: Path, runs: set[str], since: str) -> list[str]:
@@ -403,7 +411,7 @@ def _progress(args: Namespace, total: int) -> Any:
     return done
 
 
-def _report(args: Namespace, results: Sequence[Result], written: Sequence[str], started_at: str, took_ms: int) -> None:
+def _report(args: Namespace, results: Sequence[Result], written: Sequence[Written], started_at: str, took_ms: int) -> None:
     from playbook.cli import reports
 
     if args.junit:
@@ -415,15 +423,18 @@ def _report(args: Namespace, results: Sequence[Result], written: Sequence[str], 
 
         _write(args.html, args.redact(test_page(results, repeat=args.repeat, started_at=started_at, took_ms=took_ms)))
     if args.json:
-        notes = {"baselines_written": list(written)} if args.update else {}
+        notes: dict[str, Any] = {}
+        if args.update:
+            notes["baselines_written"] = [str(each.path) for each in written]
+            notes["rows_removed"] = {str(each.path): list(each.gone) for each in written if each.gone}
         out(args.redact(reports.to_json(results, repeat=args.repeat, started_at=started_at, took_ms=took_ms, notes=notes)))
     else:
         out(args.redact(_summary(args, results, written, took_ms)))
 
 
-def _summary(args: Namespace, results: Sequence[Result], written: Sequence[str], took_ms: int) -> str:
+def _summary(args: Namespace, results: Sequence[Result], written: Sequence[Written], took_ms: int) -> str:
     from playbook.cli.reports import counts, label, rates
-    from playbook.report import count, paint
+    from playbook.report import paint
 
     colour = in_colour(sys.stdout, args.env)
     lines = []
@@ -446,10 +457,26 @@ def _summary(args: Namespace, results: Sequence[Result], written: Sequence[str],
     told = [f"{number} {status}" for status, number in counts(results).items() if number]
     good = all(result.status in ("passed", "skipped") for result in results)
     lines.append(paint(", ".join(told), "1", "32" if good else "31", colour=colour) + f"; {took_ms / 1000:.1f} s")
-    others = [result for result in results if result.baseline in ("words only", "without timings")]
-    if others:
-        lines.append(f"{count(len({result.name for result in others}), 'baseline')} of another provider or clock: timings not compared")
+    lines += _baselines_text(results)
     return "\n".join(lines)
+
+
+def _baselines_text(results: Sequence[Result]) -> Iterator[str]:
+    """What was not compared, where something was, or could have been."""
+    from playbook.report import count
+
+    def names(*kinds: str) -> list[str]:
+        return list(dict.fromkeys(result.name for result in results if result.baseline in kinds and result.performance is not None))
+
+    def listed(names: list[str]) -> str:
+        return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+    if others := names("words only", "without timings"):
+        yield f"{count(len(others), 'baseline')} of another provider or clock: timings not compared"
+    if new := names("new row"):
+        yield f"{count(len(new), 'row has', 'rows have')} no baseline yet, --update adds it: {listed(new)}"
+    if any(result.baseline != "none" for result in results) and (without := names("none")):
+        yield f"{count(len(without), 'case has', 'cases have')} no baseline: {listed(without)}"
 
 
 def _exit_code(results: Sequence[Result], stopped_by: int | None) -> int:
@@ -462,32 +489,6 @@ def _exit_code(results: Sequence[Result], stopped_by: int | None) -> int:
     if codes:
         return codes[0]
     return 0 if any(result.status == "passed" for result in results) else 5
-
-
-# baselines
-
-
-def _update(chosen: Sequence[Case], results: Sequence[Result], clock: str) -> list[str]:
-    """Write the baseline of every case all of whose runs passed."""
-    from playbook.record import baseline as baselines
-
-    written = []
-    for case in chosen:
-        runs = [result for result in results if result.name == case.name]
-        performances = [result.performance for result in runs if result.performance is not None and result.status == "passed"]
-        if len(performances) < len(runs) or not runs:
-            if any(result.status not in ("skipped", "never ran") for result in runs):
-                err(f"{case.name}: no baseline is made of runs that did not pass")
-            continue
-        path = baselines.path_of(case.file)
-        name = case.file.name.split(".")[0]
-        try:
-            _write(path, baselines.to_yaml(baselines.learn(performances, name, clock)))
-        except RunError as error:
-            err(f"error: {error.message}\n  {error.remedy}")
-            continue
-        written.append(str(path))
-    return written
 
 
 COMMANDS = {"replay": Command(add_replay, replay), "diff": Command(add_diff, diff), "test": Command(add_test, test)}

@@ -118,6 +118,7 @@ def to_json(results: Sequence[Result], *, repeat: int, started_at: str, took_ms:
             {
                 "name": result.name,
                 "file": result.file,
+                "row": dict(result.values) or None,
                 "repetition": result.repetition,
                 "status": result.status,
                 "exit_code": result.exit_code,

@@ -4,6 +4,9 @@ A baseline is learned from one or more runs of the same words. Of every time it 
 from it), so that later runs fail outside the band that this playbook really shows, and not outside one that somebody guessed. A fact that
 was not the same in all runs is kept as a list of what was seen. `schemas/baseline.schema.json` is the format.
 
+Where a playbook is performed once for every row of data, each row has a baseline of its own, all of them in one file. A row is known by
+its `id`, or else by its values, and never by its place; values that are secret are `***` there, and match whatever they are now.
+
 Pure but for reading the file; writing is the caller's.
 """
 
@@ -20,8 +23,9 @@ from typing import Any
 from playbook.errors import RecordError, RunError, format_problem
 from playbook.language.schema import compile_schema, load_schema
 from playbook.language.source import Findings, parse
-from playbook.record.diff import Comparison, compare
+from playbook.record.diff import Change, Comparison, compare
 from playbook.record.performance import Act, Performance
+from playbook.record.redact import agrees
 
 VERSION = 1
 SLACK_MS = 50
@@ -72,11 +76,49 @@ class Baseline:
         steps = _part(self.steps, *part)
         facts = {"end": self.end[0]}
         times = {} if self.lasted is None else {"lasted": self.lasted.median}
-        mine = Performance(f"the baseline of {self.runs} runs", tuple(step.act for step in steps), facts, times)
+        mine = Performance("the baseline", tuple(step.act for step in steps), facts, times)
         if part != (None, None):  # the end that closes a part is nobody's
             known = {step.act.id for step in steps}
             run = replace(run, acts=tuple(act for act in run.acts if act.speaks or act.id in known))
         return compare(mine, run, _Bands(self, {step.act.id: step for step in steps}, self.view(run, clock), part != (None, None)))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The baseline of one row of data. `id` is empty where the data has none; `values` are as they may be shown."""
+
+    id: str
+    values: Mapping[str, str]
+    baseline: Baseline
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        return self.id or ", ".join(f"{name}={' '.join(value.split())}" for name, value in self.values.items())
+
+    def holds(self, values: Mapping[str, str]) -> bool:
+        """Whether these are the values that it was learned with."""
+        return self.values.keys() == values.keys() and all(agrees(value, values[name]) for name, value in self.values.items())
+
+    def changes(self, values: Mapping[str, str], shown: Mapping[str, str]) -> tuple[Change, ...]:
+        """What is different in a row that has the same id; `shown` are its values as they may be shown."""
+        names = dict.fromkeys([*self.values, *values])
+        changed = [name for name in names if name not in self.values or name not in values or not agrees(self.values[name], values[name])]
+        return tuple(Change("content", "the row", name, self.values.get(name), shown.get(name)) for name in changed)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The baselines of a playbook's rows of data, in the order in which they were first seen."""
+
+    playbook: str
+    data: str
+    rows: tuple[Row, ...]
+
+    def find(self, id: str, values: Mapping[str, str]) -> Row | None:
+        """The one of this row: by its id, else by its values, so that it is found again when ids are given or taken away."""
+        named = next((row for row in self.rows if id and row.id == id), None)
+        return named or next((row for row in self.rows if not (id and row.id) and row.holds(values)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,20 +198,35 @@ def _values(values: Sequence[Any]) -> tuple[Any, ...]:
 # --- the file -------------------------------------------------------------------------------------------------------------
 
 
-def path_of(playbook: Path) -> Path:
-    """Where a playbook's baseline lies: `intro.yaml` has `intro.baseline.yaml` beside it."""
-    return playbook.with_name(f"{playbook.name.removesuffix('.yaml').removesuffix('.yml')}.baseline.yaml")
+def path_of(playbook: Path, data: Path | None = None) -> Path:
+    """Where a playbook's baseline lies: `intro.baseline.yaml` beside `intro.yaml`; with data of `rows.csv`, `intro.rows.baseline.yaml`."""
+    name = playbook.name.removesuffix(".yaml").removesuffix(".yml")
+    return playbook.with_name(f"{name}.baseline.yaml" if data is None else f"{name}.{data.stem}.baseline.yaml")
 
 
-def to_yaml(baseline: Baseline) -> str:
+def to_yaml(baseline: Baseline | Rows) -> str:
     """As written: one fact a line, times as short maps, texts quoted so that nothing can be mistaken for something else."""
-    return "\n".join(_lines(baseline)) + "\n"
+    return "\n".join(_file(baseline)) + "\n"
+
+
+def _file(baseline: Baseline | Rows) -> Iterator[str]:
+    by_row = f", row by row of {_plain(baseline.data)}" if isinstance(baseline, Rows) else ""
+    yield f"# What `playbook test` compares {_plain(baseline.playbook)} with{by_row}. Written by `playbook test --update`; review its diff."
+    yield f"baseline: {VERSION}"
+    yield f"playbook: {_plain(baseline.playbook)}"
+    if isinstance(baseline, Baseline):
+        yield from _lines(baseline)
+        return
+    yield f"data: {_plain(baseline.data)}"
+    yield "rows:" + ("" if baseline.rows else " []")
+    for row in baseline.rows:
+        head = [f"id: {_plain(row.id)}"] if row.id else []
+        values = [f"  {_plain(name)}: {_quoted(value)}" for name, value in row.values.items()]
+        lines = [*head, "values:" if values else "values: {}", *values, *_lines(row.baseline)]
+        yield from (f"{'    ' if n else '  - '}{line}" for n, line in enumerate(lines))
 
 
 def _lines(baseline: Baseline) -> Iterator[str]:
-    yield f"# What `playbook test` compares {_plain(baseline.playbook)} with. Written by `playbook test --update`; review its diff."
-    yield f"baseline: {VERSION}"
-    yield f"playbook: {_plain(baseline.playbook)}"
     yield f"provider: {_plain(baseline.provider)}"
     yield f"clock: {baseline.clock}"
     yield f"runs: {baseline.runs}"
@@ -215,7 +272,29 @@ def _quoted(text: str) -> str:
 
 
 def read(path: Path) -> Baseline:
-    """A baseline from its file. Raises `RecordError` that says where it is damaged."""
+    """A playbook's baseline from its file. Raises `RecordError` that says where it is damaged."""
+    found = read_any(path)
+    if isinstance(found, Rows):
+        raise other_kind(path, "rows of data", "a playbook")
+    return found
+
+
+def read_rows(path: Path) -> Rows:
+    """The baselines of rows of data from their file. Raises `RecordError` that says where it is damaged."""
+    found = read_any(path)
+    if isinstance(found, Baseline):
+        raise other_kind(path, "a playbook", "rows of data")
+    return found
+
+
+def other_kind(path: Path, found: str, wanted: str) -> RecordError:
+    """Two things have the same baseline: `intro.rows.yaml`, and `intro.yaml` with the data `rows.csv`."""
+    remedy = "a playbook and a data file have names that lead to the same baseline: rename one of them"
+    return RecordError(f"{path} is the baseline of {found}, not of {wanted}", remedy=remedy)
+
+
+def read_any(path: Path) -> Baseline | Rows:
+    """Whichever it is. Raises `RecordError` that says where it is damaged."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -230,8 +309,15 @@ def read(path: Path) -> Baseline:
     schema = load_schema("baseline.schema.json")
     if not compile_schema(schema, schema, templates=False)(data):
         raise RecordError(f"{path} is damaged: {_why(data, schema)}", remedy=_REMEDY)
+    if "rows" not in data:
+        return _baseline(data, data["playbook"])
+    rows = tuple(Row(row.get("id", ""), row["values"], _baseline(row, data["playbook"])) for row in data["rows"])
+    return Rows(data["playbook"], data["data"], rows)
+
+
+def _baseline(data: Mapping[str, Any], playbook: str) -> Baseline:
     return Baseline(
-        playbook=data["playbook"],
+        playbook=playbook,
         provider=data["provider"],
         clock=data.get("clock", "system"),
         runs=data["runs"],

@@ -10,6 +10,13 @@ from urllib.parse import quote, quote_plus
 from playbook.errors import MASK
 
 
+def agrees(shown: str, text: str) -> bool:
+    """Whether a text that was written down is this one, where a `***` in it may stand for anything."""
+    if shown == text:
+        return True
+    return MASK in shown and re.fullmatch(".*".join(map(re.escape, shown.split(MASK))), text, re.DOTALL) is not None
+
+
 class Redactor:
     """Replaces every registered value by `***`, also where it stands quoted for a URL, or escaped for JSON or by Python."""
 

@@ -12,7 +12,6 @@ Pure: imports the engine, its words and the record's own.
 
 from __future__ import annotations
 
-import re
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -20,10 +19,10 @@ from itertools import islice
 from typing import Any
 
 from playbook.engine import Engine
-from playbook.errors import MASK
 from playbook.events import Conflict, Effect, SpeechStarted
 from playbook.model import Plan, Say
 from playbook.record.expect import failed_expectations, judged
+from playbook.record.redact import agrees
 from playbook.record.runlog import Line, LogReader, to_event, to_line
 from playbook.record.summary import RunSummary
 
@@ -241,11 +240,7 @@ def _same(recorded: Line, now: Line) -> bool:
 
 
 def _agrees(recorded: Any, now: Any) -> bool:
-    if recorded == now:
-        return True
-    if not (isinstance(recorded, str) and isinstance(now, str) and MASK in recorded):
-        return False
-    return re.fullmatch(".*".join(map(re.escape, recorded.split(MASK))), now, re.DOTALL) is not None
+    return recorded == now or (isinstance(recorded, str) and isinstance(now, str) and agrees(recorded, now))
 
 
 def _less(lines: list[Line], others: list[Line]) -> tuple[Line, ...]:
