@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from playbook import clock
 from playbook.emulators.faults import FAULTS, choose
 from playbook.errors import UsageError
 from playbook.sessions import Journal
+from playbook.transports.room import AppMessage, OnEvent, Room, RoomEvent
 from tests.contract import STANDS, compile_on, perform, write_playbook
 from tests.logs import ROOT, checked, closings, of
 
@@ -28,8 +29,11 @@ TEXTS = {
     "three": "The third and last line.",
 }
 EMULATED = [name for name in STANDS if name != "local"]
-OF_REQUESTS = ("rate-limit", "flap", "half-body")
-"""Faults of the HTTP request that carries a line. Avaturn's external engine has none: lines go over a socket."""
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "avaturn-external": {"conversation_engine": {"type": "external"}},
+    "tavus-microphone": {"echo_via": "microphone"},
+}
+"""What of a stand's session decides which faults there are."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Show:
     """Whether the provider tells us when speech begins and ends."""
     exact: bool
     """Whether the length of a line is known before it is said."""
+    own_track: bool
+    """Whether our own sound goes out as a track, so that nobody else need tell."""
     requests: int
     """How many requests carried the second line."""
 
@@ -95,6 +101,7 @@ def performed(name: str, fault: str, folder: Path) -> Show:
                 [entry for entry in emulator.journal if entry["what"].startswith("speech_")],
                 plan.capabilities.speech == "reported",
                 plan.steps[1].length.basis == "exact",
+                plan.capabilities.speech == "exact",
                 sum(TEXTS["two"] in str(entry.get("body")) for entry in emulator.journal if entry["what"] == "request"),
             )
 
@@ -108,6 +115,14 @@ def plain(show: Show) -> None:
     """Nobody could know better: the show goes on, and the line is `estimated`."""
     assert show.exit == ("passed", 0)
     assert show.grades == ["estimated"] * 3
+
+
+def own_track(show: Show) -> None:
+    """What the face reports, or not, changes nothing: our own sound tells. What the face itself swallows, nobody can know."""
+    assert show.exit == ("passed", 0)
+    assert show.grades == ["reported"] * 3
+    assert show.notes("ignored") == show.notes("conflict") == []
+    assert show.two["at_ms"] - show.ms("event", "speech_started") == pytest.approx(show.two["duration_ms"], abs=2)
 
 
 def end_missing(show: Show) -> None:
@@ -171,7 +186,7 @@ def session_dies(show: Show) -> None:
     assert show.exit == ("error", 4)
     [lost] = of(show.lines, "event", "provider_failed")
     assert lost["outcome"] == "lost"
-    cut = show.two if show.reports else closings(show.lines)["three"]
+    cut = show.two if show.reports or show.own_track else closings(show.lines)["three"]
     assert (cut["evidence"], cut["reason"], cut["interrupted"]) == ("timeout", "session lost", True)
 
 
@@ -210,10 +225,15 @@ def wrong_id(show: Show) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """What is promised where the provider reports speech, and where it does not."""
+    """What is promised where the provider reports speech, where it does not, and where the sound is our own."""
 
     reported: Callable[[Show], None]
     otherwise: Callable[[Show], None] = plain
+    track: Callable[[Show], None] = own_track
+
+    def of(self, show: Show) -> Callable[[Show], None]:
+        """What is promised of this show."""
+        return self.track if show.own_track else self.reported if show.reports else self.otherwise
 
 
 ROWS: Mapping[str, Row] = {
@@ -226,9 +246,9 @@ ROWS: Mapping[str, Row] = {
     "interrupt-lost": Row(interrupt_lost),
     "speech-after-interrupt": Row(speaks_on),
     "accepted-but-silent": Row(unheard),
-    "session-dies": Row(session_dies, session_dies),
+    "session-dies": Row(session_dies, session_dies, session_dies),
     "slow-accept": Row(slow_accept, slow_accept),
-    "quota-at-create": Row(quota, quota),
+    "quota-at-create": Row(quota, quota, quota),
     "rate-limit": Row(rate_limit, rate_limit),
     "flap": Row(ambiguous, ambiguous),
     "half-body": Row(ambiguous, ambiguous),
@@ -237,18 +257,14 @@ ROWS: Mapping[str, Row] = {
 
 
 def applies(stand: str, fault: str) -> bool:
-    if stand == "tavus-microphone":  # one sound of ours without an end: the face tells nothing of it
-        return FAULTS[fault].at == "create"
-    return fault not in never(stand) and (stand != "avaturn-external" or fault not in OF_REQUESTS)
+    return fault not in impossible(stand)
 
 
-def never(stand: str) -> frozenset[str]:
-    """What the vendor of a stand cannot show."""
-    from playbook.emulators import find
+def impossible(stand: str) -> frozenset[str]:
+    """What cannot strike a session of this stand."""
+    from playbook.emulators import need
 
-    kind = find(stand.partition("-")[0])
-    assert kind is not None
-    return kind.never
+    return need(stand.partition("-")[0]).impossible(SETTINGS.get(stand, {}))
 
 
 CASES = [(stand, fault) for stand in EMULATED for fault in FAULTS if applies(stand, fault)]
@@ -258,8 +274,7 @@ CASES = [(stand, fault) for stand in EMULATED for fault in FAULTS if applies(sta
 def test_fault(stand: str, fault: str, tmp_path: Path):
     """The runner does what the README's table says, nothing stays open, and no line is heard twice by our doing."""
     show = performed(stand, fault, tmp_path)
-    row = ROWS[fault]
-    (row.reported if show.reports else row.otherwise)(show)
+    ROWS[fault].of(show)(show)
     twice = [text for text, times in Counter(show.spoken()).items() if times > 1]
     assert len(twice) == (fault == "speech-after-interrupt"), "only the vendor itself speaks a line again"
 
@@ -276,6 +291,58 @@ def test_a_fault_that_a_vendor_cannot_show_is_refused(stand: str):
                     at.emulator.set_faults([fault])
 
     clock.run(main(), "virtual")
+
+
+@pytest.mark.parametrize(
+    ("fault", "second"),
+    [
+        ("", "started stopped"),
+        ("end-missing@two", "started"),
+        ("end-early@2", "started stopped"),
+        ("end-twice@two", "started stopped stopped"),
+        ("start-missing@two", "stopped"),
+        ("wrong-id@two", "started? stopped?"),
+        ("accepted-but-silent@2", ""),
+    ],
+)
+def test_what_a_face_reports_of_a_track_is_falsified_too(fault: str, second: str, tmp_path: Path):
+    """A face that hears our own track tells when it begins and ends: as often as the fault has it, and of the line that was meant."""
+    told: list[tuple[int, str]] = []
+
+    async def main() -> None:
+        async with STANDS["tavus-microphone"]() as stand:
+            assert stand.emulator is not None
+            stand.emulator.set_faults([fault] if fault else [])
+            began = clock.Clock()
+
+            def room(on_event: OnEvent, make: Callable[[OnEvent], Room]) -> Room:
+                def heard(event: RoomEvent) -> None:
+                    if isinstance(event, AppMessage) and event.message["event_type"].startswith("conversation.replica."):
+                        what = event.message["event_type"].rpartition(".")[2].removesuffix("_speaking")
+                        told.append((began.now_ms(), what + "?" * ("inference_id" in event.message)))
+                    on_event(event)
+
+                return make(heard)
+
+            steps = "".join(f"  - say: {text}\n    id: {id}\n    at: {n * 6}s\n" for n, (id, text) in enumerate(TEXTS.items(), 1))
+            plan = compile_on(write_playbook(tmp_path, stand, steps))
+            outcome = await perform(replace(stand, extras={**stand.extras, "room": room}), plan, tmp_path)
+            assert outcome.result.exit_code == 0
+
+    clock.run(main(), "virtual")
+    of_line = [" ".join(what for at_ms, what in told if n * 6_000 <= at_ms < (n + 1) * 6_000) for n in (1, 2, 3)]
+    assert of_line == ["started stopped", second, "started stopped"]
+
+
+def test_a_fault_that_cannot_strike_a_session_is_refused(shell):
+    """Beside what a vendor never shows: what this way of speaking has no occasion for. Nobody rehearses a fault that does not happen."""
+    shell.write("m.yaml", "version: 1\nprovider: tavus\nsession: {pal_id: p, echo_via: microphone}\ntimeline:\n  - say: Hello.\n")
+    external = "{conversation_engine: {type: external, url: 'wss://a.example/'}}"
+    shell.write("x.yaml", f"version: 1\nprovider: avaturn\nsession: {external}\ntimeline:\n  - say: Hello.\n")
+    for file, fault in (("m.yaml", "interrupt-lost"), ("x.yaml", "flap")):
+        done = shell.call("run", file, "--emulate", "--clock", "virtual", "--fault", fault)
+        assert done.code == 2
+        assert f"as the session is set, cannot show the fault '{fault}'\n  it can show end-missing, " in done.err
 
 
 def test_every_fault_strikes_somewhere():

@@ -52,10 +52,13 @@ async def rehearsal(
 ) -> AsyncIterator[tuple[Mapping[str, str], Mapping[str, Any]]]:
     """Serve the emulator of a plan's provider meanwhile: the environment for a run, and stand-ins for its transports."""
     kind = need(plan.provider)
+    from playbook.emulators.base import refuse
     from playbook.emulators.faults import choose
 
     texts = {step.id: step.action.text for step in plan.steps if isinstance(step.action, Say)}
-    emulator = kind(faults=[choose(fault, texts) for fault in faults], viewer_after_ms=VIEWER_MS)
+    chosen = [choose(fault, texts) for fault in faults]
+    refuse(f"{plan.provider}, as the session is set,", chosen, kind.impossible(plan.session))
+    emulator = kind(faults=chosen, viewer_after_ms=VIEWER_MS)
     emulator.weather(delay_ms=delay_ms, jitter_ms=jitter_ms, seed=seed)
     async with emulator.serve():
         # A real credential has no business here.

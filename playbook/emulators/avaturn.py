@@ -263,6 +263,11 @@ class AvaturnEmulator(Emulator):
 
     name = "avaturn"
 
+    @classmethod
+    def impossible(cls, settings: Mapping[str, Any]) -> frozenset[str]:
+        external = (settings.get("conversation_engine") or {}).get("type") == "external"
+        return cls.never | ({"rate-limit", "flap", "half-body"} if external else frozenset())  # its lines are no requests
+
     def __init__(
         self,
         *,

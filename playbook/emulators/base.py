@@ -23,7 +23,7 @@ import re
 import signal
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import uvicorn
@@ -183,6 +183,11 @@ class Emulator(ABC):
     name = ""
     never: frozenset[str] = frozenset()
     """Named faults that this vendor cannot show, because it reports nothing of the kind."""
+
+    @classmethod
+    def impossible(cls, settings: Mapping[str, Any]) -> frozenset[str]:  # noqa: ARG003 -- for those who know better
+        """Those that cannot strike a session with these settings."""
+        return cls.never
 
     def __init__(self, *, faults: Iterable[Chosen | str] = (), viewer_after_ms: int | None = None) -> None:
         self.faults = self._possible(faults)
@@ -486,10 +491,7 @@ class Emulator(ABC):
 
     def _possible(self, faults: Iterable[Chosen | str]) -> Faults:
         chosen = Faults(faults)
-        for fault in chosen.chosen:
-            if fault.name in self.never:
-                possible = ", ".join(name for name in FAULTS if name not in self.never)
-                raise UsageError(f"{self.name} cannot show the fault '{fault.name}'", remedy=f"it can show {possible}")
+        refuse(self.name, chosen.chosen, self.never)
         return chosen
 
     async def _viewer(self, request: Request) -> Response:
@@ -506,6 +508,14 @@ class Emulator(ABC):
         else:
             session.disconnect_viewer()
         return JSONResponse(session.to_json())
+
+
+def refuse(name: str, faults: Iterable[Chosen], never: Collection[str]) -> None:
+    """Nobody shall rehearse a fault that can never strike."""
+    for fault in faults:
+        if fault.name in never:
+            possible = ", ".join(known for known in FAULTS if known not in never)
+            raise UsageError(f"{name} cannot show the fault '{fault.name}'", remedy=f"it can show {possible}")
 
 
 def serve_forever(emulator: Emulator, *, host: str = "127.0.0.1", port: int = 0, ready: Callable[[str], object]) -> None:

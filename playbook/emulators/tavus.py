@@ -22,8 +22,9 @@ picture. Where the documentation is silent or was seen to be otherwise, an optio
     second_end      400, 200                           what ending a conversation again answers
     media_ms        how much later than it is reported the face's sound comes
 
-Chosen by us where nobody knows: an interrupt while nothing is said, and lines that an interrupt drops, are not reported; a sound that does
-not go on for a second is cut and its end told; a line is spoken in the order in which lines came. Webhooks are not delivered.
+Chosen by us where nobody knows: a face that hears sound from a microphone reports when it begins and ends, with no id; an interrupt while
+nothing is said, and lines that an interrupt drops, are not reported; a sound that does not go on for a second is cut and its end told; a
+line is spoken in the order in which lines came. Webhooks are not delivered.
 """
 
 from __future__ import annotations
@@ -81,8 +82,16 @@ class TavusEmulator(Emulator):
     """The vendor."""
 
     name = "tavus"
+    nobodys_id = str(uuid.UUID(int=0x5EC0DD))
+    """What reports of no line name."""
     never = frozenset({"slow-accept", "rate-limit", "flap", "half-body"})  # lines are no requests
     sessions: dict[str, Conversation]
+
+    @classmethod
+    def impossible(cls, settings: Mapping[str, Any]) -> frozenset[str]:
+        # By microphone an interrupt is the end of our own sound: there is nothing that could get lost, and no rest that could be spoken.
+        microphone = settings.get("echo_via") == "microphone"
+        return cls.never | ({"interrupt-lost", "speech-after-interrupt"} if microphone else frozenset())
 
     def __init__(
         self,
@@ -162,7 +171,7 @@ class TavusEmulator(Emulator):
     def played(self, guest: Guest, pcm: bytes, hz: int) -> None:
         """A guest's microphone sent sound."""
         if (conversation := self._room_of(guest)) is not None and conversation.alive:
-            conversation.played(pcm, hz)
+            conversation.played(pcm, hz, guest.clip)
 
     def left(self, guest: Guest) -> None:
         """A guest is gone."""
@@ -175,7 +184,7 @@ class TavusEmulator(Emulator):
     def id_of(self, line: Utterance, conversation: str, kind: str) -> str | None:
         """What reports of a line call it."""
         if self.faults.hits("wrong-id", *line.names):
-            return _uuid("nobody")
+            return self.nobodys_id
         return {
             "md5": _uuid(line.task),
             "same": line.task,

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from playbook.clock import wall_time
 from playbook.emulators.base import LiveSession
+from playbook.emulators.faults import LATE_MS, MUTE_MS, TWICE_MS
 from playbook.emulators.room import Guest
 from playbook.emulators.speech import Sighting
-from playbook.speech.ear import Ear
+from playbook.speech.ear import Ear, Heard
 from playbook.transports.room import Participant
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ STARVED_MS = 1_000
 """How long the face waits for the rest of a sound."""
 DAY_S = 86_400
 SOUND_MS, SOUND_HZ = 40, 16_000
+DIES_MS = EARLY_MS = 300
+"""Of sound from a microphone, whose length nobody knows: when a session dies in it, and when its end is reported too early."""
+LISTEN_MS = 100
+"""How often a face that hears sound looks whether it has ended."""
 SILENCE_MS = 800
 """How much silence a listener is sent after speech."""
 HTTP_ERROR = 'Connection(Api(RoomLookup(RoomInfoFetchFailed(IoError(Custom { kind: Other, error: "HTTP error: %s" })))))'
@@ -67,6 +72,8 @@ class Conversation(LiveSession):
         self._speech: deque[tuple[int, int | None]] = deque(maxlen=9)  # when the face spoke
         self._sounds = False
         self._ear, self._stretches, self._stretch_ms = Ear(), 0, 0.0
+        self._line: tuple[str, str] = ("", "0")  # of our microphone's: what a fault may call it
+        self._swallowed = False
         super().__init__(
             emulator,
             id,
@@ -205,19 +212,58 @@ class Conversation(LiveSession):
             if timer := self._starving.pop(line.task, None):
                 timer.cancel()
 
-    def played(self, pcm: bytes, hz: int) -> None:
-        """Sound of a guest's microphone, which the face speaks as it comes. What is a line in it nobody knows."""
-        if self.face_here:
-            self._hears(self._ear.listen(self.clock.now_ms(), pcm, hz))
+    def played(self, pcm: bytes, hz: int, clip: str) -> None:
+        """Sound of a guest's microphone, which the face speaks as it comes. What is a line in it the face does not know; a fault must."""
+        if not self.face_here:
+            return
+        now, hits = self.clock.now_ms(), self.emulator.faults.hits
+        if (task := clip.rpartition("#")[0] or clip) != self._line[0]:
+            self._line = task, str(int(self._line[1]) + 1)
+            muted = now - self.created_ms >= MUTE_MS and hits("mute-after-120s", *self._line)
+            self._swallowed = muted or hits("accepted-but-silent", *self._line)
+            if self._swallowed:
+                self.emulator.note("speech_swallowed", session=self.id, task=task, text="")
+            if hits("session-dies", *self._line):
+                self.clock.call_at(now + DIES_MS, lambda: self.end("fault"))
+        self._hears(self._ear.listen(now, bytes(len(pcm)) if self._swallowed else pcm, hz))
 
-    def _hears(self, heard: Iterable[Any]) -> None:
+    def _hears(self, heard: Iterable[Heard]) -> None:
         for what in heard:
             if what.what == "began":
                 self._stretches, self._stretch_ms = self._stretches + 1, what.at_ms
+                self.clock.call_at(self.clock.now_ms() + LISTEN_MS, self._listen_on)
                 self.emulator.note("speech_started", session=self.id, task=f"sound-{self._stretches}", text="")
             else:
                 lasted_ms = round(what.at_ms - self._stretch_ms)
                 self.emulator.note("speech_ended", session=self.id, task=f"sound-{self._stretches}", heard_ms=lasted_ms, interrupted=False)
+            self._tell_of_sound(what)
+
+    def _listen_on(self) -> None:
+        """A microphone that has nothing to send sends nothing: its sound has ended all the same."""
+        if self.alive:
+            self._hears(self._ear.wait(self.clock.now_ms()))
+            if self._ear.hears:
+                self.clock.call_at(self.clock.now_ms() + LISTEN_MS, self._listen_on)
+
+    def _tell_of_sound(self, what: Heard) -> None:
+        """Report sound that began or ended. It belongs to the line that our microphone sends, or sent last, which only a fault knows."""
+        line, hits, now = self._line, self.emulator.faults.hits, self.clock.now_ms()
+        id = self.emulator.nobodys_id if hits("wrong-id", *line) else None
+
+        def tell(event: Literal["started", "stopped"], after_ms: int = 0) -> None:
+            facts = {} if event == "started" else {"interrupted": False, "duration": None}
+            self.clock.call_at(now + after_ms, lambda: self._broadcast(self._copies(event, id, facts)) if self.alive else None)
+
+        if what.what == "began":
+            if not hits("start-missing", *line):
+                tell("started")
+            if hits("end-early", *line):
+                tell("stopped", EARLY_MS)
+        elif not hits("end-missing", *line) and not hits("end-early", *line):
+            late_ms = LATE_MS if hits("end-late", *line) else 0
+            tell("stopped", late_ms)
+            if hits("end-twice", *line):
+                tell("stopped", late_ms + TWICE_MS)
 
     # what we tell
 
