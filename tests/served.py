@@ -58,6 +58,19 @@ def serving(name: str, **options: Any) -> Iterator[Emulator]:
             raise problems[0]
 
 
+def jump(emulator: Emulator, s: float) -> None:
+    """Let so much time pass for an emulator that is served, at once."""
+    loop, passed = emulator.clock._loop, threading.Event()
+
+    def ahead() -> None:
+        time = loop.time
+        loop.time = lambda: time() + s  # type: ignore[method-assign]  # what is due now happens in its order, and then
+        loop.call_later(0, passed.set)
+
+    loop.call_soon_threadsafe(ahead)
+    assert passed.wait(10)
+
+
 def playbook_for(name: str, timeline: str, head: str = "start: 0s") -> str:
     """The text of a playbook for a vendor."""
     return f"version: 1\nname: show\nprovider: {name}\nsession: {json.dumps(SESSIONS[name])}\n{head}\ntimeline:\n{timeline}"

@@ -37,18 +37,18 @@ def try_wrong(say: Say) -> None:
     say("took", took_s, "s")
 
 
-@bench("trial-kill", "kill -9 at random moments, 100 times with each provider")
+@bench("trial-kill", "kill -9 at every moment of a run, 100 times with each provider")
 def try_kill(say: Say) -> None:
     for name in VENDORS:
         with tempfile.TemporaryDirectory() as folder:
-            killed = kill(name, 100, Path(folder))
-        print(f"  {name}: {killed.runs - killed.survived} killed: {', '.join(f'{n} {phase}' for phase, n in killed.phases.items())}")
+            killed = kill(name, Path(folder))
+        print(f"  {name}: {killed.runs - killed.survived} killed: {', '.join(f'{n} {where}' for where, n in killed.fell.items())}")
         say(f"{name}: sessions created", killed.created, "")
         say(f"{name}: open after the kills", killed.left_open, "")
-        say(f"{name}: of them without a name, killed while the vendor answered", killed.nameless, "")
-        say(f"{name}: with a name and open after `sessions end --all`", killed.after_end_all - killed.nameless, "", target=0)
-        if name == "tavus":
-            say(f"{name}: open after `sessions reconcile`", killed.after_reconcile, "", target=0)
+        say(f"{name}: of them of which nobody saw the id", killed.unnamed, "")
+        say(f"{name}: with an id and open after `sessions end --all`", killed.named_after_end_all, "", target=0)
+        say(f"{name}: without one, and open after it", killed.unnamed_after_end_all, "", target=0 if name == "tavus" else None)
+        say(f"{name}: open, and on the list, when the vendor's own rule has passed", killed.after_the_rule + killed.entries, "", target=0)
 
 
 @bench("trial-crowd", "200 sessions at once, 5 % of their lines struck by a fault")

@@ -1,13 +1,18 @@
-"""`kill -9` at any moment: what the journal then still knows suffices to end every session that got a name.
+"""`kill -9` at every moment of a run: what the journal then still knows suffices to end every session, or to know when it is over.
 
 The runs are real processes of the command line, against an emulator in real time. One process has loaded everything and forks the others,
-so that a kill falls into the run and not into its imports. What was killed between the vendor's doing and the vendor's answer has no name:
-such a session is listed as an intent, and is ended where the vendor can be asked (`sessions reconcile`), else by the vendor's own time-out.
+so that a kill falls into the run and not into its imports. Each kill is aimed: it waits for a sign of the emulator's, which holds the
+moment open where it would be too short to hit. Ten kills, then `sessions end --all`, and again.
+
+What was killed between the vendor's doing and our reading of the answer has no name. Tavus is asked for it by `sessions end --all`. Where
+nobody can be asked, time passes (the emulator's clock and the command line's jump ahead) until the vendor's own rule has ended what nobody
+joins; then the journal's entry is closed, too.
 """
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import io
 import json
 import os
@@ -18,19 +23,27 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 from playbook.cli import main
-from playbook.clock import stopwatch
+from playbook.clock import block, wall_time
+from playbook.emulators.base import Emulator
+from playbook.emulators.faults import Injection
 from playbook.sessions import Journal
 from tests.logs import ROOT
-from tests.served import playbook_for, serving
+from tests.served import jump, playbook_for, serving
 
+BATCH = 10
+HELD_MS = 150
 TIMELINE = (
     "  - say: A.\n    until: 100ms\n  - wait: 100ms\n  - say: {chunks: [B, and]}\n    until: 100ms\n  - interrupt:\n  - wait: 100ms\n"
 )
+OPTIONS: Mapping[str, Mapping[str, Any]] = {"kaltura": {"idle_ms": 90_000}}
+"""Kaltura's time-out is not documented, but for that there is one; sessions were seen to live for 70 s."""
 
 LAUNCHER = """
 import json, os, sys
@@ -53,17 +66,117 @@ for line in sys.stdin:
 
 
 @dataclass(frozen=True)
+class Aim:
+    """When to kill: between `from_ms` and `to_ms` after the emulator has noted `what` (of a path, for requests). `hold` keeps it there."""
+
+    what: str
+    path: str = ""
+    hold: Injection | None = None
+    from_ms: float = 0
+    to_ms: float = HELD_MS - 10
+
+
+def aims(name: str) -> dict[str, Aim | None]:
+    """The moments of a run with this provider. None: before it has asked for anything."""
+    create = {"kaltura": "/create", "avaturn": "/sessions", "tavus": "/conversations"}[name]
+    method, end = {"kaltura": ("POST", "*/end"), "avaturn": ("DELETE", "*/sessions/*"), "tavus": ("POST", "*/end")}[name]
+    opening = {
+        "kaltura": Aim("request", "/init-client", Injection("serve", "POST", "*/init-client", before_ms=HELD_MS)),
+        "avaturn": Aim("session_created", from_ms=4, to_ms=12),  # creating is all that there is to it
+        "tavus": Aim("knocked", to_ms=250),
+    }[name]
+    say = Aim("message") if name == "tavus" else Aim("request", {"kaltura": "/say-text", "avaturn": "/tasks"}[name])
+    return {
+        "before": None,
+        "create, not yet carried out": Aim("request", create, Injection("serve", "POST", f"*{create}", before_ms=HELD_MS)),
+        "create, not yet answered": Aim("session_created", hold=Injection("serve", "POST", f"*{create}", after_ms=HELD_MS)),
+        "create, just answered": Aim("session_created", to_ms=5),
+        "opening": opening,
+        "say": replace(say, to_ms=12),
+        "say, not yet answered": replace(say, hold=Injection("serve", "POST", f"*{say.path}", after_ms=HELD_MS) if say.path else None),
+        "wait": replace(say, from_ms=30, to_ms=400),
+        "close, not yet carried out": Aim("request", "end", Injection("serve", method, end, before_ms=HELD_MS)),
+        "close, not yet answered": Aim("session_ended", hold=Injection("serve", method, end, after_ms=HELD_MS)),
+    }
+
+
+class Trap:
+    """Kills the run that is under way when the emulator gives the sign."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self._emulator = emulator
+        self._aim: Aim | None = None
+        self._timer: threading.Timer | None = None
+        self._known = threading.Event()
+        self._pid = 0
+        note = emulator.note
+
+        def noted(what: str, **facts: Any) -> dict[str, Any]:
+            entry = note(what, **facts)
+            self._saw(entry)
+            return entry
+
+        emulator.note = noted  # type: ignore[method-assign]  # what happens there is our sign
+
+    def arm(self, aim: Aim | None, delay_s: float) -> None:
+        """For the run that begins now; without an aim, `delay_s` counts from its beginning. What the last one asked for is done first."""
+        while any("status" not in entry for entry in self._emulator.journal if entry["what"] == "request"):
+            block(5)
+        self._known.clear()
+        self._aim, self._delay_s = aim, delay_s
+        self._emulator.injections = [] if aim is None or aim.hold is None else [replace(aim.hold)]
+
+    def began(self, pid: int) -> None:
+        """The run is this process."""
+        self._pid = pid
+        self._known.set()
+        if self._aim is None:
+            self._strike()
+
+    def disarm(self) -> None:
+        """The run is over."""
+        self._aim = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()
+            self._timer = None
+
+    def _saw(self, entry: Mapping[str, Any]) -> None:
+        aim = self._aim
+        if aim is None or self._timer is not None or entry["what"] != aim.what:
+            return
+        ends = entry.get("method") == "DELETE" or entry.get("path", "").endswith("/end")
+        if aim.what != "request" or (ends if aim.path == "end" else entry["path"].endswith(aim.path)):
+            self._strike()
+
+    def _strike(self) -> None:
+        self._timer = threading.Timer(self._delay_s, self._kill)
+        self._timer.start()
+
+    def _kill(self) -> None:
+        self._known.wait(5)
+        with contextlib.suppress(ProcessLookupError):  # it was faster
+            os.kill(self._pid, signal.SIGKILL)
+
+
+@dataclass
 class Killed:
-    """What came of it. `phases` counts where the kills fell; `nameless` sessions could be ended by nobody but the vendor."""
+    """What came of it. Sessions are counted by the emulator."""
 
     runs: int
-    survived: int
-    created: int
-    left_open: int
-    nameless: int
-    after_end_all: int
-    after_reconcile: int
-    phases: dict[str, int]
+    survived: int = 0
+    fell: Counter[str] = field(default_factory=Counter)
+    """Where the kills fell, by the run's log, the journal and the emulator."""
+    created: int = 0
+    left_open: int = 0
+    unnamed: int = 0
+    """Sessions whose id the journal never learnt."""
+    named_after_end_all: int = 0
+    unnamed_after_end_all: int = 0
+    after_the_rule: int = 0
+    """Open when the vendor's own rule has passed for what could not be found, and `sessions end --all` was asked once more."""
+    entries: int = 0
+    """What the journal then still holds open."""
 
 
 @contextlib.contextmanager
@@ -79,67 +192,98 @@ def launcher() -> Iterator[subprocess.Popen[str]]:
         process.stdout.close()
 
 
-def call(env: dict[str, str], *argv: str) -> str:
-    """A command line in this process: what it says."""
+def call(env: dict[str, str], *argv: str) -> int:
+    """A command line in this process."""
     told = io.StringIO()
     with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
-        main(argv, env)
-    return told.getvalue()
+        return main(argv, env)
 
 
-def kill(name: str, runs: int, folder: Path, seed: int = 1) -> Killed:
-    """So many runs of a show with this provider, each killed at a moment chosen by chance, but for the first."""
+def kill(name: str, folder: Path, each: int = 10, moments: tuple[str, ...] = (), seed: int = 1) -> Killed:
+    """`each` kills at every moment of a run with this provider (or at some), and a run that nobody kills after every ten."""
     chance = random.Random(seed)
     file = folder / "show.yaml"
     file.write_text(playbook_for(name, TIMELINE), "utf-8")
-    phases: Counter[str] = Counter()
-    survived = 0
-    with serving(name) as emulator, launcher() as forge:
-        assert forge.stdin is not None
-        assert forge.stdout is not None
-        first_s = None  # how long a run takes that nobody kills
+    wanted = {moment: aim for moment, aim in aims(name).items() if not moments or moment in moments}
+    plan = [(moment, aim) for _ in range(each) for moment, aim in wanted.items()]
+    result = Killed(len(plan))
+    with serving(name, viewer_after_ms=None, **OPTIONS.get(name, {})) as emulator, launcher() as forge:
+        journal = Journal(folder / "state")
         env = {"HOME": str(folder), "PLAYBOOK_STATE_DIR": str(folder / "state"), **emulator.environment()}
-        for n in range(runs):
-            out = folder / f"run-{n}"
+        trap = Trap(emulator)
+
+        def perform(out: Path) -> int:
+            assert forge.stdin is not None
+            assert forge.stdout is not None
             forge.stdin.write(json.dumps([["run", str(file), "--out", str(out), "--quiet"], env]) + "\n")
             forge.stdin.flush()
-            pid = int(forge.stdout.readline())
-            took_ms = stopwatch()
-            timer = threading.Timer(30 if first_s is None else chance.uniform(0, first_s), os.kill, (pid, signal.SIGKILL))
-            timer.start()
+            trap.began(int(forge.stdout.readline()))
             code = int(forge.stdout.readline())
-            timer.cancel()
-            first_s = took_ms() / 1000 if first_s is None else first_s
-            survived += code == 0
-            assert code in (0, -signal.SIGKILL), code
+            trap.disarm()
+            return code
+
+        batch: set[str] = set()  # the sessions before it
+        for n, (moment, aim) in enumerate(plan, 1):
+            out, before = folder / f"run-{n}", len(emulator.sessions)
+            trap.arm(aim, chance.uniform(0, HELD_MS) / 1000 if aim is None else chance.uniform(aim.from_ms, aim.to_ms) / 1000)
+            code = perform(out)
+            assert code in (0, -signal.SIGKILL), (moment, code)
+            result.survived += code == 0
             if code:
-                phases[phase(out / "run.jsonl")] += 1
-        journal = Journal(folder / "state")
-        listed = journal.open_sessions()
-        left_open = len(emulator.open_sessions)
-        named = {record.session for record in listed}
-        nameless = [session.id for session in emulator.open_sessions if session.id not in named]
-        assert len(nameless) <= sum(record.session is None for record in listed), "every session without a name is listed as an intent"
-        assert not any(record.alive for record in listed)
-        call(env, "sessions", "end", "--all")
-        after_end_all = len(emulator.open_sessions)
-        assert {session.id for session in emulator.open_sessions} == set(nameless)
-        for line in call(env, "sessions", "reconcile", "--provider", name).splitlines():
-            if "not in the journal" in line:
-                call(env, "sessions", "end", line.split()[1].removesuffix(":"), "--provider", name)
-        return Killed(
-            runs, survived, len(emulator.sessions), left_open, len(nameless), after_end_all, len(emulator.open_sessions), dict(phases)
-        )
+                result.fell[where(out, journal, emulator, created=len(emulator.sessions) > before)] += 1
+            if n % BATCH == 0 or n == len(plan):
+                trap.arm(Aim("nothing"), 0)
+                assert perform(folder / f"after-{n}") == 0  # meanwhile the vendor does what it was still at
+                batch = _end_all(result, env, journal, emulator, batch)
+        result.created = len(emulator.sessions)
+        late_s = max([0.0, *((record.ends_by or wall_time()).timestamp() - wall_time().timestamp() for record in journal.open_sessions())])
+        jump(emulator, late_s + 1)
+        later = wall_time() + datetime.timedelta(seconds=late_s + 1)
+        with mock.patch("playbook.clock.wall_time", return_value=later):
+            code = call(env, "sessions", "end", "--all")
+        result.after_the_rule, result.entries = len(emulator.open_sessions), len(journal.open_sessions())
+        assert (code, result.after_the_rule, result.entries) == (0, 0, 0), result
+        reasons = Counter(session.reason for session in emulator.sessions.values())
+        assert sum(reasons[rule] for rule in ("absence", "idle")) == result.unnamed_after_end_all, "what we ended, and what the vendor"
+    return result
 
 
-def phase(log: Path) -> str:
-    """Where a run was, by the last command in its log."""
+def _end_all(result: Killed, env: dict[str, str], journal: Journal, emulator: Emulator, before: set[str]) -> set[str]:
+    """End what is open, and see what of it is left. Gives all sessions there were."""
+    listed = journal.open_sessions()
+    assert not any(record.alive for record in listed)
+    ids = {session.id for session in emulator.open_sessions} - before
+    unnamed = ids - {record.session for record in listed}
+    assert len(unnamed) <= sum(record.session is None for record in listed), "every session without a name has its intent"
+    call(env, "sessions", "end", "--all")
+    open_now = {session.id for session in emulator.open_sessions} - before
+    result.left_open += len(ids)
+    result.unnamed += len(unnamed)
+    result.named_after_end_all += len(open_now - unnamed)
+    result.unnamed_after_end_all += len(open_now & unnamed)
+    assert open_now <= unnamed, "what has a name is ended"
+    return set(emulator.sessions)
+
+
+def where(out: Path, journal: Journal, emulator: Emulator, *, created: bool) -> str:
+    """Where a run was when it was killed."""
     try:
-        text = log.read_text("utf-8")
+        text = (out / "run.jsonl").read_text("utf-8")
     except OSError:
-        return "starting"
-    if "session_closed" in text:
-        return "closed"
-    names = {"open_session": "creating", "close_session": "closing", "say": "accepting", "start_timer": "speaking or waiting"}
+        text = ""
     commands = re.findall(r'"command":"(\w+)"', text)
-    return names.get(commands[-1], commands[-1]) if commands else "starting"
+    if not commands:
+        return "before the create"
+    if '"session_closed"' in text:
+        return "after the close"
+    [record] = [record for record in journal.open_sessions() if record.run == out.name] or [None]
+    if "close_session" not in commands and '"session_opened"' not in text:
+        if record is not None and record.session is not None:
+            return "opening, with a name"
+        if record is None:
+            return "before the create"
+        return "create, carried out" if created else "create, not carried out"
+    if "close_session" in commands:
+        alive = record is not None and emulator.sessions[record.session].alive
+        return "close, not carried out" if alive else "close, carried out"
+    return {"say": "say, not accepted", "interrupt": "interrupt"}.get(commands[-1], "speaking or waiting")
