@@ -16,7 +16,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from playbook import clock
-from playbook.emulators.avaturn import AvaturnEmulator
+from playbook.emulators.avaturn import SOCKETS, AvaturnEmulator
 from playbook.errors import SetupError
 from playbook.events import (
     PlayAudio,
@@ -35,12 +35,14 @@ from playbook.runner import Options, Runner
 from playbook.speech.audio import silence as quiet
 from playbook.speech.audio import to_ms
 from playbook.speech.voice import Voice
+from playbook.transports.cassette import Cassette
 from playbook.transports.listener import Listener
 from tests.avaturn import KEY, perform, plan_of, voice
 from tests.contract import Stage, Stand
-from tests.logs import closings, of
+from tests.logs import checked, closings, of
 from tests.scripts import plan as plan_by_hand
 from tests.scripts import say, sound
+from tests.shown import on
 from tests.sounds import to_wav
 
 HEAD = """\
@@ -187,7 +189,7 @@ def test_a_microphone_and_messages_we_do_not_know_change_nothing(tmp_path):
     [
         ("absent", "Avaturn did not connect within 30 s; check that conversation_engine.url leads to listen"),
         ("stranger", "Avaturn did not connect within 30 s (1 came without the secret)"),
-        ("drops", "Avaturn closed the socket, which ends the session"),
+        ("drops", "the other side closed the socket, which ends the session"),
     ],
 )
 def test_a_caller_that_does_not_stay(socket, says, tmp_path):
@@ -267,19 +269,134 @@ def test_without_the_voice_nothing_begins(tmp_path):
         clock.run(begin(THREE), "virtual")
 
 
+# --- on a cassette ------------------------------------------------------------------------------------------------------
+
+
+def taped(text, folder, emulator=None, **more):
+    """A run that is recorded, and its cassette."""
+    tape = folder / "live" / "tape.jsonl"
+    (folder / "live").mkdir()
+    return perform(text, folder / "live", emulator, tape=Cassette(tape, "all"), **more), tape
+
+
+def played(text, folder, tape):
+    """A run from a cassette, where nobody can be reached."""
+    plan = plan_of(text, folder)
+
+    async def main():
+        env = {"AVATURN_API_KEY": "another", "AVATURN_BASE_URL": "http://127.0.0.1:9"}
+        return await on(Cassette(tape), plan, folder=folder / "run", env=env, provider=AvaturnProvider(voice)).run()
+
+    outcome = clock.run(main(), "virtual")
+    return outcome, checked(folder / "run"), (folder / "run" / "run.jsonl").read_bytes().partition(b"\n")[2]
+
+
+def test_what_was_recorded_is_performed_again(tmp_path):
+    """To the byte, as often as one likes, without network, port or the former secrets: the port is taken, and the vendor's address is
+    nobody's."""
+    live, tape = taped(CUT, tmp_path)
+    assert live.grades == {"cut": "reported", "behind": "estimated", "after": "reported"}
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        text = CUT.replace("session:\n", f"session:\n  listen: 127.0.0.1:{taken.getsockname()[1]}\n")
+        (outcome, _, once), (_, _, twice) = (played(text, tmp_path / name, tape) for name in ("once", "twice"))
+    assert outcome.result.exit_code == 0
+    assert (tmp_path / "live" / "run" / "run.jsonl").read_bytes().partition(b"\n")[2] == once == twice
+
+
+def test_what_was_recorded_in_real_time_is_performed_on_the_virtual_clock(tmp_path):
+    """The same grades, and times that differ by what our own work took."""
+    text = HEAD + "  - say: One.\n    id: one\n  - say: Two goes on and on.\n    id: two\n    until: 300ms\n  - interrupt:\n    id: stop\n"
+    live, tape = taped(text, tmp_path, AvaturnEmulator(viewer_after_ms=0, latency_ms=60, tail_ms=10), name="system")
+    (outcome, lines, once), (_, _, twice) = (played(text, tmp_path / name, tape) for name in ("once", "twice"))
+    assert outcome.result.exit_code == live.code == 0
+    assert once == twice
+    ends = closings(lines)
+    assert {task: line["evidence"] for task, line in ends.items()} == live.grades == {"one": "reported", "two": "reported"}
+    for task, line in closings(live.lines).items():
+        assert (ends[task].get("heard_ms"), ends[task].get("heard")) == (line.get("heard_ms"), line.get("heard"))
+        assert ends[task]["at_ms"] <= line["at_ms"]
+
+
+@pytest.mark.parametrize("socket", SOCKETS)
+def test_every_caller_is_recorded(socket, tmp_path):
+    """However it behaves, the same comes of it: nobody, a stranger, one that hangs up, one that talks nonsense."""
+    live, tape = taped(CUT, tmp_path, AvaturnEmulator(viewer_after_ms=300, socket=socket))
+    outcome, _, log = played(CUT, tmp_path / "again", tape)
+    assert (outcome.result.exit_code, outcome.result.reason) == (live.code, live.reason or None)
+    assert log == (tmp_path / "live" / "run" / "run.jsonl").read_bytes().partition(b"\n")[2]
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "told"),
+    [
+        (("Two is", "Two was"), 1, ("went on differently at line 14:", "bytes: recorded ", "done ")),
+        (("id: two", "id: zwei"), 1, ("went on differently at line 12:", 'json.segment_uid: recorded "two", done "zwei"')),
+        (("jane_20240829", "john"), 4, ("no answer to POST /api/v1/sessions", 'json.avatar_id: recorded "jane_20240829", asked "john"')),
+    ],
+)
+def test_a_show_that_was_not_recorded(change, code, told, tmp_path):
+    """Other words, another order, other settings: the nearest that was recorded, and what differs."""
+    _, tape = taped(THREE, tmp_path)
+    outcome, lines, _ = played(THREE.replace(*change), tmp_path / "again", tape)
+    assert outcome.result.exit_code == code
+    said = "\n".join(line["reason"] for line in of(lines, "event", "provider_failed"))
+    assert [text for text in told if text not in said] == []
+
+
+def test_a_cassette_without_the_socket(tmp_path):
+    """Of another engine, say, or of version 1: exit 4, and what to do."""
+    _, tape = taped(THREE, tmp_path)
+    tape.write_text("".join(line + "\n" for line in tape.read_text().splitlines() if '"socket": 1' not in line))
+    outcome, _, _ = played(THREE, tmp_path / "again", tape)
+    assert outcome.result.exit_code == 4
+    assert "tape.jsonl has no socket number 1" in (outcome.result.reason or "")
+
+
+def test_a_cassette_edited_by_hand(tmp_path):
+    """Reports that an editor took out, moved and put in are as good as recorded."""
+    _, tape = taped(THREE, tmp_path)
+    lines = [json.loads(line) for line in tape.read_text().splitlines()]
+
+    def said(what: str, uid: str):
+        kind = f"avatar.speech.segment.playback.{what}"
+        return next(
+            n for n, line in enumerate(lines) if {"type": kind, "segment_uid": uid}.items() <= line.get("event", {}).get("json", {}).items()
+        )
+
+    one, two, three = (said("ended", uid) for uid in ("one", "two", "three"))
+    lines[one]["at_ms"] += 500
+    lines[three] = {"at_ms": lines[three]["at_ms"], "socket": 1, "on": "hangup", "event": {}}
+    del lines[two]
+    tape.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    outcome, log, _ = played(THREE, tmp_path / "again", tape)
+    assert outcome.result.exit_code == 4
+    assert "the other side closed the socket" in (outcome.result.reason or "")
+    ends = closings(log)
+    assert {task: end["evidence"] for task, end in ends.items()} == {"one": "reported", "two": "timeout", "three": "timeout"}
+    [started] = [line for line in of(log, "event", "speech_started") if line["task"] == "one"]
+    assert ends["one"]["at_ms"] - started["at_ms"] == ends["one"]["duration_ms"] + 500
+
+
 # --- the protocol by hand: a test in the place of Avaturn's caller ------------------------------------------------------
 
 
+def staged(tmp_path, *steps, emulator=None, env=None, listen="127.0.0.1:0", extras=None) -> Stage:
+    """A session that is not open yet."""
+    asked = {"listen": listen, "conversation_engine": {"type": "external", "url": "wss://a.example/x"}}
+    stand = Stand(AvaturnProvider(voice), env or emulator.environment(), asked, emulator, extras or {})
+    sounds = {"0" * 64: to_wav(quiet(600_000, RATE))}
+    plan = plan_by_hand(*steps, can=stand.provider.capabilities(asked), session=asked, sounds=sounds)
+    return Stage(stand, plan, tmp_path)
+
+
 @contextlib.asynccontextmanager
-async def called(tmp_path, *steps, listen="127.0.0.1:0"):
+async def called(tmp_path, *steps, listen="127.0.0.1:0", extras=None):
     """A session that is open, and the socket by which Avaturn called it."""
     emulator = AvaturnEmulator(socket="absent")
     async with emulator.serve():
-        asked = {"listen": listen, "conversation_engine": {"type": "external", "url": "wss://a.example/x"}}
-        stand = Stand(AvaturnProvider(voice), emulator.environment(), asked, emulator)
-        sounds = {"0" * 64: to_wav(quiet(600_000, RATE))}
-        plan = plan_by_hand(*steps, can=stand.provider.capabilities(asked), session=asked, sounds=sounds)
-        stage = Stage(stand, plan, tmp_path)
+        stage = staged(tmp_path, *steps, emulator=emulator, listen=listen, extras=extras)
         stage.session.open()
         while not emulator.sessions:
             await stage.pass_ms(1)
@@ -312,10 +429,12 @@ async def tell(caller, type: str, uid: str, **fields) -> None:
 
 
 def test_an_interrupt_overtakes_the_sound_that_is_being_sent(tmp_path):
-    """The caller takes no more sound; the interrupt cuts it short, closes the segment, and only then interrupts."""
+    """The caller takes no more sound; the interrupt cuts it short, closes the segment, and only then interrupts. From a cassette, too."""
+    tape = tmp_path / "tape.jsonl"
 
     async def main():
-        async with called(tmp_path, sound("long", 600_000)) as (stage, caller):
+        recording = Cassette(tape, "all")
+        async with called(tmp_path, sound("long", 600_000), extras=recording.extras({})) as (stage, caller):
             stage.session.play_audio(PlayAudio("long", "long", "0" * 64, 600_000))
             await heard(caller, "avatar.speech.segment.create")
             await tell(caller, "created", "long")
@@ -327,12 +446,28 @@ def test_an_interrupt_overtakes_the_sound_that_is_being_sent(tmp_path):
             nothing_ms, _ = await heard(caller, "avatar.speech.interrupt")
             await tell(caller, "playback.interrupted", "long", played_duration=5.25)
             ended = await stage.until(SpeechEnded, "long")
-            return sent_ms, close["segment_uid"], nothing_ms, ended, stage.of(ProviderFailed)
+        recording.close()
+        return sent_ms, close["segment_uid"], nothing_ms, ended, stage.of(ProviderFailed)
 
     sent_ms, uid, nothing_ms, ended, failed = virtually(main())
     assert (uid, nothing_ms, failed) == ("long", 0, [])
     assert 0 < sent_ms < 600_000
     assert (ended.interrupted, ended.heard_ms) == (True, 5250)
+
+    async def again():
+        stage = staged(tmp_path, sound("long", 600_000), env={"AVATURN_API_KEY": KEY}, extras=Cassette(tape).extras({}))
+        stage.session.open()
+        await stage.until(SessionOpened)
+        stage.session.play_audio(PlayAudio("long", "long", "0" * 64, 600_000))
+        await stage.until(SpeechStarted, "long")
+        await stage.pass_ms(5_000)
+        stage.session.interrupt(StopSpeaking("stop", "stop"))
+        ended = await stage.until(SpeechEnded, "long")
+        stage.session.close("end")
+        await stage.until(SessionClosed)
+        return ended
+
+    assert virtually(again()) == ended
 
 
 def test_a_caller_that_takes_no_more_sound_loses_the_session(tmp_path):

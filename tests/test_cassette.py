@@ -17,7 +17,7 @@ from playbook.transports.cassette import Cassette, CassetteMiss
 from playbook.transports.http import Answer, Http, NetworkError, Request, Retry
 from playbook.transports.room import AppMessage, ClipEnded, Door, Participant, ParticipantJoined, RoomFailure, SoundHeard
 
-from .logs import ROOT
+from .logs import ROOT, checked, closings
 
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl"
 URL = "http://127.0.0.1:9"
@@ -468,3 +468,192 @@ def test_a_room_that_was_not_recorded(tmp_path):
     path.write_text(text.replace(sound, "!!"))
     with pytest.raises(RecordError, match="none of a room"):
         Cassette(path)
+
+
+# --- sockets that the vendor dials ----------------------------------------------------------------------------------------
+
+SOCKET = "wss://tunnel.example/{}?secret=planted"
+
+
+class FakeSocket:
+    """Somebody dials after 70 ms and says back what it is told, and our secrets; it takes 2 ms for a byte of sound, and none that is bad.
+    It hangs up when it is told to."""
+
+    strangers = 1
+
+    def __init__(self) -> None:
+        self.inbox: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def later(self, ms: int, text: str | None) -> None:
+        asyncio.get_running_loop().call_later(ms / 1000, self.inbox.put_nowait, text)
+
+    async def start(self, address) -> str:
+        self.url = address(4711)
+        return self.url
+
+    async def caller(self, within_s: float) -> bool:
+        await clock.Clock().sleep_until(70)
+        return True
+
+    async def send(self, message: str | bytes) -> None:
+        if message == b"bad":
+            await asyncio.get_running_loop().create_future()
+        elif isinstance(message, bytes):
+            await clock.Clock().sleep_until(2 * len(message))
+        elif message == "leave":
+            self.later(10, None)
+        else:
+            self.later(40, json.dumps({"said": message, "token": "planted", "at": self.url, "ours": "a planted-secret"}))
+            self.later(60, "no JSON, but a planted-secret at " + self.url)
+            self.later(80, "[" * 900 + "]" * 900)
+
+    async def texts(self):
+        while (text := await self.inbox.get()) is not None:
+            yield text
+
+    async def aclose(self) -> None:
+        self.later(0, None)
+
+
+def socket_story(cassette: Cassette, make=FakeSocket, *, words: str = "hello", sound: bytes = b"abc"):
+    """What happens on a socket, each with its time."""
+    story = []
+    cassette.redact = lambda text: text.replace("planted-secret", "***")
+
+    async def show():
+        now = clock.Clock()
+        socket = cassette.extras({})["listener"](make)
+
+        async def read():
+            async for text in socket.texts():
+                story.append((now.now_ms(), text))
+            story.append((now.now_ms(), "hung up"))
+
+        url = await socket.start(lambda port: SOCKET.format(port))
+        send = cassette.http(Vendor(answer(201, {"id": "a"})))
+        await send(Request("POST", "/sessions", json={"url": url, "headers": {"X-Secret": words}}))
+        story.append((now.now_ms(), await socket.caller(10), socket.strangers))
+        reader = asyncio.ensure_future(read())
+        await socket.send(json.dumps({"say": "hello"}))
+        for _ in range(20):
+            await socket.send(sound)
+            story.append((now.now_ms(), "taken"))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await socket.send(b"bad")
+        await socket.send("leave")
+        await reader
+        await socket.aclose()
+        await socket.aclose()
+        cassette.close()
+
+    clock.run(show(), "virtual")
+    return story
+
+
+def nobody_dials():
+    raise AssertionError("no port is opened")
+
+
+def test_a_socket_is_recorded_and_played(tmp_path):
+    """Who came, what it said, how slowly it took our sound and when it hung up come back at their times, without a port; that the address
+    and its secret were others is no matter."""
+    path = tmp_path / "tape.jsonl"
+    live = socket_story(Cassette(path, "all"))
+    assert [line.get("on") or line.get("do") for line in lines_of(path) if "socket" in line][:4] == ["listen", "caller", "send", "sound"]
+    text = path.read_text()
+    assert "planted" not in text
+    assert "tunnel.example" not in text
+    assert '"url": "socket:1"' in text
+    played = socket_story(Cassette(path), nobody_dials, words="another secret")
+    (taken, heard), (taken_again, heard_again) = (
+        ([entry for entry in story if entry[1] == "taken"], [entry for entry in story if entry[1] != "taken"]) for story in (live, played)
+    )
+    assert [ms for ms, *_ in heard] == [ms for ms, *_ in heard_again]
+    assert all(0 <= before - after < 24 for (before, _), (after, _) in zip(taken, taken_again, strict=True)), "sound goes out in stretches"
+    (_, came, strangers), (_, said), (_, raw), (_, deep), (_, last) = heard_again
+    assert (came, strangers) == (True, 1)
+    assert json.loads(said) == {"said": '{"say": "hello"}', "token": "***", "at": "socket:1", "ours": "a ***"}
+    assert raw == "no JSON, but a *** at socket:1"
+    assert deep == "[" * 900 + "]" * 900
+    assert last == "hung up"
+    assert socket_story(Cassette(path), nobody_dials) == played
+
+
+def test_a_socket_that_goes_on_differently(tmp_path):
+    """Other sound is an error that shows the line and what differs; so is what comes after the end, and a socket that was not recorded."""
+    path = tmp_path / "tape.jsonl"
+    socket_story(Cassette(path, "all"))
+    with pytest.raises(CassetteMiss) as caught:
+        socket_story(Cassette(path), nobody_dials, sound=b"abcd")
+    assert "the socket in tape.jsonl went on differently at line 6:" in caught.value.message
+    assert 'bytes: recorded "12 bytes, sha256 ' in caught.value.message
+
+    async def more():
+        cassette = Cassette(path)
+        socket = cassette.listener(nobody_dials)
+        with pytest.raises(CassetteMiss, match='do: recorded "listen", done "send"'):
+            await socket.send("too early")
+        with pytest.raises(CassetteMiss, match="has no socket number 2"):
+            cassette.listener(nobody_dials)
+        await socket.aclose()
+
+    clock.run(more(), "virtual")
+
+
+def test_nobody_came(tmp_path):
+    """A wait in vain takes as long again, and tells of the strangers that came instead. An address that is nothing changes nothing."""
+
+    class Deserted(FakeSocket):
+        strangers = 3
+
+        async def caller(self, within_s: float) -> bool:
+            await clock.Clock().sleep_until(round(within_s * 1000))
+            return False
+
+    async def waited(cassette: Cassette, make):
+        with cassette:
+            now, socket = clock.Clock(), cassette.listener(make)
+            await socket.start(lambda _: "")
+            return await socket.caller(5), socket.strangers, now.now_ms()
+
+    path = tmp_path / "tape.jsonl"
+    assert clock.run(waited(Cassette(path, "all"), Deserted), "virtual") == (False, 3, 5_000)
+    assert clock.run(waited(Cassette(path), nobody_dials), "virtual") == (False, 3, 5_000)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace('"came": true', '"come": true'), "line 4 is not one of a cassette"),
+        (lambda text: text.replace('"came": true, ', ""), "none of a socket: caller"),
+        (lambda text: text.replace('"do": "listen"', '"do": "lurk"'), "line 2 is not one of a cassette"),
+        (lambda text: text.replace('"on": "hangup"', '"on": "message"'), "none of a socket: message"),
+        (lambda text: text.replace(', "took_ms": 24', ', "took_ms": -24'), "line 6 is not one of a cassette"),
+        (lambda text: text.replace('"socket": 1', '"socket": 0'), "line 2 is not one of a cassette"),
+    ],
+)
+def test_a_recorded_socket_edited_by_hand(tmp_path, change, message):
+    """What an editor broke is told before anything is performed."""
+    path = tmp_path / "tape.jsonl"
+    socket_story(Cassette(path, "all"))
+    text = path.read_text()
+    assert change(text) != text
+    path.write_text(change(text))
+    with pytest.raises(RecordError) as caught:
+        Cassette(path)
+    assert message in caught.value.message
+
+
+def test_a_version_of_old_is_played_for_ever(shell):
+    """A cassette as version 1 wrote it, which did not tell what caused what within one millisecond, is performed as it was."""
+    show, tape = (
+        ROOT / "tests" / "golden" / "logs" / "reported" / "playbook.yaml",
+        ROOT / "tests" / "golden" / "cassettes" / "version-1.jsonl",
+    )
+    assert lines_of(tape)[0]["cassette"] == 1
+    done = shell.call("run", str(show), "--clock", "virtual", "--from-cassette", str(tape), "--out", "again")
+    assert done.code == 0, done.err
+    ends = closings(checked(Path("again")))
+    assert {line["evidence"] for line in ends.values()} == {"reported"}
+    assert ends["cut"]["interrupted"]

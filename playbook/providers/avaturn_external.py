@@ -30,7 +30,7 @@ from playbook.providers.base import Context
 from playbook.providers.local import BATCH, LocalProvider, Script
 from playbook.speech.audio import Sound, cut, frames, resample, silence, to_samples
 from playbook.speech.voice import Settings, Voice, VoiceMissing, heard
-from playbook.transports.listener import Dialled, Listener
+from playbook.transports.listener import Dialled, Listener, gone
 
 if TYPE_CHECKING:
     from playbook.speech.show import Placement, ShowRecorder
@@ -273,7 +273,7 @@ class ExternalSession(AvaturnSession):
     async def _read(self) -> None:
         async for text in self._socket.texts():
             self._take(text)
-        raise ProviderError("Avaturn closed the socket, which ends the session", outcome="lost")
+        raise gone()
 
     def _take(self, text: str) -> None:
         """One message. What we do not know, or cannot read, we leave aside: there may be more than is documented."""

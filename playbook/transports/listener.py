@@ -128,5 +128,5 @@ class Listener:
 
 
 def gone() -> ProviderError:
-    """What is said when the other side has hung up."""
-    return ProviderError("the other side closed the socket", outcome="lost")
+    """The other side has hung up, whether we notice it by listening or by talking."""
+    return ProviderError("the other side closed the socket, which ends the session", outcome="lost")

@@ -344,6 +344,7 @@ class TapedSocket:
         self._socket = make()
         self._sound = bytearray()  # a stretch that is going out
         self._since_ms = 0
+        self._sending = False
         self._closed = False
 
     @property
@@ -360,7 +361,8 @@ class TapedSocket:
             self._sound.clear()
 
     def _happened(self, on: str, **event: Any) -> None:
-        self._stretch_ends()  # it followed from the sound that went before
+        if not self._sending:  # it followed from the sound that went before
+            self._stretch_ends()
         self._write(self._tape.now_ms(), on=on, event=event)
 
     async def start(self, address: Callable[[int], str]) -> str:
@@ -384,11 +386,12 @@ class TapedSocket:
         if not self._sound:
             self._since_ms = self._tape.now_ms()
         self._sound += message
-        taken = False
+        taken, self._sending = False, True
         try:
             await self._socket.send(message)
             taken = True
         finally:
+            self._sending = False
             if not taken or self._tape.now_ms() - self._since_ms >= STRETCH_MS:
                 self._stretch_ends(taken=taken)
 
