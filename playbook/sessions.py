@@ -10,7 +10,7 @@ to end the session; *ended*, with the reason (or *forgotten*, by the user's own 
   when the session has ended.
 
 The calls block for a few milliseconds, because they return only when the fact is on the disk. Used by the runner (which lends entries
-to providers) and by `playbook sessions`. Imports errors, the clock and the providers' contract.
+to providers) and by `playbook sessions`. Imports errors, the clock, `folders` and the providers' contract.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from typing import Any
 
 from playbook.clock import block, wall_time
 from playbook.errors import SetupError
+from playbook.folders import user_folder
 from playbook.providers.base import SETTLED_S, SessionRecord
 
 VERSION = 1
@@ -44,11 +45,7 @@ _Line = dict[str, Any]
 
 def state_folder(env: Mapping[str, str]) -> Path:
     """Where the journal lives: `PLAYBOOK_STATE_DIR`, else the user's state folder."""
-    if own := env.get("PLAYBOOK_STATE_DIR"):
-        return Path(own).expanduser()
-    if (xdg := env.get("XDG_STATE_HOME", "")) and Path(xdg).is_absolute():
-        return Path(xdg) / "playbook"
-    return Path(env.get("HOME") or Path.home()) / ".local" / "state" / "playbook"
+    return user_folder(env, "PLAYBOOK_STATE_DIR", "XDG_STATE_HOME", ".local/state")
 
 
 class Journal:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from playbook.errors import Problem
+from playbook.folders import user_folder
 from playbook.language.schema import load_schema
 from playbook.model import Capabilities, Length, Plan, Say
 
@@ -24,11 +25,7 @@ if TYPE_CHECKING:
 
 def cache_folder(env: Mapping[str, str]) -> Path:
     """Where speech is kept: `PLAYBOOK_CACHE_DIR`, else the user's cache folder."""
-    if own := env.get("PLAYBOOK_CACHE_DIR"):
-        return Path(own).expanduser()
-    if (xdg := env.get("XDG_CACHE_HOME", "")) and Path(xdg).is_absolute():
-        return Path(xdg) / "playbook"
-    return Path(env.get("HOME") or Path.home()) / ".cache" / "playbook"
+    return user_folder(env, "PLAYBOOK_CACHE_DIR", "XDG_CACHE_HOME", ".cache")
 
 
 def variables(env: Mapping[str, str]) -> dict[str, str]:

@@ -15,6 +15,7 @@ ROOMS = (
     ("engine",),
     ("record",),
     ("clock",),
+    ("folders",),
     ("speech",),
     ("transports",),
     ("providers",),

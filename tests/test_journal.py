@@ -19,6 +19,7 @@ from playbook.errors import SetupError
 from playbook.runner import Options, Outcome, Runner
 from playbook.sessions import KEEP_CLOSED, Journal, NoEntry, state_folder
 from playbook.transports.cassette import Cassette
+from playbook.world import cache_folder
 from tests.contract import STANDS, compile_on, write_playbook
 
 TOKEN = "bearer-value-that-ends-the-session"
@@ -277,11 +278,13 @@ def test_a_second_way_to_create_is_a_second_line_of_facts(tmp_path: Path) -> Non
     assert [record.session for record in journal.open_sessions()] == ["s-1"]
 
 
-def test_the_state_folder_follows_the_environment() -> None:
-    """PLAYBOOK_STATE_DIR before XDG_STATE_HOME before the home folder; a relative XDG path is ignored, as its specification says."""
+def test_the_users_folders_follow_the_environment() -> None:
+    """Our own variable before the XDG one before the home folder; a relative XDG path is ignored, as its specification says."""
     assert state_folder({"PLAYBOOK_STATE_DIR": "/a", "XDG_STATE_HOME": "/b"}) == Path("/a")
     assert state_folder({"XDG_STATE_HOME": "/b", "HOME": "/h"}) == Path("/b/playbook")
     assert state_folder({"XDG_STATE_HOME": "b", "HOME": "/h"}) == Path("/h/.local/state/playbook")
+    assert cache_folder({"PLAYBOOK_CACHE_DIR": "/a", "XDG_CACHE_HOME": "/b"}) == Path("/a")
+    assert cache_folder({"XDG_CACHE_HOME": "b", "HOME": "/h"}) == Path("/h/.cache/playbook")
 
 
 def test_a_journal_that_is_held_is_an_error_and_no_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
