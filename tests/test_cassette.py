@@ -645,13 +645,20 @@ def test_a_recorded_socket_edited_by_hand(tmp_path, change, message):
     assert message in caught.value.message
 
 
-def test_a_version_of_old_is_played_for_ever(shell):
-    """A cassette as version 1 wrote it, which did not tell what caused what within one millisecond, is performed as it was."""
-    show, tape = (
-        ROOT / "tests" / "golden" / "logs" / "reported" / "playbook.yaml",
-        ROOT / "tests" / "golden" / "cassettes" / "version-1.jsonl",
-    )
-    assert lines_of(tape)[0]["cassette"] == 1
+CASSETTES = ROOT / "tests" / "golden" / "cassettes"
+
+
+@pytest.mark.parametrize(
+    ("version", "show"),
+    [
+        (1, ROOT / "tests" / "golden" / "logs" / "reported" / "playbook.yaml"),
+        (2, CASSETTES / "socket.yaml"),
+    ],
+)
+def test_what_a_version_recorded_is_performed_for_ever(version, show, shell):
+    """A committed cassette of each version, of which 1 did not tell what caused what within one millisecond, is performed as it was."""
+    tape = CASSETTES / f"version-{version}.jsonl"
+    assert lines_of(tape)[0]["cassette"] == version
     done = shell.call("run", str(show), "--clock", "virtual", "--from-cassette", str(tape), "--out", "again")
     assert done.code == 0, done.err
     ends = closings(checked(Path("again")))
