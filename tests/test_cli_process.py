@@ -65,6 +65,23 @@ def test_a_signal_stops_in_order(shell, number, code):
     assert Path("here/audio.wav").stat().st_size > 1000
 
 
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)], ids=lambda value: str(int(value))
+)
+def test_a_signal_before_there_is_a_session(shell, number, code):
+    """While the plan is being made: the process ends by itself, with the exit code that it would have later."""
+    shell.write("hello.yaml")
+    os.mkfifo("slow.yaml")
+    process = shell.start("run", "hello.yaml", "--vars", "slow.yaml", "--out", "here")
+    writing = os.open("slow.yaml", os.O_WRONLY)  # returns when it has begun to read
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    os.close(writing)
+    assert process.returncode == code, err
+    assert "this is a bug" not in err
+    assert not Path("here").exists()
+
+
 def test_a_second_signal_does_no_harm(shell):
     """SIGINT and SIGTERM together still leave one close and a complete log."""
     code, _, lines = stopped(shell, signal.SIGINT, signal.SIGTERM, out="here")

@@ -122,6 +122,21 @@ def test_the_last_line_is_the_command_that_ends_it(vendor, monkeypatch):
     assert vendor.call("sessions").out == "no session is open\n"
 
 
+def test_a_run_begins_with_what_others_left(vendor, monkeypatch):
+    """One plain line, also with --quiet, when a run that died may have left a session; none for what lives, is over, or costs nothing."""
+    entry = journal(vendor).entry("before", "show")
+    entry.intent("tavus", max_session_ms=3_600_000)
+    entry.created("c1")
+    vendor.write("show.yaml", PLAY)
+    assert "note:" not in vendor.call("run", "show.yaml", "--clock", "virtual", "--quiet", "--out", "1").err
+    orphaned(vendor)
+    told = "note: a session of a run that died may still be open, and billed; `playbook sessions end --all` ends what can be ended"
+    assert vendor.call("run", "show.yaml", "--clock", "virtual", "--quiet", "--out", "2").err.splitlines() == [told]
+    assert "note:" not in vendor.call("run", "show.yaml", "--clock", "virtual", "--provider", "local", "--out", "3").err
+    later(monkeypatch, hours=2)
+    assert "note:" not in vendor.call("run", "show.yaml", "--clock", "virtual", "--quiet", "--out", "4").err
+
+
 def test_list(vendor, monkeypatch):
     """`sessions` tells what is open, by whom, since when and at what cost, and never a credential."""
     leave_open(vendor, monkeypatch)

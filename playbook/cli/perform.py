@@ -10,6 +10,7 @@ import inspect
 import json
 import os
 import shutil
+import signal
 import sys
 import traceback
 from argparse import Namespace
@@ -61,6 +62,11 @@ def add_run(parser: Parser) -> None:
 
 
 def run(args: Namespace) -> int:
+    with _ends_in_order():
+        return _run(args)
+
+
+def _run(args: Namespace) -> int:
     world = World(cache_folder(args.env))
     plan = load(args, args.file, world)
     if args.fault and not args.emulate:
@@ -70,6 +76,8 @@ def run(args: Namespace) -> int:
     billed = not args.emulate and (cassette is None or cassette.recording)
     journal = state_folder(args.env) if billed else None
     runner: Runner | None = None
+    if journal is not None and plan.provider != "local":
+        _remind(journal)
 
     async def perform() -> Outcome:
         nonlocal runner
@@ -111,6 +119,35 @@ def run(args: Namespace) -> int:
             if journal is not None and runner.folder is not None:
                 run, pid = runner.folder.name, os.getpid()
                 args.last_words += left_open(journal, lambda record: (record.run, record.pid) == (run, pid))
+
+
+@contextlib.contextmanager
+def _ends_in_order() -> Iterator[None]:
+    """Until the runner listens to signals itself, they end the process like Ctrl-C does. (A SIGHUP that is ignored is `nohup`'s.)"""
+
+    def leave(*_: object) -> None:
+        raise SystemExit(143)
+
+    before: dict[int, Any] = {}
+    for number in (getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)):
+        with contextlib.suppress(ValueError):  # not in the main thread
+            if signal.getsignal(number) == signal.SIG_DFL:
+                before[number] = signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def _remind(journal: Path) -> None:
+    """What earlier runs have left behind is said before another one begins. (A journal that cannot be read is said when it is needed.)"""
+    now = clocks.wall_time()
+    with contextlib.suppress(PlaybookError):
+        left = [record for record in Journal(journal).open_sessions() if record.alive is False]
+        if n := sum(record.ends_by is None or record.ends_by > now for record in left):
+            what = "a session of a run that died may" if n == 1 else f"{n} sessions of runs that died may"
+            err(f"note: {what} still be open, and billed; `playbook sessions end --all` ends what can be ended")
 
 
 def _aside(context: Mapping[str, Any], args: Namespace, runner: Runner | None) -> None:
