@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import wave
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,37 @@ def test_a_plan_comes_back_from_its_json(case: Path, monkeypatch: pytest.MonkeyP
 def test_what_is_no_plan_is_refused(data: Any):
     """A damaged plan.json is the record's fault and says so."""
     with pytest.raises(RecordError):
+        plan_from_json(data)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("name",), 1),
+        (("session",), "words"),
+        (("start", "kind"), "soon"),
+        (("start", "delay_ms"), -1),
+        (("limits", "speech_margin_ms"), "10s"),
+        (("limits", "max_cost"), math.nan),
+        (("capabilities", "interrupt"), []),
+        (("steps", 0, "until"), "acccepted"),
+        (("steps", 0, "at_ms"), 10**400),
+        (("steps", 0, "timeout_ms"), True),
+        (("steps", 0, "length", "ms"), 1.5),
+        (("steps", 0, "say", "chunks", 0, "text"), None),
+        (("steps", 0, "say", "chunks"), []),
+        (("steps", 0, "place", "line"), "8"),
+        (("steps", 0, "on_error"), "hope"),
+    ],
+)
+def test_a_plan_with_a_value_of_the_wrong_kind_is_refused(path: tuple[str | int, ...], value: object, tmp_path: Path):
+    """A plan that was read is as good as one that was compiled: what relies on it later need not look again."""
+    plan = compiled(tmp_path, f"{HEAD}timeline:\n  - {{say: Hello., at: 1s, timeout: 9s}}\n")
+    data = holder = json.loads(json.dumps(plan_to_json(plan)))
+    for key in path[:-1]:
+        holder = holder[key]
+    holder[path[-1]] = value
+    with pytest.raises(RecordError, match="this is not a plan"):
         plan_from_json(data)
 
 

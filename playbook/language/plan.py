@@ -10,11 +10,13 @@ import gc
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from types import UnionType
+from typing import Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from playbook.errors import MASK, AuthorError, Place, Problem, RecordError
 from playbook.language.check import Format, check_file_node, is_part, judge, playbook_format
@@ -46,6 +48,7 @@ from playbook.model import (
 )
 
 PLAN_VERSION = 1
+T = TypeVar("T")
 
 
 class World(Protocol):
@@ -558,18 +561,21 @@ def plan_from_json(data: Any) -> Plan:
     try:
         if data["plan"] != PLAN_VERSION:
             raise RecordError(f"the plan has version {data['plan']}; this program reads version {PLAN_VERSION}")
-        return Plan(
-            name=data["name"],
-            description=data["description"],
-            file=data["file"],
-            provider=data["provider"],
-            sha256=data["plan_sha256"],
-            session=data["session"],
-            start=Start(**data["start"]),
-            limits=_limits_from_json(data["limits"]),
-            expect=_expect_from_json(data["expect"]),
-            capabilities=Capabilities(**data["capabilities"]),
-            steps=tuple(_step_from_json(step) for step in data["steps"]),
+        return _made(
+            Plan,
+            {
+                "name": data["name"],
+                "description": data["description"],
+                "file": data["file"],
+                "provider": data["provider"],
+                "sha256": data["plan_sha256"],
+                "session": data["session"],
+                "start": _made(Start, data["start"]),
+                "limits": _limits_from_json(data["limits"]),
+                "expect": _expect_from_json(data["expect"]),
+                "capabilities": _made(Capabilities, data["capabilities"]),
+                "steps": tuple(map(_step_from_json, data["steps"])),
+            },
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RecordError(
@@ -579,42 +585,74 @@ def plan_from_json(data: Any) -> Plan:
 
 def _limits_from_json(data: Mapping[str, Any]) -> Limits:
     evidence = data.get("require_evidence")
-    return Limits(**{**data, "require_evidence": None if evidence is None else Evidence[evidence]})
+    return _made(Limits, {**data, "require_evidence": None if evidence is None else Evidence[evidence]})
 
 
 def _expect_from_json(data: Mapping[str, Any] | None) -> Expect | None:
     if data is None:
         return None
-    evidence = data.get("evidence")
-    return Expect(**{**data, "evidence": None if evidence is None else Evidence[evidence], "absent": tuple(data.get("absent", ()))})
+    evidence, absent = data.get("evidence"), tuple(data.get("absent", ()))
+    return _made(Expect, {**data, "evidence": None if evidence is None else Evidence[evidence], "absent": absent})
 
 
 def _step_from_json(data: Mapping[str, Any]) -> Step:
     action = _action_from_json(data["verb"], data[data["verb"]])
-    if VERBS[type(action)] != data["verb"] or data.get("on_error", "fail") not in ("fail", "continue"):
+    if VERBS[type(action)] != data["verb"]:
         raise ValueError(data["id"])
-    return Step(
-        id=data["id"],
-        action=action,
-        name=data.get("name", ""),
-        at_ms=data.get("at_ms"),
-        until=data.get("until", "ended"),
-        timeout_ms=data.get("timeout_ms"),
-        on_error=data.get("on_error", "fail"),
-        skipped=data.get("skipped"),
-        expect=_expect_from_json(data.get("expect")),
-        length=Length(**data["length"]),
-        place=Place(**data["place"]) if "place" in data else None,
-        via=tuple(Place(**place) for place in data.get("via", ())),
-    )
+    given = {key: data[key] for key in ("id", "name", "at_ms", "until", "timeout_ms", "on_error", "skipped") if key in data}
+    given |= {"action": action, "expect": _expect_from_json(data.get("expect")), "length": _made(Length, data["length"])}
+    given["place"] = _made(Place, data["place"]) if "place" in data else None
+    given["via"] = tuple(_made(Place, place) for place in data.get("via", ()))
+    return _made(Step, given)
 
 
 def _action_from_json(verb: str, data: Mapping[str, Any]) -> Action:
     if verb == "say":
-        chunks = (Chunk(each["text"], each["after_ms"], each["text"] if each.get("masked") else None) for each in data["chunks"])
-        return Say(tuple(chunks), data["voice"])
+        chunks = tuple(
+            _made(Chunk, {"text": each["text"], "after_ms": each["after_ms"], "shown": each["text"] if each.get("masked") else None})
+            for each in data["chunks"]
+        )
+        if not chunks:
+            raise ValueError("chunks")
+        return _made(Say, {"chunks": chunks, "voice": data["voice"]})
     if verb == "audio-echo":
-        return AudioEcho(**data)
+        return _made(AudioEcho, data)
     if verb == "wait":
-        return WaitSpeech() if "speech" in data else WaitEvent(**data) if "event" in data else Wait(**data)
-    return End(**data) if verb == "end" else InterruptSpeech(**data)
+        return WaitSpeech() if "speech" in data else _made(WaitEvent, data) if "event" in data else _made(Wait, data)
+    return _made(End, data) if verb == "end" else _made(InterruptSpeech, data)
+
+
+def _made(cls: type[T], data: Mapping[str, Any]) -> T:
+    """A dataclass from its facts, each of the type it was declared with. Raises `TypeError`: what is read must be as good as what was
+    compiled, since everybody relies on it."""
+    tests: Mapping[str, Callable[[Any], bool]] = _fields(cls)  # type: ignore[arg-type]  # a class is hashable
+    for name, fits in tests.items():
+        if name in data and not fits(data[name]):
+            raise TypeError(f"{name}: {data[name]!r:.80}")
+    return cls(**data)
+
+
+@cache
+def _fields(cls: Any) -> Mapping[str, Callable[[Any], bool]]:
+    return {name: _test(hint) for name, hint in get_type_hints(cls).items()}
+
+
+def _test(hint: Any) -> Callable[[Any], bool]:
+    """Whether a value is of a type, as far as the dataclasses of a plan use types. Numbers are times, prices and places: none is negative."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return lambda value: isinstance(value, str) and value in inner
+    if kind is Union or kind is UnionType:
+        tests = [_test(each) for each in inner]
+        return lambda value: any(test(value) for test in tests)
+    if kind is tuple:
+        test = _test(inner[0])
+        return lambda value: isinstance(value, tuple) and all(map(test, value))
+    if hint is int:
+        return lambda value: type(value) is int and 0 <= value < _MAX_NUMBER
+    if hint is float:
+        return lambda value: type(value) in (int, float) and 0 <= value < _MAX_NUMBER
+    return lambda value: isinstance(value, kind or hint)
+
+
+_MAX_NUMBER = 2**53
