@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import wave
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from playbook.errors import SetupError
 from playbook.providers.tavus import TavusProvider
 from playbook.speech.audio import decode, resample
 from playbook.speech.voice import Settings, Voice
+from playbook.transports.room import ClipEnded
 from tests.contract import Stage, Stand
 from tests.logs import checked, closings, of
 from tests.scripts import plan, say
@@ -187,6 +189,24 @@ def test_what_is_lost_in_the_middle_of_a_line(how, says, tmp_path):
     assert run.reason.startswith(says)
     assert set(run.grades) == {"one", "chime"}
     assert len(run.requests("POST", "/end")) == 1
+
+
+@pytest.mark.parametrize("mute", [True, False], ids=["says nothing", "speaks of other sounds"])
+def test_a_room_that_does_not_say_when_our_sound_is_over(mute, tmp_path):
+    """It is given up soon after, because nobody else would end the line; and what it says of sounds that are not ours means nothing."""
+
+    def forgetful(on_event, make):
+        def hear(event):
+            if isinstance(event, ClipEnded):
+                return None if mute else on_event(replace(event, clip="nobody's"))
+            return on_event(event)
+
+        return make(hear)
+
+    run = perform(SHOW, tmp_path, extras={"room": forgetful})
+    assert run.code == 4
+    assert "has not said within 10 s that our sound was played" in run.reason
+    assert run.lines[-1]["at_ms"] < 20_000
 
 
 def test_a_refused_conversation(tmp_path):

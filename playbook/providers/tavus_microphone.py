@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 RATE = 24_000
 BRIEF_MS = 30_000
 """Sound up to this length is prepared in a moment; longer sound in a thread, so that nobody else has to wait."""
+SILENT_MS = 10_000
+"""How long after a sound must have been played the room may take to say so. Then nothing of what it tells can be relied on."""
+STOPPED_MS = 1_000
+"""A timer that comes so late tells that this process was stopped, and the room with it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -78,6 +82,7 @@ class MicrophoneSession(TavusSession):
         self._show: ShowRecorder | None = context.extras.get("show")
         self._lines: dict[str, _Line] = {}  # that are not over
         self._clips: dict[str, _Clip] = {}
+        self._played_by_ms = 0  # when all that was given to the room must have been played
 
     async def prepare(self) -> None:
         """Have all lines spoken before a conversation costs anything."""
@@ -137,7 +142,25 @@ class MicrophoneSession(TavusSession):
             self._clips[name] = _Clip(line, load, final)
             line.clips.add(name)
             self.room.play(name, pcm)
+            now = self.context.clock.now_ms()
+            self._played_by_ms = max(self._played_by_ms, now) + to_ms(len(pcm) // 2, RATE)
+            self._watch(name, self._played_by_ms - now + SILENT_MS)
         return to_ms(len(pcm) // 2, RATE)
+
+    def _watch(self, clip: str, ms: int) -> None:
+        """Give the room up when it has not told within that time that the clip is over: nobody else would end the line."""
+        clock = self.context.clock
+        due_ms = clock.now_ms() + ms
+
+        def look() -> None:
+            if clip not in self._clips:
+                return
+            if clock.now_ms() - due_ms > STOPPED_MS:
+                self._watch(clip, ms)
+            else:
+                self.lost(f"the room has not said within {SILENT_MS // 1000} s that our sound was played")
+
+        clock.call_at(due_ms, look)
 
     def interrupt(self, command: StopSpeaking) -> None:
         """Falls silent at once, whatever is still being prepared."""
@@ -158,9 +181,9 @@ class MicrophoneSession(TavusSession):
 
     def sensed(self, event: RoomEvent) -> None:
         match event:
-            case ClipStarted(name, age_ms):
+            case ClipStarted(name, age_ms) if name in self._clips:
                 self._began(self._clips[name], self.context.clock.now_ms() - age_ms)
-            case ClipEnded(name, played_ms, interrupted):
+            case ClipEnded(name, played_ms, interrupted) if name in self._clips:
                 self._ended(name, self._clips.pop(name), played_ms, interrupted)
 
     def _began(self, clip: _Clip, at_ms: int) -> None:
