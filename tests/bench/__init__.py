@@ -22,13 +22,13 @@ from typing import TypeVar
 
 T = TypeVar("T")
 Say = Callable[..., None]
-BENCHES: dict[str, tuple[str, Callable[[Say], None]]] = {}
+BENCHES: dict[str, tuple[str, Callable[..., None]]] = {}
 
 
-def bench(name: str, about: str) -> Callable[[Callable[[Say], None]], Callable[[Say], None]]:
+def bench(name: str, about: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a measurement."""
 
-    def register(measure: Callable[[Say], None]) -> Callable[[Say], None]:
+    def register(measure: Callable[..., None]) -> Callable[..., None]:
         assert name not in BENCHES, f"two benchmarks are called {name}"
         BENCHES[name] = about, measure
         return measure

@@ -1,4 +1,7 @@
-"""`python -m tests.bench`: all figures. `python -m tests.bench NAME…`: those whose name begins so. `--list`: what there is."""
+"""`python -m tests.bench`: all figures. `python -m tests.bench NAME…`: those whose name begins so. `--list`: what there is.
+
+A number among the names is for the benchmarks that take one.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ def main(names: list[str]) -> int:
         for name, (about, _) in sorted(BENCHES.items()):
             print(f"{name:<24}{about}")
         return 0
+    numbers = [int(name) for name in names if name.isdigit()]
+    names = [name for name in names if not name.isdigit()]
     chosen = [name for name in sorted(BENCHES) if not names or name.startswith(tuple(names))]
     if not chosen:
         print(f"no such benchmark; there are {', '.join(sorted(BENCHES)) or 'none'}", file=sys.stderr)
@@ -28,7 +33,7 @@ def main(names: list[str]) -> int:
     for name in chosen:
         about, measure = BENCHES[name]
         print(f"{name}: {about}", flush=True)
-        measure(speaker(missed))
+        measure(speaker(missed), *numbers)
     return 1 if missed else 0
 
 

@@ -48,7 +48,7 @@ anything = st.recursive(
 )
 
 
-def _for(examples: int, strategy: st.SearchStrategy[Any], check: Callable[[Any], None]) -> None:
+def hold(examples: int, strategy: st.SearchStrategy[Any], check: Callable[[Any], None]) -> None:
     """Check so many values. Deterministic; what fails is shrunk and raised."""
     quietly = settings(
         max_examples=examples, deadline=SLOWEST, database=None, derandomize=True, suppress_health_check=list(HealthCheck), print_blob=False
@@ -92,7 +92,7 @@ def _compiles(data: bytes) -> None:
 
 def yaml_reader(examples: int) -> None:
     """Bytes that are no playbook."""
-    _for(
+    hold(
         examples, st.one_of(st.binary(max_size=400), bent(SAMPLES), st.lists(st.sampled_from(TOKENS), max_size=60).map(b"".join)), _compiles
     )
 
@@ -130,7 +130,7 @@ def template_renderer(examples: int) -> None:
         scalar = json.dumps(around.replace("%s", expression).replace("%%", "%"))
         _compiles((head + f"  - say: Hi.\n    {key}: {scalar}\n  - say: {scalar}\n").encode("utf-8", "surrogatepass"))
 
-    _for(examples, st.tuples(_around, _expressions, st.sampled_from(["when", "foreach", "until", "at", "timeout", "id"])), check)
+    hold(examples, st.tuples(_around, _expressions, st.sampled_from(["when", "foreach", "until", "at", "timeout", "id"])), check)
 
 
 def log_reader(examples: int) -> None:
@@ -177,7 +177,7 @@ def log_reader(examples: int) -> None:
         changes = st.lists(
             st.tuples(st.integers(0, 60), fields, st.one_of(anything, st.sampled_from(["say", "speech_ended", "late"]))), max_size=3
         )
-        _for(examples, st.tuples(st.one_of(st.sampled_from(LOGS), bent(LOGS)), changes), check)
+        hold(examples, st.tuples(st.one_of(st.sampled_from(LOGS), bent(LOGS)), changes), check)
 
 
 _values = st.one_of(
@@ -244,7 +244,7 @@ def vendor_answers(name: str, examples: int) -> None:
         finally:
             shutil.rmtree(folder)
 
-    _for(examples, st.lists(answers, min_size=1, max_size=12), check)
+    hold(examples, st.lists(answers, min_size=1, max_size=12), check)
 
 
 _paths = {
@@ -311,4 +311,4 @@ def emulator_requests(name: str, examples: int) -> None:
 
         clock.run(perform(), "virtual")
 
-    _for(examples, st.lists(_asked, min_size=1, max_size=8), check)
+    hold(examples, st.lists(_asked, min_size=1, max_size=8), check)
