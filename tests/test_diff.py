@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from playbook.cli.pages import comparison_page
+from playbook.language import compile_file
 from playbook.record.align import align
 from playbook.record.diff import Tolerance, compare, latency, tolerance, words
-from playbook.record.performance import Act, Performance, of_log
+from playbook.record.performance import Act, Performance, of_log, of_plan
 from playbook.record.runlog import read_log
+from playbook.world import World
 
 from .commands import HELLO
 
@@ -196,9 +198,50 @@ def test_plans_compare(shell):
     assert done.code == 1
     found = {(change["verdict"], change["what"]) for change in json.loads(done.out)["changes"]}
     assert {("content", "words"), ("timing", "wait"), ("settings", "on_error")} <= found
+    assert "wait-2 wait 500ms 1s" in " ".join(shell.call("diff", "one.yaml", "two.yaml").out.split())
     done = shell.call("diff", "one", "two.yaml")
     assert done.code == 2
     assert "a plan with a plan" in done.err
+
+
+def test_settings_are_compared_one_by_one(shell):
+    """Of limits, expectations and the session, what changed is told by its name and as a person writes it, also what came or went."""
+    text = "version: 1\nname: p\nprovider: local\nlimits: {max_duration: 1m}\n"
+    text += "timeline:\n  - say: One two three.\n    expect: {heard: One two three.}\n"
+    shell.write("one.yaml", text)
+    shell.write(
+        "two.yaml", text.replace("1m", "90s").replace("limits:", "session: {language: en-gb}\nlimits:").replace("heard: One", "heard: Two")
+    )
+    done = shell.call("diff", "one.yaml", "two.yaml", "--html", "page.html", "--json")
+    assert done.code == 1
+    changes = [(change["step"], change["what"], change["a"], change["b"]) for change in json.loads(done.out)["changes"]]
+    assert ("say-1", "expect.heard", "One two three.", "Two two three.") in changes
+    assert ("", "limits.max_duration_ms", 60_000, 90_000) in changes
+    assert ("", "session.language", None, "en-gb") in changes
+    shown = " ".join(shell.call("diff", "one.yaml", "two.yaml").out.split())
+    assert "limits.max_duration_ms 1m 1m30s" in shown
+    assert "session.language - en-gb" in shown
+    assert "1m30s" in read_page(Path("page.html").read_text()).text
+
+
+def test_a_planned_line_lasts_until_it_is_cut(shell):
+    """In a plan, what an interrupt stops ends there: the lines of a timeline do not cover one another."""
+    shell.write("cut.yaml")
+    plan = compile_file(Path("cut.yaml"), World(Path("cache")))
+    line, interrupt = of_plan(plan, "cut").acts[2:4]
+    assert (line.verb, interrupt.verb) == ("say", "interrupt")
+    assert line.times["length"] == 1_000
+    assert interrupt.times["start"] == line.times["start"] + 1_000
+
+
+def test_two_playbooks_are_said_to_be_two(shell):
+    """Runs of playbooks of different names are compared, and said to be of two; runs of the same one are not."""
+    two_runs(shell, ("name: hello", "name: other"))
+    done = shell.call("diff", "one", "two", "--html", "page.html")
+    assert done.code == 0
+    assert "of two playbooks: hello and other" in done.out
+    assert "They are of two playbooks" in "".join(read_page(Path("page.html").read_text()).text)
+    assert "of two playbooks" not in shell.call("diff", "one", "one").out
 
 
 def test_nothing_in_common(shell):

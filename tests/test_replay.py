@@ -328,7 +328,7 @@ def test_replay_shows_a_changed_plan(shell):
     assert done.code == 1
     assert "identical" in done.out
     assert "[-Welcome,-]{+Good morning,+}" in done.out
-    assert "wait: 500 → 700" in done.out
+    assert "wait: 500ms → 700ms" in done.out
     done = shell.call("replay", "one", "--json")
     assert {change["what"] for change in json.loads(done.out)["plan"]["changes"]} == {"words", "wait"}
 

@@ -137,6 +137,28 @@ def test_rerun_failed(shell):
     assert perform(shell, "set", "--rerun-failed").code == 5
 
 
+def test_what_failed_stays_to_be_rerun(shell):
+    """What was not asked for is not forgotten: it is run again when it is, until it passes."""
+    write(shell, a=BAD, b=BAD, c=GOOD)
+    perform(shell, "set")
+    write(shell, a=GOOD)
+    assert perform(shell, "set", "--rerun-failed", "--only", "a.yaml").code == 0
+    assert perform(shell, "set/c.yaml").code == 0
+    assert [result["name"] for result in results_of(shell, "set", "--rerun-failed")["results"]] == ["set/b.yaml"]
+    Path("runs/.last-test.json").write_text("rubbish")
+    assert "remove it" in perform(shell, "set", "--rerun-failed").err
+    assert perform(shell, "set/c.yaml").code == 0
+
+
+def test_only_is_told_what_matches_nothing(shell):
+    """--only takes a glob of the name with or without folders, or a piece of it; one of several that matches nothing is said."""
+    write(shell, alpha=GOOD, beta=GOOD, gamma=GOOD)
+    done = perform(shell, "set", "--only", "al*", "--only", "set/b*", "--only", "delta*")
+    assert done.code == 0
+    assert "2 passed" in done.out
+    assert "warning: --only delta* matches none of 3" in done.err
+
+
 def test_fail_fast(shell):
     """After the first failure nothing more begins, and what never ran is listed with the reason."""
     write(shell, a_bad=BAD, b_good=GOOD, c_good=GOOD)

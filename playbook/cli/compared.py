@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from playbook.language import show_duration
 from playbook.record.diff import VERDICTS, Change, Comparison, latency, words
 from playbook.record.performance import Performance
 from playbook.record.replay import Divergence, Replay
@@ -94,6 +96,8 @@ def comparison_text(comparison: Comparison, tolerance: str, *, width: int | None
     lines = []
     if comparison.common == 0 and comparison.rows:
         lines += [paint("the two have nothing in common", BOLD, RED, colour=colour), ""]
+    elif other_playbook(comparison):
+        lines += [paint(f"of two playbooks: {one_line(a.playbook)} and {one_line(b.playbook)}", BOLD, YELLOW, colour=colour), ""]
     for verdict in VERDICTS:
         changes = comparison.of(verdict)
         if verdict == "settings" and not changes:
@@ -115,6 +119,11 @@ def comparison_text(comparison: Comparison, tolerance: str, *, width: int | None
     return "\n".join(lines)
 
 
+def other_playbook(comparison: Comparison) -> bool:
+    """Whether the two are of playbooks that have not the same name."""
+    return bool(comparison.a.playbook and comparison.b.playbook and comparison.a.playbook != comparison.b.playbook)
+
+
 def _rows(changes: Sequence[Change], colour: bool) -> Iterator[tuple[str, str, str, str, str]]:
     for change in changes[:MAX_ROWS]:
         step = one_line(change.step) or "(the whole)"
@@ -126,7 +135,7 @@ def _rows(changes: Sequence[Change], colour: bool) -> Iterator[tuple[str, str, s
         elif change.what in ("added", "removed", "moved here", "moved away"):
             yield step, change.what, "", "", one_line(str(change.a if change.b is None else change.b))
         else:
-            yield step, change.what, _short(change.a), _short(change.b), ""
+            yield step, change.what, _clipped(change.what, change.a), _clipped(change.what, change.b), ""
 
 
 def cause_text(change: Change) -> str:
@@ -154,9 +163,25 @@ def seconds_exact(ms: int) -> str:
     return f"{ms / 1000:.3f} s"
 
 
-def _short(value: Any) -> str:
-    text = "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    text = one_line(text)
+_DURATIONS = ("until", "at", "timeout", "wait", "pauses", "event timeout")
+"""Facts of a plan that are milliseconds where they are numbers."""
+
+
+def value_text(what: str, value: Any) -> str:
+    """A fact as a person writes it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and (what in _DURATIONS or what.endswith("_ms")):
+        return show_duration(value)
+    if isinstance(value, (tuple, list)) and all(isinstance(each, (str, int)) for each in value):
+        return ", ".join(value_text(what, each) for each in value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _clipped(what: str, value: Any) -> str:
+    text = one_line(value_text(what, value)) or "-"
     return text if len(text) <= 40 else f"{text[:39]}…"
 
 
@@ -193,7 +218,13 @@ def change_to_json(change: Change) -> dict[str, Any]:
 
 def _side_to_json(performance: Performance) -> dict[str, Any]:
     waits = latency(performance)
-    data: dict[str, Any] = {"name": performance.name, "steps": len(performance.acts), "damage": performance.damage, **performance.facts}
+    data: dict[str, Any] = {
+        "name": performance.name,
+        "playbook": performance.playbook,
+        "steps": len(performance.acts),
+        "damage": performance.damage,
+        **performance.facts,
+    }
     if not performance.planned:
         data["latency_ms"] = {
             "ours": {"median": waits.ours_median, "max": waits.ours_max},
@@ -210,7 +241,7 @@ def plan_change_text(comparison: Comparison, *, colour: bool) -> str:
         if change.what == "words":
             lines.append(f"  {where}  {marked_words(str(change.a), str(change.b), colour=colour)}")
         elif change.what in ("added", "removed", "moved here", "moved away"):
-            lines.append(f"  {where}  {change.what}: {_short(change.a if change.b is None else change.b)}")
+            lines.append(f"  {where}  {change.what}: {_clipped('', change.a if change.b is None else change.b)}")
         else:
-            lines.append(f"  {where}  {change.what}: {_short(change.a)} → {_short(change.b)}")
+            lines.append(f"  {where}  {change.what}: {_clipped(change.what, change.a)} → {_clipped(change.what, change.b)}")
     return "\n".join(lines)

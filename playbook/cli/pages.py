@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from typing import Any
 
-from playbook.cli.compared import cause_text, seconds_exact
+from playbook.cli.compared import cause_text, other_playbook, seconds_exact, value_text
 from playbook.cli.reports import counts, label, rates
 from playbook.record.diff import VERDICTS, Change, Comparison, latency, words
 from playbook.record.performance import Act, Performance
@@ -44,8 +43,9 @@ p { margin: .25rem 0; } .soft { color: var(--soft); } code { font: 13px/1.5 ui-m
 .bar span { padding: 0 .3rem; } .axis { position: relative; height: 1.2rem; font-size: .72rem; color: var(--soft); }
 .axis span { position: absolute; transform: translateX(-50%); } .axis span:first-child { transform: none; }
 .axis span:last-child { transform: translateX(-100%); }
-table { border-collapse: collapse; width: 100%; } th { text-align: left; font-weight: 600; color: var(--soft); font-size: .8rem; }
+table { border-collapse: collapse; width: 100%; } th { text-align: left; white-space: nowrap; font-weight: 600; color: var(--soft); font-size: .8rem; }
 th, td { padding: .3rem .75rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; overflow-wrap: anywhere; }
+td.id { min-width: 8rem; }
 td.n { white-space: nowrap; font-variant-numeric: tabular-nums; } del { background: var(--gone); } ins { background: var(--come);
   text-decoration: none; } .good { color: var(--good); } .bad { color: var(--bad); } .odd { color: var(--odd); }
 summary { cursor: pointer; }
@@ -82,12 +82,14 @@ def _compared(comparison: Comparison, tolerance: str) -> Iterator[str]:
             yield f'<p class="bad">The {side} is damaged: {escape(run.damage)}</p>'
     if comparison.common == 0:
         yield '<p class="bad">The two have nothing in common.</p>'
+    elif other_playbook(comparison):
+        yield f'<p class="odd">They are of two playbooks: <code>{escape(a.playbook)}</code> and <code>{escape(b.playbook)}</code>.</p>'
     yield '<div class="verdicts">'
     for verdict in VERDICTS:
         changes = comparison.of(verdict)
         if verdict != "settings" or changes:
             told = count(len(changes), "change") if changes else "same"
-            within = f" within {escape(tolerance)}" if verdict == "timing" and not a.planned else ""
+            within = f" {'beyond' if changes else 'within'} {escape(tolerance)}" if verdict == "timing" and not a.planned else ""
             yield f'<div class="verdict{" bad" if changes else ""}"><b>{told}</b>{verdict}{within}</div>'
     yield "</div>"
     changed = {
@@ -114,7 +116,8 @@ def changes_table(changes: Sequence[Change]) -> Iterator[str]:
     """Changes as an HTML table, as many as a page can bear."""
     yield "<table><tr><th>step</th><th>what</th><th>before</th><th>after</th><th></th></tr>"
     for change in changes[:MAX_ROWS]:
-        yield f"<tr><td><code>{escape(change.step) or '(the whole)'}</code></td><td>{escape(change.what)}</td>{_cells(change)}</tr>"
+        step = escape(change.step) or "(the whole)"
+        yield f'<tr><td class="id"><code>{step}</code></td><td class="id">{escape(change.what)}</td>{_cells(change)}</tr>'
     yield "</table>"
     if len(changes) > MAX_ROWS:
         yield f'<p class="soft">and {len(changes) - MAX_ROWS} more</p>'
@@ -127,11 +130,8 @@ def _cells(change: Change) -> str:
     if change.limit_ms is not None:
         off = f"{change.b - change.a:+d} ms, allowed {change.limit_ms} ms{cause_text(change)}"
         return f'<td class="n">{seconds_exact(change.a)}</td><td class="n">{seconds_exact(change.b)}</td><td>{escape(off)}</td>'
-    return f"<td>{_value(change.a)}</td><td>{_value(change.b)}</td><td></td>"
-
-
-def _value(value: Any) -> str:
-    return "" if value is None else escape(str(value).lower() if isinstance(value, bool) else str(value))
+    what = "" if change.what in ("added", "removed", "moved here", "moved away") else change.what
+    return f"<td>{escape(value_text(what, change.a))}</td><td>{escape(value_text(what, change.b))}</td><td></td>"
 
 
 # timelines
@@ -200,7 +200,7 @@ def _tested(results: Sequence[Result], repeat: int, started_at: str, took_ms: in
     yield "<h2>Cases</h2><table><tr><th>case</th><th>status</th><th>baseline</th><th>took</th><th>why</th></tr>"
     for result in sorted(results, key=lambda result: result.status not in ("failed", "error")):
         yield f"<tr><td><code>{escape(label(result, repeat))}</code></td>"
-        yield f'<td class="n {_HUES[result.status]}">{result.status}</td><td>{escape(result.baseline)}</td>'
+        yield f'<td class="n {_HUES[result.status]}">{result.status}</td><td class="n">{escape(result.baseline)}</td>'
         yield f'<td class="n">{result.took_ms / 1000:.2f} s</td><td>{_why(result)}</td></tr>'
     yield "</table>"
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from playbook import clock as clocks
 from playbook.cli.author import add_inputs, inputs, playbook_files
 from playbook.cli.options import Command, Parser, cue, err, in_colour, is_live, out
-from playbook.errors import AuthorError, RecordError, UsageError
+from playbook.errors import AuthorError, PlaybookError, RecordError, UsageError
 from playbook.language import compile_file, parse_duration, plan_from_json
 from playbook.model import Plan
 from playbook.sessions import state_folder
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from playbook.suite import Case, Result
 
 LAST = Path("runs") / ".last-test.json"
-"""What failed in the last test of this folder, for `--rerun-failed`."""
+"""What failed in this folder when it was last tested, for `--rerun-failed`."""
 
 
 # --- replay ---------------------------------------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ def add_test(parser: Parser) -> None:
     add("--only", metavar="GLOB", action="append", help="only the cases whose name matches, or contains this")
     add("--from-step", metavar="ID", help="begin with this step")
     add("--to-step", metavar="ID", help="end with this step")
-    add("--rerun-failed", action="store_true", help="only what failed in the last test")
+    add("--rerun-failed", action="store_true", help="only what failed, or never ran, when it was last tested")
     add("--fail-fast", action="store_true", help="begin nothing more after the first failure")
     add("--strict", action="store_true", help="warnings are errors")
     add("--update", action="store_true", help="write the baselines from these runs instead of comparing with them")
@@ -321,13 +321,22 @@ def _choose(args: Namespace, every: Sequence[Case]) -> tuple[list[Case], str]:
     """The cases that are wanted, and what to say when there are none."""
     chosen, said = list(every), ""
     if args.only:
-        chosen = [case for case in chosen if any(fnmatch.fnmatch(case.name, glob) or glob in case.name for glob in args.only)]
+        for glob in args.only:
+            if not any(_matches(case, glob) for case in chosen):
+                err(f"warning: --only {glob} matches none of {len(every)}")
+        chosen = [case for case in chosen if any(_matches(case, glob) for glob in args.only)]
         said = f"--only {' '.join(args.only)} matches none of {len(every)}"
     if args.rerun_failed:
         failed = _failed_last()
         chosen = [case for case in chosen if case.name in failed]
-        said = "nothing of it failed in the last test"
+        said = "nothing of it failed when it was last tested"
     return chosen, said if every else ""
+
+
+def _matches(case: Case, glob: str) -> bool:
+    """By its name, with or without the folders, or by a piece of it."""
+    short = case.name.removeprefix(f"{case.file.parent}{os.sep}")
+    return glob in case.name or fnmatch.fnmatch(case.name, glob) or fnmatch.fnmatch(short, glob)
 
 
 def _failed_last() -> set[str]:
@@ -341,10 +350,15 @@ def _failed_last() -> set[str]:
 
 
 def _remember(results: Sequence[Result]) -> None:
-    """What is to be run again. What never ran stays as it was: it counts as failed."""
-    failed = sorted({result.name for result in results if result.status in ("failed", "error", "never ran")})
+    """What is to be run again: what failed or never ran, and what failed before and was not asked for now."""
+    try:
+        before = _failed_last()
+    except PlaybookError:
+        before = set()
+    failed = {result.name for result in results if result.status in ("failed", "error", "never ran")}
+    failed |= before - {result.name for result in results}
     LAST.parent.mkdir(parents=True, exist_ok=True)
-    LAST.write_text(json.dumps({"failed": failed}, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    LAST.write_text(json.dumps({"failed": sorted(failed)}, ensure_ascii=False, indent=1) + "\n", "utf-8")
 
 
 def _folder(given: Path | None) -> Path:
@@ -434,7 +448,7 @@ def _report(args: Namespace, results: Sequence[Result], written: Sequence[Writte
 
 def _summary(args: Namespace, results: Sequence[Result], written: Sequence[Written], took_ms: int) -> str:
     from playbook.cli.reports import counts, label, rates
-    from playbook.report import paint
+    from playbook.report import count, paint
 
     colour = in_colour(sys.stdout, args.env)
     lines = []
@@ -454,7 +468,7 @@ def _summary(args: Namespace, results: Sequence[Result], written: Sequence[Writt
         lines += [f"{name}: {passed} of {ran} passed" for name, (passed, ran) in rates(results).items()]
         lines.append("")
     lines += [f"baseline written: {path}" for path in written]
-    told = [f"{number} {status}" for status, number in counts(results).items() if number]
+    told = [count(number, "error") if status == "error" else f"{number} {status}" for status, number in counts(results).items() if number]
     good = all(result.status in ("passed", "skipped") for result in results)
     lines.append(paint(", ".join(told), "1", "32" if good else "31", colour=colour) + f"; {took_ms / 1000:.1f} s")
     lines += _baselines_text(results)

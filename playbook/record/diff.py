@@ -194,7 +194,11 @@ def _shown(act: Act) -> str:
 
 def _facts(key: str, step: str, a: Mapping[str, Any], b: Mapping[str, Any], measure: Measure) -> Iterator[Change]:
     for name in a:
-        if name in b and a[name] != b[name] and not measure.accepts(key, name, a[name], b[name]):
+        if name in b and isinstance(a[name], Mapping) and isinstance(b[name], Mapping):
+            for part in dict.fromkeys([*a[name], *b[name]]):
+                if (before := a[name].get(part)) != (after := b[name].get(part)):
+                    yield Change("settings", step, f"{name}.{part}", before, after)
+        elif name in b and a[name] != b[name] and not measure.accepts(key, name, a[name], b[name]):
             if name == "outcome" and "skipped" in (a[name], b[name]):
                 yield Change("content", step, "skipped", a[name] == "skipped", b[name] == "skipped")
             else:

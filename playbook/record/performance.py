@@ -12,9 +12,8 @@ Times are on the timeline (0 is `timeline_zero`) or lengths, in milliseconds, by
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from playbook.errors import RecordError
@@ -42,7 +41,8 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """All of it. `name` is for people; `damage` says why a log could not be read to its end; `planned` tells a plan from a run."""
+    """All of it. A fact may have parts, by name. `name` is for people; `damage` says why a log could not be read to its end; `planned`
+    tells a plan from a run."""
 
     name: str
     acts: tuple[Act, ...]
@@ -50,6 +50,8 @@ class Performance:
     times: Mapping[str, int] = field(default_factory=dict)
     damage: str | None = None
     planned: bool = False
+    playbook: str = ""
+    """Its name, where it is known."""
 
 
 # --- of a run -------------------------------------------------------------------------------------------------------------
@@ -97,7 +99,7 @@ class Gatherer:
         if summary.opened_ms is not None:
             times["opened"] = summary.opened_ms
         facts = {"end": summary.end, "provider": header.get("provider"), "conflicts": summary.conflict_count}
-        return Performance(name, tuple(self._acts(zero)), facts, times, damage)
+        return Performance(name, tuple(self._acts(zero)), facts, times, damage, playbook=str(header.get("playbook", "")))
 
     def _acts(self, zero: int) -> Iterator[Act]:
         summary = self.summary
@@ -154,21 +156,36 @@ def of_plan(plan: Plan, name: str) -> Performance:
         plan = plan_from_json(plan_to_json(plan))
     facts = {
         "provider": plan.provider,
-        "session": _text(plan.session),
-        "limits": _text(asdict(plan.limits)),
-        "expect": None if plan.expect is None else _text(asdict(plan.expect)),
-        "capabilities": _text(asdict(plan.capabilities)),
+        "session": plan.session,
+        "limits": _fields(plan.limits),
+        "expect": _fields(plan.expect),
+        "capabilities": _fields(plan.capabilities),
         "begins": plan.start.kind if plan.start.kind != "delay" else f"{plan.start.delay_ms} ms after the session opened",
     }
-    acts = tuple(_planned(step, cue.heard_ms) for step, cue in zip(plan.steps, cues(plan), strict=True))
-    return Performance(name, acts, facts, planned=True)
+    acts = _cut([_planned(step, cue.heard_ms) for step, cue in zip(plan.steps, cues(plan), strict=True)])
+    return Performance(name, tuple(acts), facts, planned=True, playbook=plan.name)
+
+
+def _cut(acts: list[Act]) -> list[Act]:
+    """Lines are heard no longer than until the interrupt that stops them."""
+    sounding: list[int] = []
+    for index, act in enumerate(acts):
+        if act.speaks and act.times:
+            sounding.append(index)
+        elif act.verb == "interrupt" and act.times:
+            for line in sounding:
+                times = acts[line].times
+                left = max(0, act.times["start"] - times["start"])
+                acts[line] = replace(acts[line], times={**times, "length": min(times["length"], left)})
+            sounding = []
+    return acts
 
 
 def _planned(step: Step, start_ms: int) -> Act:
     action = step.action
     facts: dict[str, Any] = {"until": step.until, "at": step.at_ms, "timeout": step.timeout_ms, "on_error": step.on_error}
     facts["skipped"] = step.skipped
-    facts["expect"] = None if step.expect is None else _text(asdict(step.expect))
+    facts["expect"] = _fields(step.expect)
     words = ""
     if isinstance(action, Say):
         words = action.shown
@@ -180,13 +197,12 @@ def _planned(step: Step, start_ms: int) -> Act:
     elif isinstance(action, WaitEvent):
         facts |= {"event": action.event, "event timeout": action.timeout_ms, "on_timeout": action.on_timeout}
     elif not isinstance(action, InterruptSpeech):
-        facts["action"] = _text(asdict(action))
+        facts["action"] = _fields(action)
     times = {} if step.skipped is not None else {"start": start_ms, "length": step.length.ms}
     return Act(step.id, step.verb, words, facts, times)
 
 
-def _text(value: Any) -> str:
-    """Any data in one canonical line, grades by name."""
-    if isinstance(value, dict):
-        value = {key: each.name if isinstance(each, Evidence) else each for key, each in value.items() if each is not None}
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+def _fields(value: Any) -> dict[str, Any]:
+    """What a dataclass says, by the field's name; grades by theirs."""
+    fields = {} if value is None else asdict(value)
+    return {name: each.name if isinstance(each, Evidence) else each for name, each in fields.items() if each is not None and each != ()}
