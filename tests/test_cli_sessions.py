@@ -339,15 +339,21 @@ def test_another_accounts_list_proves_nothing(tavus, monkeypatch):
 
 
 def test_a_real_run_whose_answer_was_lost(tavus):
-    """From the request to the last line on the screen, which ends what nobody saw the id of."""
+    """Not even the list was to be had meanwhile: the last line on the screen, typed later, ends what nobody saw the id of."""
     from playbook.emulators.faults import Injection
 
     tavus.emulator.injections.append(Injection("lose", "POST", "/v2/conversations"))
+    tavus.emulator.injections.append(Injection("refuse", "GET", "/v2/conversations", times=None, status=403))
     done = tavus.call("run", tavus.write("show.yaml", playbook_for("tavus", "  - say: Hi.\n")), "--out", "here")
     assert done.code == 4
     assert there(tavus.emulator) == ["c1", "c2"]
     *_, told, command = done.err.splitlines()
     assert told == "a session may have been created at tavus; nobody saw its id. Look for it, and end it, with:"
+    tavus.emulator.injections.clear()
+    [found, unknown] = sorted(tavus.call("sessions", "reconcile", "--provider", "tavus").out.splitlines())
+    assert found.startswith("tavus c1 (show, since ")
+    assert unknown.startswith("tavus c2 (show [playbook ")
+    assert unknown.endswith(f"it is the journal's {command.split()[-1]}, whose id nobody saw; end it with `{command}`")
     done = tavus.call(*command.split()[1:])
     assert (done.code, done.out.endswith("found as c2, and ended\n")) == (0, True), done.err
     assert there(tavus.emulator) == ["c1"]

@@ -138,7 +138,7 @@ def test_a_run_leaves_no_secret(mode: str, luck: str, shell, tmp_path: Path):
     streams = []
     for out, *more in (["one"], ["two", "--json"]):
         done = shell.call("run", "show.yaml", "--clock", "virtual", "--out", out, *emulated, *fault, *values, *more, CUSTOMERS_API_KEY=KEY)
-        assert done.code == (4 if luck == "quota-at-create" or (luck != "good" and mode != "tavus-microphone") else 1), done.err
+        assert done.code == (1 if luck == "good" else 4), done.err
         checked(Path(out))
         assert luck != "good" or "***" in done.out
         streams += [done.out, done.err]

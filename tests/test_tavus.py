@@ -652,13 +652,24 @@ def test_a_conversation_that_is_refused_ends_the_run_with_its_reason(options, in
 
 
 @pytest.mark.parametrize("act", ["lose", "half", "garbage", "huge"])
+def test_a_create_whose_answer_nobody_understood_is_found_and_ended(act, tmp_path):
+    """Not repeated; Tavus's list tells the conversation's id by the mark in its name, and the run that failed ends it as any other."""
+    run = perform(THREE, tmp_path, injections=[Injection(act, method="POST", path=CREATE)])
+    assert run.code == 4
+    assert len(run.requests("POST", CREATE)) == len(run.requests("POST", "/end")) == 1
+    assert run.reason.endswith("the conversation was created all the same (c1), and is ended")
+    assert len(of(run.lines, "command", "close_session")) == 1
+    assert run.left == [] == list(run.emulator.open_sessions)
+
+
+@pytest.mark.parametrize("act", ["lose", "half", "garbage", "huge"])
 def test_a_create_whose_answer_nobody_understood_leaves_a_trail(act, tmp_path):
-    """It is not repeated; the journal keeps the intent; the vendor's list finds the conversation, and it can be ended from there."""
+    """Where the list cannot be had, the journal keeps the intent; later the list finds the conversation, and it can be ended from there."""
     show = plan_of(THREE, tmp_path)
 
     async def main():
         emulator = TavusEmulator()
-        emulator.injections = [Injection(act, method="POST", path=CREATE)]
+        emulator.injections = [Injection(act, "POST", CREATE), Injection("refuse", "GET", CREATE, times=None, status=403)]
         async with emulator.serve():
             env = emulator.environment()
             outcome = await Runner(show, Options(folder=tmp_path / "run", env=env, state_dir=tmp_path / "state")).run()
@@ -666,6 +677,7 @@ def test_a_create_whose_answer_nobody_understood_leaves_a_trail(act, tmp_path):
             [record] = Journal(tmp_path / "state").open_sessions()
             assert (record.session, record.provider) == (None, "tavus")
             assert len(emulator.open_sessions) == 1
+            emulator.injections.clear()
             provider = TavusProvider()
             assert isinstance(provider, EndsSessions)
             assert isinstance(provider, ListsSessions)

@@ -555,16 +555,19 @@ def _reconcile(args: Namespace, journal: Journal) -> int:
             continue
         asked.append(name)
         open_there = {found.session: found for found in clocks.run(provider.list_sessions(args.env))}
-        ours = {record.session: record for record in journal.open_sessions() if record.provider == name and record.session}
-        for id in open_there.keys() - ours.keys():
+        records = [record for record in journal.open_sessions() if record.provider == name]
+        ours = {record.session for record in records if record.session}
+        marks = {record.mark: record.key for record in records if record.session is None and record.mark}
+        for id in open_there.keys() - ours:
             since = open_there[id].since
             facts = [open_there[id].name] if open_there[id].name else []
             facts += [f"since {since:%Y-%m-%d %H:%M} UTC"] if since is not None else []
             told = f" ({', '.join(facts)})" if facts else ""
-            differences.append(
-                f"{name} {id}{told}: open, but not in the journal; end it with `playbook sessions end {id} --provider {name}`"
-            )
-        for id in ours.keys() - open_there.keys():
+            what, end = "open, but not in the journal", f"{id} --provider {name}"
+            if (key := next((key for mark, key in marks.items() if mark in open_there[id].name), None)) is not None:
+                what, end = f"it is the journal's {key}, whose id nobody saw", key
+            differences.append(f"{name} {id}{told}: {what}; end it with `playbook sessions end {end}`")
+        for id in ours - open_there.keys():
             differences.append(f"{name} {id}: in the journal, but not open there; `playbook sessions end {id}` takes it off the list")
     if not asked:
         err("error: nobody to ask: no provider with credentials here tells which sessions are open")

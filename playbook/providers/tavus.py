@@ -64,6 +64,8 @@ STRANGER_S = 10.0
 """After this, somebody in the room who goes by another name than the PAL is taken for the face, if the face has not come."""
 WHY_S = 2.0
 """How long it may take to ask for what a conversation ended, when it has."""
+FIND_S = 5.0
+"""How long we look for a conversation that may have been created without our learning its id."""
 CLOCKS_S = 300
 """By how much Tavus's clock and ours may differ when we compare times of creation."""
 
@@ -297,11 +299,13 @@ class TavusSession(QueuedSession):
             body.pop("face_id", None)
         try:
             answer = await self._http.request("POST", CONVERSATIONS, json=body, retry=Retry.UNSENT)
+            self.session_id = answer.need("conversation_id")
         except ProviderError as error:
             if error.outcome == "refused":
                 context.journal.ended(f"never created: {error.message}")
+            elif mark and await self._find(mark):
+                error.message += f"; the conversation was created all the same ({self.session_id}), and is ended"
             raise
-        self.session_id = answer.need("conversation_id")
         context.journal.created(self.session_id)
         self._over_at_once = answer.fields().get("status") == "ended"
         viewer = {"provider": "tavus", "conversation_id": self.session_id}
@@ -311,6 +315,16 @@ class TavusSession(QueuedSession):
             context.seal(token)
             viewer["meeting_token"] = self._token = token
         context.publish(viewer)
+
+    async def _find(self, mark: str) -> bool:
+        """Look for the conversation whose id we did not understand, so that it ends with this run and not when somebody sees to it."""
+        with contextlib.suppress(ProviderError, TimeoutError):
+            async with asyncio.timeout(FIND_S):
+                found = [item.session for item in await _active(self._http) if mark in item.name]
+            for self.session_id in found:
+                self.context.journal.created(self.session_id)
+                return True
+        return False
 
     async def _enter(self) -> None:
         """Join the room and wait for the face."""
