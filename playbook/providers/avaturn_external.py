@@ -22,14 +22,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from playbook.errors import MASK, PlaybookError, ProviderError
+from playbook.errors import PlaybookError, ProviderError
 from playbook.events import PlayAudio, SayText, SpeechEnded, SpeechStarted, StopSpeaking, TaskAccepted
-from playbook.model import Evidence, Say
+from playbook.model import Evidence
 from playbook.providers.avaturn import AvaturnSession
 from playbook.providers.base import Context
-from playbook.providers.local import BATCH, LocalProvider, Script
-from playbook.speech.audio import Sound, cut, frames, resample, silence, to_samples
-from playbook.speech.voice import Settings, Voice, VoiceMissing, heard
+from playbook.providers.local import LocalProvider
+from playbook.providers.spoken import Speaker, SpokenLine
+from playbook.speech.audio import Sound, frames, resample, silence
+from playbook.speech.voice import Voice
 from playbook.transports.listener import Dialled, Listener, gone
 
 if TYPE_CHECKING:
@@ -52,23 +53,14 @@ GRACE_MS = 1_000
 
 @dataclass(slots=True, eq=False)
 class _Line:
-    """One utterance. `chars` and `sent_ms` are how much of it has been handed over, `heard_ms` how much was heard for certain."""
+    """One utterance. `sent_ms` is how much of it has been handed over, `heard_ms` how much was heard for certain."""
 
     task: str
-    script: Script | None = None  # of the whole line; None for a sound, and for what is not in the plan
-    masked: bool = False
-    chars: int = 0
+    spoken: SpokenLine | None = None  # None for a sound
     sent_ms: int = 0
     heard_ms: int = 0
     segments: list[_Segment] = field(default_factory=list)
     over: bool = False
-
-    def words(self, ms: int) -> str | None:
-        """The words in what was heard, where they are known and may be shown."""
-        script = self.script
-        if script is None:
-            return None
-        return MASK if self.masked else heard(script.text, script.marks, script.length_ms, ms)
 
 
 @dataclass(slots=True, eq=False)
@@ -93,12 +85,8 @@ class ExternalSession(AvaturnSession):
 
     def __init__(self, context: Context, voice: Voice) -> None:
         super().__init__(context)
-        self._speaker = LocalProvider(voice)
-        speaks = any(isinstance(step.action, Say) and step.skipped is None for step in context.plan.steps)
-        if speaks and not self._speaker.voice.available:
-            raise VoiceMissing
-        self._voice = Settings(**{name: self.settings.get(name) for name in ("voice", "rate", "pitch", "language")})
-        self._planned = {step.id: step.action for step in context.plan.steps if isinstance(step.action, Say)}
+        self._speaker = Speaker(LocalProvider(voice), context.plan)
+        self._speaker.need_voice()
         self._show: ShowRecorder | None = context.extras.get("show")
         self._secret = secrets.token_urlsafe(32)
         context.seal(self._secret)
@@ -125,7 +113,7 @@ class ExternalSession(AvaturnSession):
 
         wrap, engine = self.context.extras.get("listener"), self.settings["conversation_engine"]
         try:
-            await self._speak_ahead()
+            await self._speaker.speak_ahead()
             self._dialled = wrap(make) if wrap else make()
             url = await self._socket.start(self._address)
         except PlaybookError:
@@ -146,12 +134,6 @@ class ExternalSession(AvaturnSession):
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"ws://{host}:{port}{urlsplit(url).path or '/'}" if self.near else url
 
-    async def _speak_ahead(self) -> None:
-        """Have all lines spoken before a session costs anything."""
-        jobs = self._speaker.unspoken(self.context.plan)
-        for at in range(0, len(jobs), BATCH):
-            await asyncio.get_running_loop().run_in_executor(None, self._speaker.voice.speak_many, jobs[at : at + BATCH])
-
     async def release(self) -> None:
         if self._dialled is not None:
             await self._dialled.aclose()
@@ -160,29 +142,13 @@ class ExternalSession(AvaturnSession):
     # --- what we say ------------------------------------------------------------------------------------------------
 
     async def _say(self, command: SayText) -> TaskAccepted:
-        line = self._lines.get(command.task)
-        action = self._planned.get(command.step)
-        masked = command.shown is not None or (action is not None and any(chunk.shown is not None for chunk in action.chunks))
-        chars = 0 if line is None else line.chars
-        whole = action is not None and action.text.startswith(command.text, chars)
-        script = await self._script(action.text if whole and action is not None else command.text)
-        if line is None:
-            line = self._lines[command.task] = _Line(command.task, script if whole else None, masked)
-        line.chars += len(command.text)
-        from_ms = script.reach_ms(chars) if whole and chars else 0
-        to_ms = script.length_ms if command.final or not whole else script.reach_ms(line.chars)
-        if from_ms == to_ms and not command.final:  # it completes no word
+        line = self._lines.get(command.task) or _Line(command.task, SpokenLine())
+        assert line.spoken is not None
+        stretch = await self._speaker.speak(line.spoken, command)
+        self._lines[command.task] = line
+        if stretch.from_ms == stretch.to_ms and not command.final:  # it completes no word
             return TaskAccepted(command.task, chunk=command.chunk, reason="goes out with the next chunk")
-        load = script.load
-        assert load is not None
-        return await self._send(line, lambda: _stretch(load(), from_ms, to_ms), command.chunk, command.final)
-
-    async def _script(self, text: str) -> Script:
-        """How a text goes, which was spoken ahead if it is in the plan."""
-        voice = self._speaker.voice
-        if voice.known(text, self._voice) is None:
-            await asyncio.get_running_loop().run_in_executor(None, voice.speak, text, self._voice)
-        return self._speaker.script(text, self._voice)
+        return await self._send(line, stretch.sound, command.chunk, command.final)
 
     async def _play_audio(self, command: PlayAudio) -> TaskAccepted:
         line = self._lines[command.task] = _Line(command.task)
@@ -355,8 +321,8 @@ class ExternalSession(AvaturnSession):
         """An interrupted line is over."""
         line.over = True
         evidence = Evidence.estimated if id is None else Evidence.reported
-        heard_ms = line.heard_ms
-        self.emit(SpeechEnded(line.task, evidence, id, interrupted=True, heard_ms=heard_ms, heard=line.words(heard_ms), reason=reason))
+        heard_ms, words = line.heard_ms, None if line.spoken is None else line.spoken.words(line.heard_ms)
+        self.emit(SpeechEnded(line.task, evidence, id, interrupted=True, heard_ms=heard_ms, heard=words, reason=reason))
 
     def _record(self, segment: _Segment) -> None:
         """Tell the recorder of the show what is heard from now on, and when its words are."""
@@ -364,9 +330,8 @@ class ExternalSession(AvaturnSession):
         if self._show is None or segment.load is None:
             return
         segment.placement = self._show.place(now, segment.load)
-        script = line.script
-        if script is not None and not line.masked and segment is line.segments[0]:
-            self._show.words[line.task] = script.marks
+        if line.spoken is not None and segment is line.segments[0]:
+            self._show.words[line.task] = line.spoken.marks
 
     def _take_remark(self) -> str | None:
         remark, self._remark = self._remark, None
@@ -384,11 +349,6 @@ _REPORTS: dict[str, Callable[[ExternalSession, _Segment | None, dict[str, Any]],
     "avatar.speech.segment.playback.ended": ExternalSession._ended,
     "avatar.speech.segment.playback.interrupted": ExternalSession._interrupted,
 }
-
-
-def _stretch(sound: Sound, from_ms: int, to_ms: int) -> Sound:
-    """A part of a sound."""
-    return Sound(cut(sound, to_ms).pcm[2 * to_samples(from_ms, sound.rate) :], sound.rate)
 
 
 def _lasted(segment: _Segment, message: dict[str, Any]) -> int | None:

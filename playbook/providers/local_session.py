@@ -22,10 +22,10 @@ from playbook.events import (
     StopSpeaking,
     TaskAccepted,
 )
-from playbook.model import Say
 from playbook.providers.base import Context
-from playbook.providers.local import BATCH, LocalProvider, Script, settings_of
-from playbook.speech.voice import REMEDY, Settings, heard
+from playbook.providers.local import LocalProvider, Script
+from playbook.providers.spoken import Speaker, SpokenLine
+from playbook.speech.voice import REMEDY, heard
 
 if TYPE_CHECKING:
     from playbook.speech.show import Placement, ShowRecorder
@@ -46,11 +46,8 @@ class _Line:
     """One utterance. `parts` wait to be played; `part` is the one that is `playing`, or was played last."""
 
     task: str
-    masked: bool = False
+    spoken: SpokenLine | None = None  # None for a sound
     final: bool = False
-    script: Script | None = None
-    chars: int = 0  # how much of the text has come
-    reach_ms: int = 0  # and how far that lets it be played
     parts: deque[_Part] = field(default_factory=deque)
     part: _Part | None = None
     part_began_ms: int = 0
@@ -65,13 +62,13 @@ class _Line:
         """How much of it has been heard: milliseconds, and the words where their times are known."""
         part = self.part
         if part is None:
-            return 0, None if self.script is None else ""
+            return 0, None if self.spoken is None else ""
         position = part.from_ms + min(max(0, now - self.part_began_ms), part.to_ms - part.from_ms) if self.playing else part.to_ms
         ms = self.said_ms + (position - part.from_ms if self.playing else 0)
         script = part.script
-        if self.script is None or script.load is None:
+        if self.spoken is None or script.load is None:
             return ms, None
-        if self.masked:
+        if self.spoken.masked:
             return ms, MASK
         return ms, (self.before + heard(script.text, script.marks, script.length_ms, position)).strip()
 
@@ -87,8 +84,7 @@ class LocalSession:
         self._clock = context.clock
         self._emit = context.emit
         self._show: ShowRecorder | None = context.extras.get("show")
-        self._base = settings_of(context.plan)
-        self._planned = {step.id: step.action for step in context.plan.steps if isinstance(step.action, Say)}
+        self._speaker = Speaker(provider, context.plan)
         self._lines: dict[str, _Line] = {}  # open, in the order in which they are heard
         self._stopped: set[str] = set()
         self._free_ms = 0  # when the last line was over
@@ -96,17 +92,14 @@ class LocalSession:
         self._closed = False
 
     def open(self) -> None:
-        jobs = self._provider.unspoken(self._context.plan)
-        if jobs:
-            self._preparing = asyncio.ensure_future(self._prepare(jobs))
+        if self._provider.unspoken(self._context.plan):
+            self._preparing = asyncio.ensure_future(self._prepare())
         else:
             self._opened()
 
-    async def _prepare(self, jobs: list[tuple[str, Settings]]) -> None:
-        loop = asyncio.get_running_loop()
+    async def _prepare(self) -> None:
         try:
-            for at in range(0, len(jobs), BATCH):
-                await loop.run_in_executor(None, self._voice.speak_many, jobs[at : at + BATCH])
+            await self._speaker.speak_ahead()
         except SetupError as error:
             self._emit(ProviderFailed(error.message))
         except Exception as error:
@@ -122,42 +115,20 @@ class LocalSession:
         if command.task in self._stopped:
             self._emit(ProviderFailed("the line was interrupted", task=command.task, chunk=command.chunk))
             return
-        line = self._lines.get(command.task) or _Line(command.task)
-        now = self._clock.now_ms()
+        line = self._lines.get(command.task) or _Line(command.task, SpokenLine())
+        assert line.spoken is not None
         try:
-            script, text_before = self._script(line, command)
+            stretch = self._speaker.next(line.spoken, command)
         except SetupError as error:
             self._emit(ProviderFailed(error.message, task=command.task, chunk=command.chunk))
             return
         self._lines[command.task] = line
-        if script is not line.script:
-            line.script, line.reach_ms = script, 0
-        line.chars = text_before + len(command.text)
         line.final = command.final
-        start, line.reach_ms = line.reach_ms, max(line.reach_ms, script.reach_ms(line.chars))
-        if line.reach_ms > start or command.final:
-            line.parts.append(_Part(script, start, line.reach_ms, now))
-        whole = script.length_ms if command.chunk == 1 and command.final else None
+        if stretch.to_ms > stretch.from_ms or command.final:
+            line.parts.append(_Part(stretch.script, stretch.from_ms, stretch.to_ms, self._clock.now_ms()))
+        whole = stretch.script.length_ms if command.chunk == 1 and command.final else None
         self._emit(TaskAccepted(command.task, chunk=command.chunk, duration_ms=whole))
         self._advance()
-
-    def _script(self, line: _Line, command: SayText) -> tuple[Script, int]:
-        """What a chunk belongs to, and how much of that has come before it: the whole line where the plan knows it, else itself."""
-        settings = self._provider.line_settings(self._base, command.voice)
-        action = self._planned.get(command.step)
-        if command.shown is not None or (action is not None and any(chunk.shown is not None for chunk in action.chunks)):
-            line.masked = True
-        if action is not None and (text := action.text).startswith(command.text, line.chars):
-            if line.script is not None and line.script.text == text:
-                return line.script, line.chars
-            if line.chars == 0:
-                return self._ready(text, settings), 0
-        return self._ready(command.text, settings), 0
-
-    def _ready(self, text: str, settings: Settings) -> Script:
-        if self._voice.available and self._voice.known(text, settings) is None:
-            self._voice.speak(text, settings)  # only a line that is not in the plan has not been spoken ahead
-        return self._provider.script(text, settings)
 
     def play_audio(self, command: PlayAudio) -> None:
         line = self._lines[command.task] = _Line(command.task, final=True)
@@ -224,7 +195,7 @@ class LocalSession:
             line.placement.to_ms = to_ms  # without a seam
         else:
             line.placement = show.place(start, script.load, part.from_ms, to_ms)
-        if script.marks and not line.masked:
+        if script.marks and line.spoken is not None and not line.spoken.masked:
             shift, chars = start - begun - part.from_ms, len(line.before)
             if line.part is not None and line.part.script is not script:
                 chars += len(line.part.script.text)

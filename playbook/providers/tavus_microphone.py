@@ -13,14 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from playbook.errors import MASK
 from playbook.events import PlayAudio, SayText, SpeechEnded, SpeechStarted, StopSpeaking, TaskAccepted
-from playbook.model import Say
 from playbook.providers.base import Context
-from playbook.providers.local import BATCH, LocalProvider, Script
+from playbook.providers.local import LocalProvider
+from playbook.providers.spoken import Speaker, SpokenLine
 from playbook.providers.tavus import TavusSession
-from playbook.speech.audio import Sound, cut, resample, to_ms, to_samples
-from playbook.speech.voice import Settings, Voice, VoiceMissing, heard
+from playbook.speech.audio import Sound, resample, to_ms
+from playbook.speech.voice import Voice
 from playbook.transports.room import ClipEnded, ClipStarted, RoomEvent
 
 if TYPE_CHECKING:
@@ -50,21 +49,12 @@ class _Line:
     """One utterance. `clips` are those that are not over, `played_ms` is of those that are."""
 
     task: str
-    script: Script | None = None  # None for a sound
-    masked: bool = False
-    chars: int = 0
+    spoken: SpokenLine | None = None  # None for a sound
     begun_ms: int | None = None
     played_ms: int = 0
     clips: set[str] = field(default_factory=set)
     stopped: bool = False
     over: bool = False
-
-    def words(self) -> str | None:
-        """The words in what was played, where they are known and may be shown."""
-        script = self.script
-        if script is None:
-            return None
-        return MASK if self.masked else heard(script.text, script.marks, script.length_ms, self.played_ms)
 
 
 class MicrophoneSession(TavusSession):
@@ -74,30 +64,21 @@ class MicrophoneSession(TavusSession):
 
     def __init__(self, context: Context, voice: Voice) -> None:
         super().__init__(context)
-        self._speaker = LocalProvider(voice)
-        self._planned = {step.id: step.action for step in context.plan.steps if isinstance(step.action, Say) and step.skipped is None}
-        if self._planned and not self._speaker.voice.available:
-            raise VoiceMissing
-        self._voice = Settings(**{name: self.settings.get(name) for name in ("voice", "rate", "pitch", "language")})
+        self._speaker = Speaker(LocalProvider(voice), context.plan)
+        self._speaker.need_voice()
         self._show: ShowRecorder | None = context.extras.get("show")
         self._lines: dict[str, _Line] = {}  # that are not over
         self._clips: dict[str, _Clip] = {}
         self._played_by_ms = 0  # when all that was given to the room must have been played
 
     async def prepare(self) -> None:
-        """Have all lines spoken before a conversation costs anything."""
-        jobs = self._speaker.unspoken(self.context.plan)
-        for at in range(0, len(jobs), BATCH):
-            await asyncio.to_thread(self._speaker.voice.speak_many, jobs[at : at + BATCH])
+        await self._speaker.speak_ahead()
 
     # what we say
 
     def say(self, command: SayText) -> None:
         if command.chunk == 1:
-            action = self._planned.get(command.step)
-            text = action.text if action is not None else command.text
-            masked = command.shown is not None or (action is not None and any(chunk.shown is not None for chunk in action.chunks))
-            self._lines[command.task] = _Line(command.task, self._speaker.script(text, self._voice), masked)
+            self._lines[command.task] = _Line(command.task, self._speaker.begin(command))
         super().say(command)
 
     def play_audio(self, command: PlayAudio) -> None:
@@ -108,20 +89,13 @@ class MicrophoneSession(TavusSession):
         line = self._lines.get(command.task)
         if line is None:
             return TaskAccepted(command.task, chunk=command.chunk, reason="the line is over")
-        script = line.script
-        assert script is not None
-        if script.load is None:  # only a line that is not in the plan has not been spoken ahead
-            await asyncio.to_thread(self._speaker.voice.speak, script.text, self._voice)
-            script = line.script = self._speaker.script(script.text, self._voice)
-        assert script.load is not None
-        load = script.load
-        from_ms = script.reach_ms(line.chars) if line.chars else 0
-        line.chars += len(command.text)
-        to_ms = script.length_ms if command.final else script.reach_ms(line.chars)
-        if from_ms == to_ms and not command.final:  # it completes no word
+        assert line.spoken is not None
+        stretch = await self._speaker.speak(line.spoken, command)
+        if stretch.from_ms == stretch.to_ms and not command.final:  # it completes no word
             return TaskAccepted(command.task, chunk=command.chunk, reason="goes out with the next chunk")
-        whole = script.length_ms if command.final and command.chunk == 1 else None
-        await self._play(line, lambda: _stretch(load(), from_ms, to_ms), script.length_ms, command.chunk, command.final)
+        length_ms = stretch.script.length_ms
+        await self._play(line, stretch.sound, length_ms, command.chunk, command.final)
+        whole = length_ms if command.final and command.chunk == 1 else None
         return TaskAccepted(command.task, chunk=command.chunk, duration_ms=whole, reason=self.take_remark())
 
     async def _play_audio(self, command: PlayAudio) -> TaskAccepted:
@@ -192,8 +166,8 @@ class MicrophoneSession(TavusSession):
             clip.placement = self._show.place(at_ms, clip.load)
         if line.begun_ms is None:
             line.begun_ms = at_ms
-            if self._show is not None and line.script is not None and not line.masked:
-                self._show.words[line.task] = line.script.marks
+            if self._show is not None and line.spoken is not None:
+                self._show.words[line.task] = line.spoken.marks
             self.emit(SpeechStarted(line.task))
 
     def _ended(self, name: str, clip: _Clip, played_ms: int, interrupted: bool) -> None:
@@ -209,11 +183,7 @@ class MicrophoneSession(TavusSession):
         line.over = True
         del self._lines[line.task]
         if interrupted:
-            self.emit(SpeechEnded(line.task, interrupted=True, heard_ms=line.played_ms, heard=line.words()))
+            words = None if line.spoken is None else line.spoken.words(line.played_ms)
+            self.emit(SpeechEnded(line.task, interrupted=True, heard_ms=line.played_ms, heard=words))
         else:
             self.emit(SpeechEnded(line.task, duration_ms=line.played_ms))
-
-
-def _stretch(sound: Sound, from_ms: int, to_ms: int) -> Sound:
-    """A part of a sound."""
-    return Sound(cut(sound, to_ms).pcm[2 * to_samples(from_ms, sound.rate) :], sound.rate)
