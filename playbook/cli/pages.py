@@ -43,7 +43,8 @@ p { margin: .25rem 0; } .soft { color: var(--soft); } code { font: 13px/1.5 ui-m
 .bar span { padding: 0 .3rem; } .axis { position: relative; height: 1.2rem; font-size: .72rem; color: var(--soft); }
 .axis span { position: absolute; transform: translateX(-50%); } .axis span:first-child { transform: none; }
 .axis span:last-child { transform: translateX(-100%); }
-table { border-collapse: collapse; width: 100%; } th { text-align: left; white-space: nowrap; font-weight: 600; color: var(--soft); font-size: .8rem; }
+table { border-collapse: collapse; width: 100%; }
+th { text-align: left; white-space: nowrap; font-weight: 600; color: var(--soft); font-size: .8rem; }
 th, td { padding: .3rem .75rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; overflow-wrap: anywhere; }
 td.id { min-width: 8rem; }
 td.n { white-space: nowrap; font-variant-numeric: tabular-nums; } del { background: var(--gone); } ins { background: var(--come);
