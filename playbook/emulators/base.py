@@ -19,7 +19,6 @@ import asyncio
 import contextlib
 import json
 import random
-import re
 import signal
 import socket
 from abc import ABC, abstractmethod
@@ -40,11 +39,11 @@ from playbook.clock import Clock
 from playbook.emulators.faults import FAULTS, FLAP_MS, SLOW_MS, Chosen, Faults, Injection, choose
 from playbook.emulators.speech import Sighting, SpeechQueue, Utterance
 from playbook.errors import MASK, SetupError, UsageError
+from playbook.record.redact import names_secret
 
 CONTROL = "/_emulator"
 HUGE = 50_000_000
 MAX_REQUEST = 64_000_000
-_SECRET_NAME = re.compile(r"(^|_|-)(token|secret|ks|key|password|credential|authorization)s?$|apiKey$|Token$|Secret$", re.IGNORECASE)
 
 
 class Hangup(Exception):
@@ -421,7 +420,7 @@ class Emulator(ABC):
         if isinstance(value, (list, tuple)):
             return [self._masked(item) for item in value]
         if isinstance(value, str):
-            if _SECRET_NAME.search(name):
+            if names_secret(name):
                 return MASK
             for secret in self._sealed:
                 value = value.replace(secret, MASK)

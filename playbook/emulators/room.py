@@ -91,10 +91,6 @@ class Guest(asyncio.Protocol):
         if participant in self.listens_to:
             self._say("sound", participant=participant, pcm=base64.b64encode(pcm).decode(), hz=hz)
 
-    def trouble(self, text: str) -> None:
-        """An error of the library that does not end the call."""
-        self._say("error", text=text)
-
     def expel(self, text: str) -> None:
         """The call is over for this guest (the room was deleted, it was ejected)."""
         self._say("lost", text=text)

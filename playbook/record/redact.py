@@ -17,6 +17,16 @@ def agrees(shown: str, text: str) -> bool:
     return MASK in shown and re.fullmatch(".*".join(map(re.escape, shown.split(MASK))), text, re.DOTALL) is not None
 
 
+_SECRET_NAME = re.compile(
+    r"token|secret|passw|authoriz|credential|cookie|jwt|api[-_]?key|(?:^|[-_])(?:ks|key|auth|signature)s?$", re.IGNORECASE
+)
+
+
+def names_secret(name: str) -> bool:
+    """Whether what goes by this name (of a field, of a header) is likely to be a secret."""
+    return _SECRET_NAME.search(name) is not None
+
+
 class Redactor:
     """Replaces every registered value by `***`, also where it stands quoted for a URL, or escaped for JSON or by Python."""
 

@@ -13,7 +13,7 @@ stands in for their transports (`Context.extras`).
 Record modes are VCR's: `none` only plays; `once` plays a cassette that exists and records one that does not; `new_episodes` plays what is
 there and records the rest; `all` records everything anew. A cassette may have a day from which on it is no longer believed.
 
-Imports errors, the clock and its neighbours `http` and `taped`; the command line puts it in place.
+Imports errors, the list of secret names, the clock and its neighbours `http` and `taped`; the command line puts it in place.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from typing import Any, Literal, TypeVar
 from playbook.clock import Clock, wall_time
 from playbook.errors import MASK, RecordError, SetupError
 from playbook.language.schema import compile_schema, load_schema
+from playbook.record.redact import names_secret
 from playbook.transports.http import Answer, NetworkError, Request, Send
 from playbook.transports.listener import Dialled
 from playbook.transports.room import OnEvent, Room
@@ -60,7 +61,6 @@ Kind = Literal["room", "socket"]
 P = TypeVar("P", bound=Played)
 
 _KEPT_HEADERS = ("content-type", "retry-after", "location")
-_SECRET_NAME = re.compile(r"token|secret|passw|authoriz|api[-_]?key|credential|cookie|jwt|(?:^|[-_])(?:ks|auth|signature)$", re.IGNORECASE)
 _SECRET_LOOKS = re.compile(r"\beyJ[\w-]+(?:\.[\w-]+)+|(?<=[?&]t=)[^&\s\"']+|(?<=Bearer )[\w.~+/=-]+|djJ8[\w-]{20,}={0,2}")
 _MARK = re.compile(r" \[playbook [0-9a-f]{12}\]")
 """What the session journal has a provider add to a session's name, so as to find it: every run's own, and no part of what is asked."""
@@ -339,7 +339,7 @@ class Cassette:
         if isinstance(value, (list, tuple)):
             return [self.clean(each, name) for each in value]
         if isinstance(value, str):
-            if _SECRET_NAME.search(name) and value:
+            if value and names_secret(name):
                 return MASK
             for text, known_as in self._names.items():
                 value = value.replace(text, known_as)
