@@ -39,7 +39,7 @@ STRETCH_MS = 20
 
 _EVENTS: Mapping[str, type] = {event.__name__: event for event in get_args(RoomEvent)}
 _NOT_COMPARED = ("at_ms", "room", "socket", "line", "nth", "took_ms")
-_SIZE = re.compile(r"\d+(?= bytes, )")
+_SIZE = re.compile(r"\d{1,12}(?= bytes, )")
 
 
 class CassetteMiss(ProviderError):
@@ -462,7 +462,7 @@ class PlayedSocket(Played):
             self._since_ms = self._now_ms()
         self._sound += sound
         due = self._due()
-        size = _SIZE.match(due["bytes"]) if due is not None and due["do"] == "sound" else None
+        size = _SIZE.match(due.get("bytes", "")) if due is not None else None
         if size is not None and len(self._sound) < int(size[0]):
             return
         line = self._stretch_ends()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -40,6 +41,7 @@ from playbook.report import cue_sheet, run_report
 from playbook.runner import Options, Runner
 from playbook.transports.cassette import Cassette
 from playbook.transports.http import Answer, Request
+from playbook.transports.listener import Dialled
 from playbook.transports.room import Door, LineRoom, OnEvent, Patience, Room, RoomFailure
 from tests.contract import VOICE, Stand, compile_on, write_playbook
 from tests.logs import ROOT, checked
@@ -291,7 +293,7 @@ def read_plan(data: bytes) -> None:
 
 
 def play_cassette(data: bytes) -> None:
-    """A cassette: each recorded request gets its answer, and a room goes on as it was recorded."""
+    """A cassette: each recorded request gets its answer, and a room and a socket go on as they were recorded."""
     path = _as_file(data, "fuzz.cassette")
     cassette = _or_refusal(lambda: Cassette(path))
     if isinstance(cassette, Cassette):
@@ -321,6 +323,33 @@ async def _play(cassette: Cassette, lines: list[dict[str, Any]]) -> None:
                     await asyncio.wait([room.send(line["message"])], timeout=5)
             await asyncio.sleep(60)
             await room.close()
+    with contextlib.suppress(PlaybookError, TimeoutError):
+        async with asyncio.timeout(3_600):
+            await _play_socket(cassette.listener(_no_socket), [line for line in lines if line.get("socket") == 1])
+
+
+async def _play_socket(socket: Dialled, lines: list[dict[str, Any]]) -> None:
+    async def read() -> list[str]:
+        return [text async for text in socket.texts()]
+
+    await socket.start(lambda _: "wss://a.example/x")
+    await socket.caller(30)
+    reader = asyncio.ensure_future(read())
+    try:
+        for line in lines:
+            if line.get("do") == "send":
+                await socket.send(json.dumps(line["json"]) if "json" in line else line.get("text", ""))
+            elif line.get("do") == "sound":
+                await socket.send(bytes(16))
+        await asyncio.sleep(60)
+        assert all(isinstance(text, str) for text in (await reader if reader.done() else ()))
+    finally:
+        reader.cancel()
+        await socket.aclose()
+
+
+def _no_socket() -> Dialled:
+    raise AssertionError("a cassette that only plays opens no port")
 
 
 def _no_room(_: OnEvent) -> Room:
@@ -590,7 +619,7 @@ def _tavus(*, microphone: bool) -> list[bytes]:
 
 
 def _cassettes() -> list[bytes]:
-    header = {"cassette": 1, "provider": "tavus", "playbook": "x", "recorded_at": "2026-01-01T00:00:00+00:00"}
+    header = {"cassette": 2, "provider": "tavus", "playbook": "x", "recorded_at": "2026-01-01T00:00:00+00:00"}
     asked = {"method": "POST", "path": "/v2/conversations", "json": {"pal_id": "p1"}}
     http = [
         {"at_ms": 0, "http": asked, "took_ms": 20, "answer": {"status": 200, "headers": {"content-type": "x"}, "json": {"a": [1, None]}}},
@@ -616,7 +645,21 @@ def _cassettes() -> list[bytes]:
         {"at_ms": 19, "room": 1, "on": "RoomLost", "event": {"kind": "other", "text": "t"}},
         {"at_ms": 20, "room": 1, "do": "close"},
     ]
-    return ["\n".join(json.dumps(line) for line in [header, *lines]).encode() for lines in (http, said, [*http, *said])]
+    stretch = f"16 bytes, sha256 {hashlib.sha256(bytes(16)).hexdigest()}"
+    dialled = [
+        {"at_ms": 0, "socket": 1, "do": "listen"},
+        {"at_ms": 1, "http": asked, "took_ms": 20, "meanwhile": 1, "answer": {"status": 201}},
+        {"at_ms": 9, "socket": 1, "on": "caller", "event": {"came": True, "strangers": 0}},
+        {"at_ms": 12, "socket": 1, "do": "send", "json": {"a": 1}},
+        {"at_ms": 15, "socket": 1, "on": "message", "event": {"json": {"b": 2}}},
+        {"at_ms": 16, "socket": 1, "do": "sound", "bytes": stretch, "took_ms": 30},
+        {"at_ms": 17, "socket": 1, "on": "message", "event": {"text": "no JSON"}},
+        {"at_ms": 50, "socket": 1, "do": "sound", "bytes": stretch},
+        {"at_ms": 60, "socket": 1, "on": "hangup", "event": {}},
+        {"at_ms": 70, "socket": 1, "do": "close"},
+    ]
+    tapes = (http, said, [*http, *said], dialled)
+    return ["\n".join(json.dumps(line) for line in [header, *lines]).encode() for lines in tapes]
 
 
 def _baselines() -> Iterator[bytes]:
