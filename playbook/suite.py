@@ -220,7 +220,8 @@ def perform(task: Task, setup: Setup, world: World | None = None) -> Result:
     except AuthorError as error:
         result = _result(task, "error", error.exit_code, tuple(format_problem(problem) for problem in error.problems))
     except PlaybookError as error:
-        reason = error.message + (f" ({error.remedy})" if error.remedy else "")
+        apart = "\n{}" if "\n" in error.message else " ({})"
+        reason = error.message + (apart.format(error.remedy) if error.remedy else "")
         result = _result(task, "error", error.exit_code, (reason,))
     except Exception:
         import traceback

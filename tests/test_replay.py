@@ -92,12 +92,12 @@ MUTATIONS = {
     "a late cue is not told": ("self._out.append(Late(step.id, due, self._now - due))", "pass"),
     "cues count from the beginning of the run": ("due = self._zero + step.at_ms", "due = step.at_ms"),
     "a chunk is final that is not": ("final = utterance.sent == len(action.chunks)", "final = True"),
-    "pauses between chunks are lost": ("pause = utterance.step.action.chunks[utterance.sent].after_ms", "pause = 0"),
+    "pauses between chunks are lost": ("utterance.next_ms = self._now + utterance.step.action.chunks[utterance.sent].after_ms", "utterance.next_ms = 0"),
     "no time-out for speech": ('self._start_timer(step, "event", self._due + action.timeout_ms)', "pass"),
     "a time-out is always accepted": ('if step.action.on_timeout == "continue":', "if True:"),
     "errors are always accepted": ('if step.on_error == "fail" and self.phase == "running":', "if False:"),
     "an interrupt stops nothing": ("utterance.stopping = True", "utterance.stopping = False"),
-    "an interrupt is not sent": ("self._out.append(StopSpeaking(step, task))", "pass"),
+    "an interrupt is not sent": ("self._out.append(StopSpeaking(step.id if step is not None else None, task))", "pass"),
     "the session is not closed": ("self._out.append(CloseSession(reason))", "pass"),
     "the session is closed twice": ("self._out.append(CloseSession(reason))", "self._out += [CloseSession(reason)] * 2"),
     "timers are not cancelled": ("self._out.append(CancelTimer(name, reason))", "pass"),
@@ -355,6 +355,10 @@ def test_replay_of_another_playbook(shell):
     done = shell.call("replay", "one")
     assert done.code == 2
     assert "different plans" in done.err
+    assert shell.call("run", "hello.yaml", "--clock", "virtual", "--quiet", "--out", "three").code == 0
+    done = shell.call("replay", "three", "--playbook", "other.yaml")
+    assert done.code == 1
+    assert "it is of another playbook: 'other', and the log is of 'hello'" in done.out
     Path("one/plan.json").unlink()
     done = shell.call("replay", "one", "--playbook", "other.yaml")
     assert done.code == 2

@@ -119,6 +119,21 @@ def test_an_id_names_the_row(shell):
     assert "in set/both.yaml it is a secret" in done.err
 
 
+def test_rows_in_workers(shell):
+    """Two processes give for rows what one gives."""
+    write(shell, var=PIN)
+    data("id,who,pin\na,Ada,swordfish-1\nb,Bob,swordfish-2\n")
+    assert perform(shell, "set", "--data", "rows.csv", "--update").code == 0
+    data("id,who,pin\nb,Bob,swordfish-2\na,Eve,swordfish-1\n")
+    alone = results_of(shell, "set", "--data", "rows.csv")["results"]
+    done = shell.perform("test", "set", "--data", "rows.csv", "--clock", "virtual", "--jobs", "2", "--json", "--quiet")
+    assert done.code == 1
+    for result in (together := json.loads(done.out)["results"]) + alone:
+        del result["took_ms"], result["folder"]
+    assert together == alone
+    assert [(result["name"], result["status"]) for result in alone] == [("set/var.yaml[b]", "passed"), ("set/var.yaml[a]", "failed")]
+
+
 # --- baselines of rows ----------------------------------------------------------------------------------------------------
 
 
@@ -154,8 +169,8 @@ def test_rows_that_come_and_go(shell):
     data("who\nEve\nBob\n")
     done = perform(shell, "set", "--data", "rows.csv", "--junit", "j.xml", "--tap", "t.tap", "--html", "p.html")
     assert done.code == 0
-    assert "skipped: set/var.yaml[who=Ada]" in done.out
-    assert "rows.csv has no such row any more; `playbook test --update` takes it out of set/var.rows.baseline.yaml" in done.out
+    why = "rows.csv has no such row any more; `playbook test --update` takes it out of set/var.rows.baseline.yaml"
+    assert f"skipped: {why}\n  set/var.yaml[who=Ada]\n" in done.out
     assert "1 row has no baseline yet, --update adds it: set/var.yaml[1]" in done.out
     junit().assertValid(etree.parse("j.xml"))
     assert etree.parse("j.xml").find("testsuite").get("skipped") == "1"

@@ -165,6 +165,8 @@ def test_fail_fast(shell):
     data = results_of(shell, "set", "--fail-fast")
     assert [result["status"] for result in data["results"]] == ["failed", "never ran", "never ran"]
     assert data["results"][1]["reasons"] == ["--fail-fast: set/a_bad.yaml has failed"]
+    done = perform(shell, "set", "--fail-fast", "--repeat", "2")
+    assert "never ran: --fail-fast: set/a_bad.yaml has failed\n  set/b_good.yaml (2 times)\n  set/c_good.yaml (2 times)\n" in done.out
 
 
 def test_only_and_a_part_of_the_steps(shell):

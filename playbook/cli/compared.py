@@ -180,9 +180,9 @@ def value_text(what: str, value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _clipped(what: str, value: Any) -> str:
+def _clipped(what: str, value: Any, most: int = 40) -> str:
     text = one_line(value_text(what, value)) or "-"
-    return text if len(text) <= 40 else f"{text[:39]}…"
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _side(performance: Performance) -> str:
@@ -236,12 +236,15 @@ def _side_to_json(performance: Performance) -> dict[str, Any]:
 def plan_change_text(comparison: Comparison, *, colour: bool) -> str:
     """How a plan changed since it was recorded."""
     lines = []
+    if other_playbook(comparison):
+        told = f"  it is of another playbook: '{one_line(comparison.b.playbook)}', and the log is of '{one_line(comparison.a.playbook)}'"
+        lines.append(paint(told, YELLOW, colour=colour))
     for change in comparison.changes[:MAX_ROWS]:
         where = paint(one_line(change.step) or "(the whole)", BLUE, colour=colour)
         if change.what == "words":
             lines.append(f"  {where}  {marked_words(str(change.a), str(change.b), colour=colour)}")
         elif change.what in ("added", "removed", "moved here", "moved away"):
-            lines.append(f"  {where}  {change.what}: {_clipped('', change.a if change.b is None else change.b)}")
+            lines.append(f"  {where}  {change.what}: {_clipped('', change.a if change.b is None else change.b, 100)}")
         else:
             lines.append(f"  {where}  {change.what}: {_clipped(change.what, change.a)} → {_clipped(change.what, change.b)}")
     return "\n".join(lines)

@@ -46,7 +46,7 @@ p { margin: .25rem 0; } .soft { color: var(--soft); } code { font: 13px/1.5 ui-m
 table { border-collapse: collapse; width: 100%; }
 th { text-align: left; white-space: nowrap; font-weight: 600; color: var(--soft); font-size: .8rem; }
 th, td { padding: .3rem .75rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; overflow-wrap: anywhere; }
-td.id { min-width: 8rem; }
+td.id { min-width: 8rem; } td.case { min-width: 15rem; }
 td.n { white-space: nowrap; font-variant-numeric: tabular-nums; } del { background: var(--gone); } ins { background: var(--come);
   text-decoration: none; } .good { color: var(--good); } .bad { color: var(--bad); } .odd { color: var(--odd); }
 summary { cursor: pointer; }
@@ -200,8 +200,8 @@ def _tested(results: Sequence[Result], repeat: int, started_at: str, took_ms: in
         yield "</table>"
     yield "<h2>Cases</h2><table><tr><th>case</th><th>status</th><th>baseline</th><th>took</th><th>why</th></tr>"
     for result in sorted(results, key=lambda result: result.status not in ("failed", "error")):
-        yield f"<tr><td><code>{escape(label(result, repeat))}</code></td>"
-        yield f'<td class="n {_HUES[result.status]}">{result.status}</td><td class="n">{escape(result.baseline)}</td>'
+        yield f'<tr><td class="case"><code>{escape(label(result, repeat))}</code></td>'
+        yield f'<td class="n {_HUES[result.status]}">{result.status}</td><td class="n">{result.baseline if result.performance else ""}</td>'
         yield f'<td class="n">{result.took_ms / 1000:.2f} s</td><td>{_why(result)}</td></tr>'
     yield "</table>"
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -397,6 +398,8 @@ def _write(path: Path, text: str) -> None:
 
 # what is shown
 
+MAX_NAMES = 50
+"""So many cases that were left out for one reason are shown; the reports have all."""
 _MARKS = {"passed": "32", "failed": "31", "error": "31", "skipped": "33", "never ran": "33"}
 
 
@@ -448,12 +451,12 @@ def _report(args: Namespace, results: Sequence[Result], written: Sequence[Writte
 
 def _summary(args: Namespace, results: Sequence[Result], written: Sequence[Written], took_ms: int) -> str:
     from playbook.cli.reports import counts, label, rates
-    from playbook.report import count, paint
+    from playbook.report import count, one_line, paint
 
     colour = in_colour(sys.stdout, args.env)
     lines = []
     for result in results:
-        if result.status == "passed":
+        if result.status not in ("failed", "error"):
             continue
         lines.append(paint(f"{result.status}: {label(result, args.repeat)}", "1", _MARKS[result.status], colour=colour))
         shown = result.reasons[:8]
@@ -462,6 +465,11 @@ def _summary(args: Namespace, results: Sequence[Result], written: Sequence[Writt
             lines.append(f"  and {len(result.reasons) - len(shown)} more")
         if result.folder:
             lines.append(paint(f"  {result.folder}", "2", colour=colour))
+    for (status, why), names in _left_out(results).items():
+        lines.append(paint(f"{status}: {one_line(why)}", "1", _MARKS[status], colour=colour))
+        lines += [f"  {name}" + (f" ({times} times)" if times > 1 else "") for name, times in names.most_common(MAX_NAMES)]
+        if len(names) > MAX_NAMES:
+            lines.append(f"  and {len(names) - MAX_NAMES} more")
     if lines:
         lines.append("")
     if args.repeat > 1:
@@ -473,6 +481,15 @@ def _summary(args: Namespace, results: Sequence[Result], written: Sequence[Writt
     lines.append(paint(", ".join(told), "1", "32" if good else "31", colour=colour) + f"; {took_ms / 1000:.1f} s")
     lines += _baselines_text(results)
     return "\n".join(lines)
+
+
+def _left_out(results: Sequence[Result]) -> dict[tuple[str, str], Counter[str]]:
+    """The cases that were not performed, by status and reason, with how many of their runs."""
+    found: dict[tuple[str, str], Counter[str]] = {}
+    for result in results:
+        if result.status in ("skipped", "never ran"):
+            found.setdefault((result.status, "; ".join(result.reasons)), Counter())[result.name] += 1
+    return found
 
 
 def _baselines_text(results: Sequence[Result]) -> Iterator[str]:
