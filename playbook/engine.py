@@ -87,6 +87,7 @@ class _Utterance:
     exact: bool
     sent: int = 0  # chunks handed over so far
     answered: int = 0  # chunks the provider has taken
+    next_ms: int = 0  # when the next chunk is due
     begins_ms: int | None = None  # when it should be heard, by our reckoning
     accepted: bool = False
     started_ms: int | None = None
@@ -123,7 +124,7 @@ class Engine:
         self._open: dict[str, _Utterance] = {}
         self._past: deque[str] = deque()  # the tasks of those, oldest first
         self._quiet_since: int | None = None  # when the last line was closed
-        self._interrupts: set[str] = set()  # acknowledgements still owed, by task
+        self._interrupts: dict[str, Step | None] = {}  # whose answers are still owed, by task; None for the run's own
         self._why = "end"  # what the session is closed for, once speech has stopped
         self._timers: dict[tuple[str | None, str], int] = {}
         self._out: list[Effect] = []
@@ -282,7 +283,7 @@ class Engine:
                 self._start_timer(step, "event", self._due + action.timeout_ms)
             return False
         if isinstance(action, InterruptSpeech):
-            self._interrupt(step.id, step.id)
+            self._interrupt(step, step.id)
             return False
         assert isinstance(action, End)
         if not action.drain:
@@ -296,8 +297,10 @@ class Engine:
         """Finish the current step, if there is one. Always True, for `_enter`'s sake."""
         step, self._step, self._awaits = self._step, None, None
         if step is not None:
+            stopping = any(utterance.stopping for utterance in self._open.values())
             for name in _STEP_TIMERS:
-                self._cancel_timer(step, name)
+                if not (name == "settle" and stopping):
+                    self._cancel_timer(step, name)
             if self._entered:
                 self._out.append(StepFinished(step.id, outcome, reason))
         return True
@@ -351,6 +354,8 @@ class Engine:
             return self._run_timer(event)
         if event.reason in ("started", "speech", "chunk"):
             return self._speech_timer(self._utterances[event.step], event)
+        if event.reason == "settle":
+            return self._settle_stopping()
         step = self._step
         assert step is not None
         if event.reason == "at":
@@ -365,10 +370,6 @@ class Engine:
                 self._finish(event.due_ms)
             else:
                 self._fail_step(step, "timeout", f"the trigger '{step.action.event}' did not come")
-        elif event.reason == "settle":
-            for utterance in [u for u in self._open.values() if u.stopping]:
-                self._settle(utterance, Evidence.timeout, "the provider did not say that it stopped", interrupted=True)
-            self._finish()
         else:  # wait, until
             self._finish(event.due_ms)
         return None
@@ -400,7 +401,6 @@ class Engine:
 
     def _on_task_accepted(self, event: TaskAccepted) -> None:
         if event.task in self._interrupts:
-            self._interrupts.discard(event.task)
             return self._interrupt_acknowledged(event.task)
         utterance = self._open.get(event.task)
         if utterance is None:
@@ -410,24 +410,28 @@ class Engine:
         utterance.answered += 1
         if utterance.answered == 1 and not self._can.chunks_held:
             self._reckon_begin(utterance)
-        if utterance.stopping:
-            return None
         if utterance.sent < utterance.chunks:
             assert isinstance(utterance.step.action, Say)
-            pause = utterance.step.action.chunks[utterance.sent].after_ms
-            if pause > 0:
-                self._start_timer(utterance.step, "chunk", self._now + pause)
+            utterance.next_ms = self._now + utterance.step.action.chunks[utterance.sent].after_ms
+        elif event.duration_ms is not None:
+            utterance.length_ms, utterance.exact = event.duration_ms, True
+        if not utterance.stopping:
+            self._go_on(utterance)
+        return None
+
+    def _go_on(self, utterance: _Utterance) -> None:
+        """All that was sent has been taken: send what follows, or wait for the speech."""
+        if utterance.sent < utterance.chunks:
+            if utterance.next_ms > self._now:
+                self._start_timer(utterance.step, "chunk", utterance.next_ms)
             else:
                 self._send(utterance)
-            return None
+            return
         utterance.accepted = True
-        if event.duration_ms is not None:
-            utterance.length_ms, utterance.exact = event.duration_ms, True
         self._reckon_begin(utterance)
         self._expect_speech(utterance)
         if utterance.step is self._step and utterance.step.until == "accepted":
             self._finish()
-        return None
 
     def _reckon_begin(self, utterance: _Utterance) -> None:
         """When it should be heard: after what is queued before it."""
@@ -620,13 +624,7 @@ class Engine:
 
     def _task_failed(self, event: ProviderFailed, task: str) -> None:
         if task in self._interrupts:
-            self._interrupts.discard(task)
-            if self.phase == "stopping":
-                return self._close(event.reason)
-            for spared in self._open.values():
-                spared.stopping = False
-            assert self._step is not None
-            return self._fail_step(self._step, "failed", event.reason)
+            return self._interrupt_failed(task, event.reason)
         utterance = self._open.get(task)
         if utterance is None:
             return self._ignore("no such line is open", task)
@@ -641,44 +639,74 @@ class Engine:
 
     # --- interrupt, stop, close -------------------------------------------------------------------------------------
 
-    def _interrupt(self, step: str | None, task: str) -> None:
+    def _interrupt(self, step: Step | None, task: str) -> None:
         """Stop what is open. Chunks that were not sent yet never will be."""
-        self._interrupts.add(task)
+        self._interrupts[task] = step
         for utterance in self._open.values():
             utterance.stopping = True
             self._cancel_timer(utterance.step, "chunk")
-        self._out.append(StopSpeaking(step, task))
+        self._out.append(StopSpeaking(step.id if step is not None else None, task))
 
     def _interrupt_acknowledged(self, task: str) -> None:
-        if self._can.speech == "none":
-            self._settle_interrupted()
+        step = self._interrupts.pop(task)
+        settled = self._settle_interrupted() if self._can.speech == "none" else []
         still = [u for u in self._open.values() if u.stopping]
         for utterance in still:
             utterance.stopped = task, self._now
         if self.phase == "stopping":
             if not still:
                 self._close(self._why)
-        elif self._step is not None and self._step.id == task:
-            if still:
-                self._start_timer(self._step, "settle", self._now + SETTLE_MS)
-            else:
-                self._finish()
+        elif still:
+            self._start_timer(step, "settle", self._now + SETTLE_MS)
+        elif step is self._step:
+            self._finish()
+        else:  # the show has gone on meanwhile, and may wait for these
+            for utterance in settled:
+                self._after_close(utterance)
 
-    def _settle_interrupted(self) -> None:
-        """Nobody will report what the interrupt hit: say what is certain and what is only probable."""
+    def _interrupt_failed(self, task: str, reason: str) -> None:
+        """Nothing was stopped: the lines go on. The step that asked for it fails, unless the show has gone on without it."""
+        step = self._interrupts.pop(task)
+        if step is None and self.phase == "stopping":
+            return self._close(reason)
+        if not self._interrupts:
+            for utterance in [u for u in self._open.values() if u.stopping]:
+                self._spare(utterance)
+        if step is not None and step is self._step:
+            return self._fail_step(step, "failed", reason)
+        return self._ignore("the show had gone on without this interrupt", task)
+
+    def _spare(self, utterance: _Utterance) -> None:
+        """The interrupt does not hit this line after all: do what was put off because of it."""
+        utterance.stopping = False
+        if not utterance.accepted and utterance.answered == utterance.sent:
+            self._go_on(utterance)
+
+    def _settle_interrupted(self) -> list[_Utterance]:
+        """Nobody will report what the interrupt hit: say what is certain and what is only probable. Returns what is closed by it."""
         scope, begins = self._can.interrupt, self._now
+        settled = []
         for utterance in [u for u in self._open.values() if u.stopping]:
             if utterance.started_ms is not None:
                 self._settle(utterance, Evidence.estimated, "interrupted while it was being said", interrupted=True)
+                settled.append(utterance)
             elif scope == "current":  # what is queued survives and moves up
-                utterance.stopping = False
                 utterance.begins_ms = begins + self._can.start_latency_ms
                 begins = utterance.begins_ms + utterance.length_ms
                 if utterance.accepted:
                     self._start_timer(utterance.step, "started", utterance.begins_ms)
+                self._spare(utterance)
             else:
                 reason = "stopped before it began" if scope == "all" else "probably stopped before it began"
                 self._settle(utterance, Evidence.estimated, reason, interrupted=True)
+                settled.append(utterance)
+        return settled
+
+    def _settle_stopping(self) -> None:
+        """An interrupt was acknowledged, and what it was to stop has had its time to say so."""
+        for utterance in [u for u in self._open.values() if u.stopping]:
+            self._settle(utterance, Evidence.timeout, "the provider did not say that it stopped", interrupted=True)
+            self._after_close(utterance)
 
     def _drained(self) -> None:
         """The show is over. Where an end is not known to the moment, the session outlives it a little, so that no last word is cut."""

@@ -14,6 +14,7 @@ from playbook.events import (
     Event,
     OpenSession,
     PlayAudio,
+    ProviderFailed,
     SayText,
     SessionClosed,
     SessionOpened,
@@ -51,10 +52,16 @@ def plan(*steps: Step, can: Capabilities | None = None, **fields: Any) -> Plan:
 
 
 class FakeProvider:
-    """Answers an engine's commands on a heap of its own: accepts at once and speaks one line after another, `ms` each."""
+    """Answers an engine's commands on a heap of its own: accepts after `answers_ms` and speaks one line after another, `ms` each.
 
-    def __init__(self, ms: int = 1000, reports: bool = True) -> None:
+    `interrupts` says what becomes of those, after `interrupts_ms`: they are `taken`, `lost` (taken, and nothing stops) or `refused`.
+    """
+
+    def __init__(
+        self, ms: int = 1000, reports: bool = True, *, answers_ms: int = 0, interrupts: str = "taken", interrupts_ms: int = 0
+    ) -> None:
         self.ms, self.reports = ms, reports
+        self.answers_ms, self.interrupts, self.interrupts_ms = answers_ms, interrupts, interrupts_ms
         self.heap: list[tuple[int, int, Event]] = []
         self.count = 0
         self.free_ms = 0
@@ -71,20 +78,24 @@ class FakeProvider:
             case OpenSession():
                 self.at(now, SessionOpened("s1"))
             case SayText(task=task, final=final, chunk=chunk):
-                self.at(now, TaskAccepted(task, chunk=chunk))
+                self.at(now + self.answers_ms, TaskAccepted(task, chunk=chunk))
                 if final:
-                    self.speak(task, now)
+                    self.speak(task, now + self.answers_ms)
             case PlayAudio(task=task):
-                self.at(now, TaskAccepted(task))
-                self.speak(task, now)
+                self.at(now + self.answers_ms, TaskAccepted(task))
+                self.speak(task, now + self.answers_ms)
+            case StopSpeaking(task=task) if self.interrupts == "refused":
+                self.at(now + self.interrupts_ms, ProviderFailed("no", "refused", task))
             case StopSpeaking(task=task):
+                now += self.interrupts_ms
                 self.at(now, TaskAccepted(task))
                 for line, (begin, end) in self.open.items():
-                    if end > now and self.reports:
+                    if end > now and self.reports and self.interrupts == "taken":
                         heard = max(0, now - begin)
                         self.stopped.add(line)
                         self.at(now, SpeechEnded(line, interrupted=True, heard_ms=heard))
-                self.free_ms = now
+                if self.interrupts == "taken":
+                    self.free_ms = now
             case StartTimer(step=step, reason=reason, due_ms=due):
                 self.timers[step, reason] = due
                 self.at(due, TimerFired(step, reason, due))

@@ -349,6 +349,26 @@ def test_interrupt_that_is_lost():
     assert effects[0].interrupted
 
 
+def test_a_refused_interrupt_stops_nothing():
+    """A line goes on with its chunks, and the step that asked for the interrupt fails, or is passed by."""
+    script = plan(say("a", "One.", (2000, " Two."), until="started"), do("i", InterruptSpeech(), on_error="continue"))
+    provider = FakeProvider(interrupts="refused")
+    story = drive(script, provider)
+    assert [(ms, c.text) for ms, c in of(story, SayText)] == [(0, "One."), (2000, " Two.")]
+    assert not closings(story)["a"].interrupted
+    assert provider.engine.result.end == "passed"
+
+
+def test_an_interrupt_that_was_given_up_fails_nobody_else():
+    """An interrupt's step had its time; when the refusal comes, the show is in another step, or at its end."""
+    given_up = do("i", InterruptSpeech(), timeout_ms=100, on_error="continue")
+    for rest in ([], [do("w", Wait(5000))]):
+        provider = FakeProvider(interrupts="refused", interrupts_ms=700)
+        story = drive(plan(say("a", until="started"), given_up, *rest), provider)
+        assert [i.reason for _, i in of(story, Ignored)] == ["the show had gone on without this interrupt"]
+        assert provider.engine.result.end == "passed"
+
+
 def test_interrupted_chunks_are_not_sent():
     """Chunks that were not sent when the interrupt came never are."""
     story, _ = result(
@@ -481,6 +501,40 @@ EVENTS = st.one_of(
 CAPABILITIES = st.builds(
     Capabilities, speech=st.sampled_from(["exact", "reported", "none"]), interrupt=st.sampled_from(["none", "current", "all", "unknown"])
 )
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    can=CAPABILITIES.filter(lambda can: can.interrupt != "none"),  # such a plan is refused
+    reports=st.booleans(),
+    answers_ms=st.sampled_from([0, 200, 900]),
+    interrupts=st.sampled_from(["taken", "lost", "refused"]),
+    interrupts_ms=st.sampled_from([0, 150, 2500]),
+    pause_ms=st.sampled_from([0, 400, 3000]),
+    until=st.sampled_from(["accepted", "started", 300]),
+    timeout_ms=st.sampled_from([None, 50, 1000]),
+    drain=st.booleans(),
+    stop_ms=st.sampled_from([None, 100, 600, 2000]),
+)
+def test_no_interrupt_is_a_dead_end(can, reports, answers_ms, interrupts, interrupts_ms, pause_ms, until, timeout_ms, drain, stop_ms):
+    """However slowly an interrupt is answered, and whatever with, in the middle of chunks or given up: the show comes to its end."""
+    script = plan(
+        say("a", "One ", (pause_ms, "two"), until=until),
+        say("b", until="accepted"),
+        do("i", InterruptSpeech(), timeout_ms=timeout_ms, on_error="continue"),
+        say("c", "Three ", (pause_ms, "four"), until=until, on_error="continue"),
+        do("j", InterruptSpeech(), timeout_ms=timeout_ms, on_error="continue"),
+        do("end", End(drain=drain)),
+        can=can,
+    )
+    exact = can.speech == "exact"
+    provider = FakeProvider(
+        reports=reports or exact, answers_ms=answers_ms, interrupts="taken" if exact else interrupts, interrupts_ms=interrupts_ms
+    )
+    story = drive(script, provider, [] if stop_ms is None else [(stop_ms, StopRequested("SIGINT"))])
+    assert provider.engine.done
+    assert len(of(story, CloseSession)) == 1
+    assert set(closings(story)) == {command.task for _, command in of(story, SayText)}
 
 
 @settings(max_examples=300, deadline=None)

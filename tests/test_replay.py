@@ -92,7 +92,10 @@ MUTATIONS = {
     "a late cue is not told": ("self._out.append(Late(step.id, due, self._now - due))", "pass"),
     "cues count from the beginning of the run": ("due = self._zero + step.at_ms", "due = step.at_ms"),
     "a chunk is final that is not": ("final = utterance.sent == len(action.chunks)", "final = True"),
-    "pauses between chunks are lost": ("utterance.next_ms = self._now + utterance.step.action.chunks[utterance.sent].after_ms", "utterance.next_ms = 0"),
+    "pauses between chunks are lost": (
+        "utterance.next_ms = self._now + utterance.step.action.chunks[utterance.sent].after_ms",
+        "utterance.next_ms = 0",
+    ),
     "no time-out for speech": ('self._start_timer(step, "event", self._due + action.timeout_ms)', "pass"),
     "a time-out is always accepted": ('if step.action.on_timeout == "continue":', "if True:"),
     "errors are always accepted": ('if step.on_error == "fail" and self.phase == "running":', "if False:"),
