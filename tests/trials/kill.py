@@ -180,8 +180,10 @@ class Killed:
 
 
 @contextlib.contextmanager
-def launcher() -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen([sys.executable, "-c", LAUNCHER], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def launcher(errors: Path) -> Iterator[subprocess.Popen[str]]:
+    with errors.open("w") as stderr:
+        command, pipe = [sys.executable, "-c", LAUNCHER], subprocess.PIPE
+        process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=stderr, text=True)
     try:
         yield process
     finally:
@@ -207,7 +209,7 @@ def kill(name: str, folder: Path, each: int = 10, moments: tuple[str, ...] = (),
     wanted = {moment: aim for moment, aim in aims(name).items() if not moments or moment in moments}
     plan = [(moment, aim) for _ in range(each) for moment, aim in wanted.items()]
     result = Killed(len(plan))
-    with serving(name, viewer_after_ms=None, **OPTIONS.get(name, {})) as emulator, launcher() as forge:
+    with serving(name, viewer_after_ms=None, **OPTIONS.get(name, {})) as emulator, launcher(folder / "errors") as forge:
         journal = Journal(folder / "state")
         env = {"HOME": str(folder), "PLAYBOOK_STATE_DIR": str(folder / "state"), **emulator.environment()}
         trap = Trap(emulator)
@@ -227,7 +229,7 @@ def kill(name: str, folder: Path, each: int = 10, moments: tuple[str, ...] = (),
             out, before = folder / f"run-{n}", len(emulator.sessions)
             trap.arm(aim, chance.uniform(0, HELD_MS) / 1000 if aim is None else chance.uniform(aim.from_ms, aim.to_ms) / 1000)
             code = perform(out)
-            assert code in (0, -signal.SIGKILL), (moment, code)
+            assert code in (0, -signal.SIGKILL), (moment, code, (folder / "errors").read_text("utf-8")[-2_000:])
             result.survived += code == 0
             if code:
                 result.fell[where(out, journal, emulator, created=len(emulator.sessions) > before)] += 1
