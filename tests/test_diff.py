@@ -244,6 +244,16 @@ def test_two_playbooks_are_said_to_be_two(shell):
     assert "of two playbooks" not in shell.call("diff", "one", "one").out
 
 
+def test_a_log_by_another_name(shell):
+    """A log that somebody called `.json` is a log; a plan is one by what is in it."""
+    two_runs(shell)
+    Path("kept.json").write_bytes(Path("one/run.jsonl").read_bytes())
+    assert shell.call("diff", "kept.json", "two").code == 0
+    done = shell.call("diff", "kept.json", "two/plan.json")
+    assert done.code == 2
+    assert "a plan with a plan" in done.err
+
+
 def test_nothing_in_common(shell):
     """Two runs of which no step is in both are said to have nothing in common."""
     shell.write("a.yaml", "version: 1\nprovider: local\ntimeline: [{say: One two three., id: a}, {end: {drain: false}, id: x}]\n")

@@ -24,7 +24,7 @@ from playbook.record.captions import write_captions
 from playbook.record.expect import failed_expectations
 from playbook.record.redact import Redactor
 from playbook.record.runlog import Header, RunLog, read_log, to_event, to_line
-from playbook.record.summary import MAX_KEPT, RunSummary
+from playbook.record.summary import MAX_KEPT, MAX_TEXT, RunSummary
 from playbook.speech.show import ShowRecorder
 
 from .logs import checked
@@ -213,6 +213,8 @@ def test_a_summary_keeps_what_somebody_would_look_at():
     assert len(summary.failures) == len(summary.conflicts) == len(summary.utterances["a"].provider_tasks) == MAX_KEPT
     assert len(summary.remarks) <= MAX_KEPT + 1
     assert summary.remarks["a"] == {"conflict", "ignored"}
+    piece = "All of it. " * 100_000
+    assert len(summary_of([(0, SayText("a", "a", piece))] * 9).utterances["a"].text) < MAX_TEXT + len(piece)
 
 
 @pytest.mark.parametrize(

@@ -211,9 +211,18 @@ def _performance(args: Namespace, path: Path) -> Performance:
 
     if path.suffix in (".yaml", ".yml") and path.is_file():
         return of_plan(compile_file(path, World(cache_folder(args.env)), inputs(args), provider=args.provider), str(path))
-    if path.suffix == ".json" and path.is_file():
+    if path.suffix == ".json" and path.is_file() and not _begins_as_log(path):
         return of_plan(_read_plan(path), str(path))
     return of_log(read_log(_there(path)), str(path))
+
+
+def _begins_as_log(path: Path) -> bool:
+    """Whether a file is a run log, whatever it is called."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(100).replace(b" ", b"").startswith(b'{"runlog":')
+    except OSError:
+        return False
 
 
 # --- test -----------------------------------------------------------------------------------------------------------------
