@@ -49,6 +49,7 @@ from playbook.events import (
     TimelineZero,
     TimerFired,
     Trigger,
+    spoken,
 )
 from playbook.model import AudioEcho, End, Evidence, InterruptSpeech, Plan, Say, Step, Wait, WaitEvent, WaitSpeech
 
@@ -207,22 +208,21 @@ class Engine:
         if opening and event.session is None:
             self.phase = "done"
         else:
-            self._close("session lost" if not opening else "could not be opened")
+            self._close("could not be opened" if opening else "session lost", lost=not opening)
         return None
 
     def _on_stop_requested(self, event: StopRequested) -> None:
         if self.phase in ("closing", "done"):
             return self._ignore("the session was being closed")
-        code = 130 if event.reason == "SIGINT" else 143
-        if event.reason.startswith("stall"):
+        if event.cause == "stall":
             self._leave_step("failed", event.reason)
             self._conclude("failed", 1, event.reason)
-        elif event.reason.startswith("disk"):
+        elif event.cause == "disk":
             self._leave_step("cut", event.reason)
             self._conclude("error", 4, event.reason)
         else:
             self._leave_step("cut", event.reason)
-            self._conclude("stopped", code, event.reason)
+            self._conclude("stopped", 130 if event.reason == "SIGINT" else 143, event.reason)
         if self.phase in ("opening", "stopping"):
             self._close(event.reason)
         else:
@@ -382,7 +382,7 @@ class Engine:
             self._leave_step("cut", reason)
             self._conclude("error", 6, reason)
             self._stop(reason)
-        else:  # speech had its time to stop
+        else:  # speech had its time to stop, or to fade out
             self._close(self._why)
 
     # --- utterances -------------------------------------------------------------------------------------------------
@@ -487,7 +487,7 @@ class Engine:
         utterance = self._utterances.get(event.task) if event.task is not None else self._only_one(started=False)
         if utterance is None:
             return self._ignore("no line fits this start", event.task)
-        if event.text is not None and (says := _words(event.text)) != _words(_text(utterance.step)) and says:
+        if event.text is not None and (says := spoken(event.text)) != spoken(_text(utterance.step)) and says:
             self._out.append(Conflict("the provider says other words than the plan", utterance.task))
             if utterance.started_ms is not None:
                 return None
@@ -727,11 +727,10 @@ class Engine:
         else:
             self._close(reason)
 
-    def _close(self, reason: str) -> None:
-        """Order the end of the session; nothing is open, waited for or timed after this."""
+    def _close(self, reason: str, *, lost: bool = False) -> None:
+        """Order the end of the session; nothing is open, waited for or timed after this. `lost`: nobody can tell what was heard."""
         self._awaits = None
         for utterance in list(self._open.values()):
-            lost = reason == "session lost"
             evidence = Evidence.timeout if lost else Evidence.estimated
             self._settle(utterance, evidence, reason if lost else "cut by the end of the session", interrupted=True)
         for name, timer in list(self._timers):
@@ -782,11 +781,6 @@ def _apart(ms: int) -> str:
 
 def _text(step: Step) -> str:
     return step.action.text if isinstance(step.action, Say) else ""
-
-
-def _words(text: str) -> str:
-    """Text as compared: letters and digits only, since vendors normalise spaces and punctuation."""
-    return "".join(c for c in text.casefold() if c.isalnum())
 
 
 def _name(evidence: Evidence | None) -> str:

@@ -120,6 +120,13 @@ class StopRequested:
 
     reason: str
 
+    @property
+    def cause(self) -> Literal["stall", "disk", "somebody"]:
+        """What wants it."""
+        if self.reason.startswith("stall:"):
+            return "stall"
+        return "disk" if self.reason.startswith("disk:") else "somebody"
+
 
 Event = SessionOpened | TaskAccepted | SpeechStarted | SpeechEnded | TimerFired | Trigger | ProviderFailed | SessionClosed | StopRequested
 
@@ -253,3 +260,8 @@ Note = TimelineZero | StepStarted | StepFinished | StepSkipped | Late | Ignored 
 
 Effect = Command | Note | SpeechStarted | SpeechEnded
 """What `Engine.handle` returns: commands and notes, and the sightings that the engine settles itself (`outcome` is `settled`)."""
+
+
+def spoken(text: str) -> str:
+    """Words as they are compared: letters and digits only, since vendors normalise spaces and punctuation."""
+    return "".join(char for char in text.casefold() if char.isalnum())

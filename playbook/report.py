@@ -367,6 +367,8 @@ def run_to_json(result: Result, summary: RunSummary, failures: Sequence[Conflict
                 "evidence": said.evidence,
                 "interrupted": said.interrupted,
                 "heard": said.heard,
+                "reason": said.reason,
+                "provider_tasks": said.provider_tasks,
             }
             for said in summary.utterances.values()
         ],

@@ -119,7 +119,8 @@ class Runner:
         self._interactive = self.options.interactive
         self._inbox: deque[Event] = deque()
         self._busy = False
-        self._timers: dict[tuple[str | None, str], asyncio.TimerHandle] = {}
+        self._timers: dict[tuple[str | None, str], asyncio.TimerHandle] = {}  # the engine's
+        self._later: list[asyncio.TimerHandle] = []  # the run's own
         self._expected_triggers: list[str] = []
         self._crash: BaseException | None = None
         self._disk: str | None = None
@@ -180,7 +181,7 @@ class Runner:
                     raise self._crash
                 outcome = self._outcome(show)  # a signal now comes too late to stop anything, and must not cut the files
         finally:
-            for handle in self._timers.values():
+            for handle in (*self._timers.values(), *self._later):
                 handle.cancel()
             self._unpublish()
             disk = self._close_log()
@@ -300,7 +301,7 @@ class Runner:
         for cue in self.options.cues:
             if wanted(cue):
                 self._expected_triggers.append(cue.trigger)
-                self._clock.call_at(origin_ms + cue.after_ms, partial(self.trigger, cue.trigger))
+                self._call_at(origin_ms + cue.after_ms, partial(self.trigger, cue.trigger))
 
     def _timeline_zero(self, _: TimelineZero) -> None:
         zero = self.engine.timeline_zero_ms
@@ -334,7 +335,11 @@ class Runner:
         elif self._stops > 1:
             after_s = IMPATIENT_S
         due = self._clock.now_ms() + int(after_s * 1000)
-        self._clock.call_at(due, lambda: self._emit(SessionClosed("ending the session took too long", status="failed")))
+        self._call_at(due, lambda: self._emit(SessionClosed("ending the session took too long", status="failed")))
+
+    def _call_at(self, due_ms: int, do: Callable[[], None]) -> None:
+        """Do something then, if the run still goes on."""
+        self._later.append(self._clock.call_at(due_ms, do))
 
     # --- what can go wrong around it --------------------------------------------------------------------------------
 
@@ -346,7 +351,7 @@ class Runner:
         if self._closed:
             self._finish()
         self._session.close("internal error")
-        self._clock.call_at(self._clock.now_ms() + int((CREATE_BUDGET_S + CLOSE_BUDGET_S) * 1000), self._finish)
+        self._call_at(self._clock.now_ms() + int((CREATE_BUDGET_S + CLOSE_BUDGET_S) * 1000), self._finish)
 
     def _finish(self) -> None:
         if not self._finished.done():
@@ -447,7 +452,7 @@ class Runner:
         result = self.engine.result
         assert result is not None
         now = self._clock.now_ms()
-        self.summary.counts()  # takes the last line into account
+        self.summary.finish()
         failures = failed_expectations(self.plan, self.summary) if result.end in ("passed", "failed") else ()
         result = judged(result, failures, self.plan)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -107,6 +108,17 @@ def test_cues(shell):
     cues = (playbook.Cue("go", 1000), playbook.Cue("next", 500))
     outcome = playbook.clock.run(playbook.run(plan, folder="here", cues=cues, env=shell.env), "virtual")
     assert (outcome.result.exit_code, outcome.summary.last_ms) == (0, 1500)
+
+
+def test_a_run_that_is_over_leaves_nothing_ticking(shell):
+    """Triggers that were to come later, and the budgets of the end, die with the run: a program may go on for days."""
+    plan = playbook.plan("version: 1\nprovider: local\ntimeline: [wait: 10ms]\n", env=shell.env)
+
+    async def timers_left() -> list[asyncio.TimerHandle]:
+        await playbook.run(plan, folder="here", cues=[playbook.Cue("next", 3_600_000)], env=shell.env)
+        return [each for each in asyncio.get_running_loop()._scheduled if not each.cancelled()]
+
+    assert asyncio.run(timers_left()) == []
 
 
 def test_a_folder_in_use_is_refused(shell):

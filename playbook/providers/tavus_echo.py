@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from playbook.errors import ProviderError
-from playbook.events import PlayAudio, ProviderFailed, SayText, SpeechEnded, SpeechStarted, StopSpeaking, TaskAccepted
+from playbook.events import PlayAudio, ProviderFailed, SayText, SpeechEnded, SpeechStarted, StopSpeaking, TaskAccepted, spoken
 from playbook.language.durations import parse_duration
 from playbook.model import AudioEcho, Evidence, Say
 from playbook.providers.base import Context
@@ -348,7 +348,7 @@ class EchoSession(TavusSession):
         line = self._by_id.get(id or "") or next(self._in_flight(), None)
         if line is None or line.text is None or not isinstance(speech, str):
             return
-        if line.started_ms is None or _words(speech) == _words(line.text):
+        if line.started_ms is None or spoken(speech) == spoken(line.text):
             line.says = speech
         else:  # the start was told already; this is about the words
             self.emit(SpeechStarted(line.task, self._meant(id), id, text=speech))
@@ -436,11 +436,6 @@ class Copies:
 def as_uuid(id: str) -> str:
     """What Tavus makes of an id, as far as that is known: the UUID of its MD5."""
     return str(uuid.UUID(bytes=hashlib.md5(id.encode(), usedforsecurity=False).digest()))
-
-
-def _words(text: str) -> str:
-    """Text as compared: letters and digits only, since vendors normalise spaces and punctuation."""
-    return "".join(char for char in text.casefold() if char.isalnum())
 
 
 _SENTENCE = re.compile(r"(?<=[.!?…。！？])\s+|(?<=[。！？])")

@@ -93,7 +93,7 @@ class Gatherer:
     def performance(self, name: str, header: Mapping[str, Any], damage: str | None = None) -> Performance:
         """All that was taken."""
         summary = self.summary
-        summary.counts()  # takes the last line into account
+        summary.finish()
         zero = summary.zero_ms or 0
         times = {"lasted": summary.last_ms - zero}
         if summary.opened_ms is not None:

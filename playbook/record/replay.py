@@ -106,7 +106,7 @@ class _Replay:
             damage = f"line {self.lines + 1} is not a line of a run log: {error}"
         else:
             complete = self.log.complete
-        self.summary.counts()  # takes the last line into account
+        self.summary.finish()
         self._close()
         if damage is None and (not complete or self.log.damage is not None):
             damage = self.log.damage or "the log ends before its last line"
@@ -144,7 +144,7 @@ class _Replay:
 
     def _judge(self) -> None:
         """What the runner adds before the last line: the expectations that did not come true."""
-        self.summary.counts()  # takes the last line into account
+        self.summary.finish()
         result = self.engine.result
         lived = result is not None and result.end in ("passed", "failed")
         self.failures = failed_expectations(self.plan, self.summary) if lived else ()

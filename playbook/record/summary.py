@@ -40,7 +40,6 @@ class Utterance:
     accepted_ms: int | None = None
     started_ms: int | None = None
     ended_ms: int | None = None
-    duration_ms: int | None = None
     evidence: str | None = None
     interrupted: bool = False
     heard_ms: int | None = None
@@ -86,12 +85,11 @@ class StepRun:
 
 @dataclass(slots=True)
 class RunSummary:
-    """What a log tells. Feed it every line below the header, in order, with `take`."""
+    """What a log tells. Feed it every line below the header, in order, with `take`, and then `finish`."""
 
     session: str | None = None
     opened_ms: int | None = None
     zero_ms: int | None = None
-    closed_ms: int | None = None
     end: str | None = None
     reason: str | None = None
     last_ms: int = 0
@@ -127,11 +125,15 @@ class RunSummary:
         elif "end" in line:
             self.end, self.reason = line["end"], line.get("reason")
 
-    def counts(self) -> dict[str, int]:
-        """The figures of a log's last line, in a stable order."""
+    def finish(self) -> None:
+        """No line follows for now: an end that the next one could have taken back stands."""
         if self._pending is not None:
             self._end(self._pending)
             self._pending = None
+
+    def counts(self) -> dict[str, int]:
+        """The figures of a log's last line, in a stable order."""
+        self.finish()
         outcomes = [step.outcome for step in self.steps.values()]
         grades = [utterance.evidence for utterance in self.utterances.values()]
         counts = {"steps": len(outcomes)}
@@ -200,8 +202,6 @@ class RunSummary:
         event = line["event"]
         if event == "session_opened":
             self.session, self.opened_ms = line["session"], line["at_ms"]
-        elif event == "session_closed":
-            self.closed_ms = line["at_ms"]
         elif event == "provider_failed":
             self.failure_count += 1
             if len(self.failures) < MAX_KEPT:
@@ -229,5 +229,4 @@ class RunSummary:
             self._remark(line, "interrupted")
         utterance.heard_ms = line.get("heard_ms")
         utterance.heard = line.get("heard")
-        utterance.duration_ms = line.get("duration_ms")
         utterance.reason = line.get("reason")

@@ -28,8 +28,11 @@ DEADLY = ("session-dies", "mute-after-120s")
 
 @dataclass(frozen=True)
 class Soaked:
-    """What came of it. Memory is what Python held, and `grown_kb` how much more at the end than after a quarter of the show: of each line its
-    own record is kept, for the report and the captions, and nothing else grows."""
+    """What came of it.
+
+    Memory is what Python held, and `grown_kb` how much more at the end than after a quarter of the show: of each line its own record is
+    kept, for the report and the captions, and nothing else grows.
+    """
 
     lines: int
     grades: dict[str, int]
