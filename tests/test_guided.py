@@ -16,7 +16,7 @@ VENDORS = ["kaltura", "avaturn", "avaturn-external", "tavus", "tavus-microphone"
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_what_is_read_holds_together(name: str):
-    """Every sample, and what cutting, splicing and doubling make of it, is read or refused, and what is read keeps the target's promises."""
+    """Samples, and what cutting, splicing and doubling make of them, are read or refused, and what is read keeps its promises."""
     target = TARGETS[name]
     seeds = target.seeds()
     for seed in seeds[:30]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -230,12 +231,64 @@ def test_what_asks_for_too_much_ends_at_once(text: str):
     assert codes(text)
 
 
+OPERATIONS = [
+    *(f"words | {name}" for name in ("sum", "min", "max", "unique", "sort", "reverse", "join", "list", "string", "sum(attribute='a')")),
+    *(f"text | {name}" for name in ("upper", "title", "wordcount", "list", "trim", "replace('a', 'b')", "int", "float", "length ~ text")),
+    *(f"text.{name}" for name in ("count('b')", "find('b')", "split('a')", "upper()", "strip()", "startswith('b')", "join('ab')")),
+    *("'b' in words", "words == words + []", "text[::-1]", "words[1:]", "words ~ ''", "(words or [])", "words if true else 0", "(words)"),
+    *("range(9999) | last", "text is lower", "words is eq(words)", "words * 2", "[words, words]", "{'a': words}.items()"),
+]
+
+
+@pytest.mark.parametrize("expression", OPERATIONS)
+def test_everything_that_is_gone_through_counts(expression: str):
+    """No operation on large values is free, also one that makes little of them: a playbook that repeats it comes to an end."""
+    numbers = "sum" in expression
+    scope = Scope(
+        {"text": "a" * 9_000, "words": [{"a": 1}] * 3_000 if "'a')" in expression else list(range(9_000)) if numbers else ["a"] * 9_000}
+    )
+    findings = Findings()
+    node = Node(*_document("{{ " + expression + " }}", findings))
+    node.templated = True
+    renderer = Renderer(scope, findings, Budget(work=1_000_000))
+    with pytest.raises(Abandoned):
+        [renderer.render(node) for _ in range(250)]
+    assert [problem.code for problem in findings.report("x.yaml")] == ["PB307"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ n }}" * 2_000,
+        "{{ n ~ n }} and {{ n }}.",
+        "{{ long }} and so on",
+        "{{ [" + "n, " * 500 + "] | length }}",
+        "{{ nobody }}",
+        "{{ 1 / 0 }}",
+    ],
+    ids=["names", "expressions", "text", "operations", "undefined", "cannot be computed"],
+)
+def test_what_a_loop_repeats_counts(text: str):
+    """Nor is a scalar free that is cheap once, or one that is wrong, when a loop makes it again and again."""
+    findings = Findings()
+    node = Node(*_document(text, findings))
+    node.templated = True
+    renderer = Renderer(Scope({"n": 1, "long": "a" * 5_000}), findings, Budget(work=1_000_000))
+
+    def render() -> None:
+        with contextlib.suppress(Broken):
+            renderer.render(node)
+
+    with pytest.raises(Abandoned):
+        [render() for _ in range(10_000)]
+
+
 def test_many_templates_together_are_bounded():
     """A thousand lines that are each within bounds are too much together."""
     findings = Findings()
     node = Node(*_document("{{ 'a' * 50000 }}", findings))
     node.templated = True
-    renderer = Renderer(Scope(), findings, Budget(weight=1_000_000))
+    renderer = Renderer(Scope(), findings, Budget(work=1_000_000))
     with pytest.raises(Abandoned):
         [renderer.render(node) for _ in range(1000)]
     assert [problem.code for problem in findings.report("x.yaml")] == ["PB307"]

@@ -14,16 +14,17 @@ import math
 import operator
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from functools import lru_cache
 from typing import Any, cast
 
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, Undefined, UndefinedError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from playbook.language.templates import MAX_WEIGHT, Piece, Refused
+from playbook.language.templates import ENTRY, MAX_WEIGHT, Piece, Refused, weigh, work_of
 
 MAX_BITS = 256
 """Of a whole number."""
+NODE = 50
+"""The work of any operation, besides that of going through its values."""
 
 FILTERS = frozenset(
     (
@@ -122,7 +123,6 @@ FUNCTIONS = frozenset({"range"})
 _ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, cache_size=0)
 
 
-@lru_cache(maxsize=4096)
 def parse(text: str) -> tuple[str | Piece, ...]:
     """The pieces of a scalar, as Jinja sees them."""
     try:
@@ -196,7 +196,10 @@ def compute(node: nodes.Expr, values: Callable[[str], Any], spend: Callable[[int
     `values` gives a name's value; `spend` is told the weight of everything that is made, and may raise. Raises `Refused`.
     """
     try:
-        return _data(_Evaluation(values, spend).of(node))
+        evaluation = _Evaluation(values, spend)
+        value = evaluation.of(node)
+        evaluation.reads(value)
+        return _data(value)
     except Refused:
         raise
     except UndefinedError as error:
@@ -221,6 +224,7 @@ class _Evaluation:
 
     def of(self, node: nodes.Node) -> Any:
         """The value of a node, weighed if it is a new one."""
+        self._spend(NODE)
         value = _EVALUATORS[type(node)](self, node)
         if isinstance(node, (nodes.Name, nodes.Getattr)):
             return value
@@ -232,31 +236,22 @@ class _Evaluation:
             if not math.isfinite(value):
                 raise ValueError("the number is infinite")
         elif kind is str or kind is list or kind is dict or kind is tuple:
-            self._charge(self._weigh(value))
+            self._charge(*weigh(value))
         elif value is not None and kind is not bool and not isinstance(value, Undefined):
             raise TypeError(f"a {kind.__name__} is no plain data")
         return value
 
-    def _charge(self, weight: int) -> None:
+    def _charge(self, characters: int, entries: int = 0) -> None:
         """Refuse what is too heavy, before it is made where that can be known."""
-        self._spend(min(weight, MAX_WEIGHT))
-        if weight > MAX_WEIGHT:
+        self._spend(min(characters, MAX_WEIGHT) + ENTRY * min(entries, MAX_WEIGHT))
+        if characters + entries > MAX_WEIGHT:
             raise Refused("PB307", f"a template makes more than {MAX_WEIGHT:,} characters or entries", "{{")
 
-    def _weigh(self, value: Any) -> int:
-        """Characters and entries, shared ones as often as they appear; stops counting when it is too much."""
-        if isinstance(value, str):
-            return len(value)
-        if isinstance(value, dict):
-            value = [each for pair in value.items() for each in pair]
-        if not isinstance(value, (list, tuple)):
-            return 1
-        total = 1
-        for each in value:
-            total += self._weigh(each)
-            if total > MAX_WEIGHT:
-                break
-        return total
+    def reads(self, *values: Any, times: int = 1) -> None:
+        """Count the work of going through values."""
+        for value in values:
+            if isinstance(value, (str, list, tuple, dict)):
+                self._spend(times * work_of(value))
 
     # values
 
@@ -283,13 +278,15 @@ class _Evaluation:
         if sign == "*":
             for one, other in ((left, right), (right, left)):
                 if isinstance(one, (str, list, tuple)) and isinstance(other, int):
-                    self._charge(self._weigh(one) * max(other, 0))
+                    characters, entries = weigh(one)
+                    self._charge(characters * max(other, 0), entries * max(other, 0))
         elif sign == "%" and isinstance(left, str):
             raise Refused("PB305", "templates may not format text with %", "{{", "join text with ~")
         elif sign == "**" and isinstance(left, int) and isinstance(right, int) and left.bit_length() * abs(right) > MAX_BITS:
             raise Refused("PB307", "a template makes a number that is too large", "{{")
         elif sign == "+" and isinstance(left, (str, list, tuple)):
-            self._charge(self._weigh(left) + self._weigh(right))
+            (a, b), (c, d) = weigh(left), weigh(right)
+            self._charge(a + c, b + d)
         return _BINARY[sign](left, right)
 
     def _unary(self, node: nodes.UnaryExpr) -> Any:
@@ -303,7 +300,9 @@ class _Evaluation:
         return self.of(node.left) or self.of(node.right)
 
     def _concat(self, node: nodes.Concat) -> Any:
-        parts = [self.text(self.of(part)) for part in node.nodes]
+        values = [self.of(part) for part in node.nodes]
+        self.reads(*values)
+        parts = [self.text(value) for value in values]
         self._charge(sum(map(len, parts)))
         return "".join(parts)
 
@@ -315,6 +314,7 @@ class _Evaluation:
         left = self.of(node.expr)
         for operand in node.ops:
             right = self.of(operand.expr)
+            self.reads(left, right)
             if not _COMPARE[operand.op](left, right):
                 return False
             left = right
@@ -366,6 +366,8 @@ class _Evaluation:
             holder._fail_with_undefined_error()
         if not isinstance(holder, (str, list, tuple, dict)) or not hasattr(holder, method):
             raise TypeError(f"{type(holder).__name__} has no method {method}")
+        if method != "get":
+            self.reads(holder, *args)
         if method == "join":
             args = [list(args[0])] if len(args) == 1 else args
             self._charge_join(holder, args[0] if args else [])
@@ -376,7 +378,8 @@ class _Evaluation:
 
     def _charge_join(self, separator: Any, items: Iterable[Any]) -> None:
         pieces = list(items)
-        self._charge(sum(map(self._weigh, pieces)) + len(pieces) * len(str(separator)))
+        characters, entries = weigh(pieces)
+        self._charge(characters + len(pieces) * len(self.text(separator)), entries)
 
     def _charge_replace(self, text: str, old: Any = "", new: Any = "", **_: Any) -> None:
         old, new = self.text(old), self.text(new)
@@ -386,6 +389,8 @@ class _Evaluation:
         value, args, kwargs = self._operands(node)
         if node.name not in ("default", "d") and isinstance(value, Undefined):
             value._fail_with_undefined_error()
+        if node.name not in _BRIEF:
+            self.reads(value, *args, *kwargs.values(), times=_TIMES.get(node.name, 1))
         if len(args) > _POSITIONAL.get(node.name, len(args)):
             raise Refused("PB305", f"too many values for the filter '{node.name}'", node.name, "give `attribute` by its name")
         if "attribute" in kwargs:  # a key, and one that is there: Jinja would go on to look for methods
@@ -404,6 +409,8 @@ class _Evaluation:
 
     def _test(self, node: nodes.Test) -> Any:
         value, args, kwargs = self._operands(node)
+        if node.name not in _BRIEF:
+            self.reads(value, *args)
         return _ENVIRONMENT.call_test(node.name, value, args, kwargs)
 
     def _operands(self, node: nodes.Filter | nodes.Test) -> tuple[Any, list[Any], dict[str, Any]]:
@@ -453,6 +460,12 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "in": lambda one, other: one in other,
     "notin": lambda one, other: one not in other,
 }
+_BRIEF = frozenset(("count", "length", "first", "last", "default", "d", "defined", "undefined", "none", "boolean", "true", "false")) | {
+    *("integer", "number", "mapping", "sequence")
+}
+"""Filters and tests that do not go through what they are given."""
+_TIMES = {"sort": 4, "unique": 3, "min": 3, "max": 3, "sum": 2}
+"""How many times the work of others these filters are, for each entry."""
 _POSITIONAL = {"join": 1, "sum": 0, "unique": 1, "sort": 2, "min": 1, "max": 1}
 """How many values these filters take before `attribute`, which must be named so that it is seen."""
 _E = _Evaluation

@@ -20,8 +20,9 @@ from typing import Any
 from playbook.errors import MASK, Place
 from playbook.language.check import WrittenStep, check_file_node, is_part, judge, playbook_format, show
 from playbook.language.durations import parse_duration
-from playbook.language.render import Abandoned, Broken, Budget, Renderer, Scope
+from playbook.language.render import Abandoned, Broken, Budget, Exhausted, Renderer, Scope
 from playbook.language.source import Findings, Node, Reader, absolute, beside, unreadable
+from playbook.language.templates import work_of
 from playbook.language.variables import part_scope
 from playbook.model import Action, AudioEcho, Chunk, End, Evidence, Expect, InterruptSpeech, Length, Say, Step, Wait, WaitEvent, WaitSpeech
 
@@ -114,6 +115,15 @@ class Expansion:
             )
             raise Abandoned
 
+    def _work(self, node: Node, work: int, setting: Setting) -> None:
+        """Take work off the budget that a loop around this would multiply."""
+        try:
+            self.budget.spend(work)
+        except Exhausted as exhausted:
+            message = "the steps of this playbook are too much, all together"
+            self.findings.add("PB408", message, node.place, "are the loops meant to go round so often?", via=setting.via)
+            raise Abandoned from exhausted
+
     def _rounds(self, node: Node, setting: Setting) -> Iterator[tuple[str, Scope]]:
         """The rounds of `foreach` or `repeat`, as the end of the id and the names; one round without them."""
         scope = setting.scope
@@ -148,6 +158,7 @@ class Expansion:
             written = looped.entries()
             self._count(looped, setting, len(value))
             for number, item in enumerate(value, 1):
+                self._work(looped, len(scope.values), setting)
                 secret = renderer.tainted(written[number - 1] if written else looped)
                 yield f".{number}", scope.bind(name, item, secret=secret)
 
@@ -222,6 +233,9 @@ class Expansion:
         self, root: Node, node: Node, setting: Setting, given: Mapping[str, tuple[Any, Node, bool, bool]], via: tuple[Place, ...]
     ) -> Scope:
         declared = root.get("vars")
+        if declared is not None:
+            written = declared.end - declared.start  # the defaults, which are judged each time
+            self._work(node, written + sum(work_of(value) for value, *_ in given.values()), setting)
         names = declared.children if declared is not None and isinstance(declared.children, dict) else {}
         values: dict[str, tuple[object, Place]] = {}
         secret: set[str] = set()
@@ -308,6 +322,7 @@ class Expansion:
     def _build(
         self, step: WrittenStep, data: Mapping[str, Any], setting: Setting, renderer: Renderer, place: Place, skipped: str | None
     ) -> Step | None:
+        self._work(step.node, _size(step.node, data[step.verb]), setting)
         times = Times(step.node, self.findings, setting.via, renderer)
         action = self._action(step, data[step.verb], times, skipped)
         until = data.get("until", "ended")
@@ -484,6 +499,13 @@ def build_expect(value: Any, times: Times, *path: str) -> Expect | None:
         absent=(absent,) if isinstance(absent, str) else tuple(absent),
         status=value.get("status"),
     )
+
+
+def _size(node: Node, value: Any) -> int:
+    """The work of making a step: what is written, and what is said (which an alias may have brought)."""
+    said = value if isinstance(value, str) else (value.get("text") or value.get("base64") or "") if isinstance(value, dict) else ""
+    chunks = value.get("chunks", ()) if isinstance(value, dict) else ()
+    return node.end - node.start + len(said) + work_of(chunks) * 4
 
 
 def _unperformed(step: WrittenStep) -> Action:

@@ -638,7 +638,7 @@ def _fields(cls: Any) -> Mapping[str, Callable[[Any], bool]]:
 
 
 def _test(hint: Any) -> Callable[[Any], bool]:
-    """Whether a value is of a type, as far as the dataclasses of a plan use types. Numbers are times, prices and places: none is negative."""
+    """Whether a value is of a type, as far as a plan uses types. Numbers are times, prices and places: none is negative."""
     kind, inner = get_origin(hint), get_args(hint)
     if kind is Literal:
         return lambda value: isinstance(value, str) and value in inner

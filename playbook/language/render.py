@@ -8,7 +8,7 @@ uses it, and an *unknown* one (a part's variable while the part is checked alone
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import islice
@@ -16,7 +16,7 @@ from typing import Any
 
 from playbook.errors import MASK, Place
 from playbook.language.source import Findings, Node
-from playbook.language.templates import MAX_WEIGHT, Piece, Refused, take_apart
+from playbook.language.templates import MAX_WEIGHT, PIECE, Piece, Refused, Template, take_apart, work_of
 
 MAX_OFFERED = 200
 """Among how many names the one is looked for that could have been meant: the search is slow, and there may be many mistakes."""
@@ -51,12 +51,47 @@ class Abandoned(Exception):
     """Going on is pointless; the reason is among the findings."""
 
 
+WORK = 40_000_000
+"""Of one compilation, in characters: about a second."""
+COMPLAINT = 1_000
+"""The work of a problem, also of one that is known already."""
+
+
 @dataclass(slots=True)
 class Budget:
-    """How much one compilation may still do: steps to make, and characters and entries for templates to make."""
+    """How much one compilation may still do: steps to make, and work on templates and on what loops multiply.
+
+    Work is counted, not timed, so that a playbook is judged alike on every machine: what is gone through, computed and made, in
+    characters (`templates.ENTRY` tells what else weighs how much).
+    """
 
     steps: int = 100_000
-    weight: int = 50_000_000
+    work: int = WORK
+    _templates: dict[str, Template | Refused] = field(default_factory=dict)
+
+    def spend(self, work: int) -> None:
+        """Take work off. Raises `Exhausted`."""
+        self.work -= work
+        if self.work < 0:
+            raise Exhausted
+
+    def take_apart(self, text: str) -> Template:
+        """The pieces of a scalar, each scalar once. Raises `Refused`."""
+        found = self._templates.get(text)
+        if found is None:
+            try:
+                found = take_apart(text, self.spend)
+            except Refused as refused:
+                found = refused
+            self._templates[text] = found
+        if isinstance(found, Refused):
+            raise found.with_traceback(None)
+        self.spend(PIECE * len(found.pieces))
+        return found
+
+
+class Exhausted(Exception):
+    """The budget is spent."""
 
 
 class Broken(Exception):
@@ -107,15 +142,8 @@ class Renderer:
 
     def _scalar(self, node: Node) -> Any:
         scope, budget = self.scope, self.budget
-
-        def spend(weight: int) -> None:
-            budget.weight -= weight
-            if budget.weight < 0:
-                self._report(node, "PB307", "the templates of this playbook make too much, all together", "{{", "", ())
-                raise Abandoned
-
         try:
-            template = take_apart(node.data)
+            template = budget.take_apart(node.data)
             if not self._know(node, template.names) or template.names & scope.unknown:
                 self.unknown = True
                 return node.data
@@ -128,7 +156,7 @@ class Renderer:
                     continue
                 secret = not scope.secret.isdisjoint(piece.names)
                 try:
-                    value = self._compute(piece, spend)
+                    value = self._compute(piece)
                 except Refused as refused:
                     if secret and refused.code in ("PB302", "PB306"):  # the reason may quote the value
                         raise Refused(refused.code, "the template cannot be computed (the reason would show a secret)", "{{") from None
@@ -141,6 +169,7 @@ class Renderer:
                 self.shown[node] = "".join(shown)
             if template.whole:
                 return values[0]
+            budget.spend(sum(map(work_of, values)))
             text = "".join(value if isinstance(value, str) else str(value) for value in values)
             if len(text) > MAX_WEIGHT:
                 raise Refused("PB307", f"a template makes more than {MAX_WEIGHT:,} characters", "{{")
@@ -148,8 +177,14 @@ class Renderer:
         except Refused as refused:
             self._report(node, refused.code, refused.message, refused.near, refused.remedy, refused.offers)
             raise Broken from refused
+        except Exhausted as exhausted:
+            message = "the templates of this playbook make too much work, all together"
+            self.findings.add(
+                "PB307", message, self._locate(node, "{{"), "compute less, or less often: do loops multiply it?", via=self.via
+            )
+            raise Abandoned from exhausted
 
-    def _compute(self, piece: Piece, spend: Callable[[int], None]) -> Any:
+    def _compute(self, piece: Piece) -> Any:
         if piece.node is None:
             (name,) = piece.names
             if name in self.scope.empty:
@@ -157,7 +192,7 @@ class Renderer:
             return self.scope.values[name]
         from playbook.language.evaluate import compute
 
-        return compute(piece.node, self._value, spend)
+        return compute(piece.node, self._value, self.budget.spend)
 
     def _value(self, name: str) -> Any:
         from playbook.language.evaluate import missing
@@ -168,9 +203,14 @@ class Renderer:
         """Whether every name is declared. Raises `Broken` where that is a mistake; in a part on its own a loop may still bring it."""
         scope = self.scope
         wrong = [name for name in sorted(names) if name not in scope.values and name not in scope.empty]
+        if wrong:
+            self.budget.spend(COMPLAINT * len(wrong))
         known = sorted(islice((*scope.values, *scope.empty), MAX_OFFERED)) if wrong else []
         for name in wrong:
-            near, place = _near(name, known), self._locate(node, name)
+            place = self._locate(node, name)
+            if self.findings.has("PB302", f"'{name}' is undefined", place):
+                continue
+            near = _near(name, known)
             if scope.strict:
                 declared = f"declared are {', '.join(known)}" if known else "declare it under vars"
                 self.findings.add("PB302", f"'{name}' is undefined", place, near or declared, via=self.via)
@@ -182,7 +222,10 @@ class Renderer:
         return not wrong
 
     def _report(self, node: Node, code: str, message: str, near: str, remedy: str, offers: tuple[str, ...]) -> None:
+        self.budget.work -= COMPLAINT  # there is a next time to find out that it is spent
         if self.quiet and code in ("PB302", "PB306"):
+            return
+        if offers and self.findings.has(code, message, self._locate(node, near)):
             return
         hint = (_near(near, offers) if offers else "") or remedy
         self.findings.add(code, message, self._locate(node, near), hint, via=self.via)

@@ -169,6 +169,10 @@ class Findings:
         """Note a problem. The same one at the same place, met again in another round of a loop, is noted once."""
         self._found.setdefault((code, place, message), Problem(code, message, place, remedy, severity, via=via))
 
+    def has(self, code: str, message: str, place: Place | None) -> bool:
+        """Whether this problem is noted already, so that nobody need find out more about it."""
+        return (code, place, message) in self._found
+
     def extend(self, problems: Iterable[Problem]) -> None:
         for problem in problems:
             self._found.setdefault((problem.code, problem.place, problem.message), problem)

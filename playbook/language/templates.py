@@ -7,7 +7,7 @@ Jinja would see; a plain name needs no Jinja at all, and an expression is parsed
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,39 @@ MAX_TEMPLATE = 20_000
 """Characters of a scalar that holds a template."""
 MAX_WEIGHT = 100_000
 """Characters and entries of one value."""
+ENTRY = 20
+"""The work of making, reading or comparing an entry, where that of a character is 1 (a unit is some 20 ns)."""
+PARSING = 100
+"""The same of a character that Jinja parses."""
+PIECE = 100
+"""The same of a piece of a scalar."""
+
+
+def weigh(value: Any, most: int = MAX_WEIGHT) -> tuple[int, int]:
+    """Characters and entries of a value, shared ones as often as they appear. Stops counting when there are more than `most`."""
+    if isinstance(value, str):
+        return len(value), 0
+    if isinstance(value, dict):
+        value = [each for pair in value.items() for each in pair]
+    if not isinstance(value, (list, tuple)):
+        return 0, 1
+    characters, entries = 0, 1
+    for each in value:
+        if isinstance(each, str):
+            characters += len(each)
+            entries += 1
+        else:
+            more = weigh(each, most - characters - entries)
+            characters, entries = characters + more[0], entries + more[1]
+        if characters + entries > most:
+            break
+    return characters, entries
+
+
+def work_of(value: Any, most: int = MAX_WEIGHT) -> int:
+    """The work of going through a value once."""
+    characters, entries = weigh(value, most)
+    return characters + ENTRY * entries
 
 
 class Refused(Exception):
@@ -49,8 +82,8 @@ _WORDS = frozenset(("and", "or", "not", "in", "is", "if", "else", "true", "false
 """Names that are none, in Jinja."""
 
 
-def take_apart(text: str) -> Template:
-    """The pieces of a scalar. Raises `Refused`."""
+def take_apart(text: str, spend: Callable[[int], None] = lambda _: None) -> Template:
+    """The pieces of a scalar. `spend` is told the work of parsing. Raises `Refused`."""
     if len(text) > MAX_TEMPLATE:
         raise Refused("PB307", f"a template of more than {MAX_TEMPLATE:,} characters")
     pieces: list[str | Piece] = []
@@ -60,8 +93,10 @@ def take_apart(text: str) -> Template:
             if name is not None and name[1] not in _WORDS:
                 pieces.append(Piece(frozenset((name[1],))))
             else:
+                spend(PARSING * len(part))
                 pieces += _parse("{{" + part + "}}")
         elif "{" in part or "}" in part or "\r" in part:
+            spend(PARSING * len(text))
             pieces = list(_parse(text))
             break
         elif part:
