@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from playbook.clock import Clock, run
-from playbook.emulators.base import Emulator, LiveSession
+from playbook.emulators.base import KEPT_LINES, KEPT_SESSIONS, Emulator, LiveSession
 from playbook.emulators.faults import FAULTS, Faults, Injection, choose
 from playbook.emulators.speech import Sighting, SpeechQueue
 from playbook.errors import ProviderError, SetupError, UsageError
@@ -232,6 +232,27 @@ def test_only_this_machine_is_served() -> None:
 
     with pytest.raises(SetupError, match="already in use"):
         virtually(taken)
+
+
+def test_an_emulator_that_is_left_to_itself_forgets() -> None:
+    """It keeps the last of the journal and of the sessions that have ended, and every one that lives; `since` counts from the beginning."""
+    toy = Toy()
+
+    async def show(client: Client) -> None:
+        first = await client.create()
+        for n in range(2 * KEPT_SESSIONS):
+            toy.admit(session := LiveSession(toy, f"more-{n}"))
+            session.end("test")
+        assert len(toy.sessions) <= 2 * KEPT_SESSIONS
+        assert (toy.created, first in toy.sessions, "more-0" in toy.sessions) == (2 * KEPT_SESSIONS + 1, True, False)
+        seen = len(toy.journal)
+        for n in range(2 * KEPT_LINES):
+            toy.note("line", number=n)
+        assert KEPT_LINES <= len(toy.journal) < 2 * KEPT_LINES
+        answer = await client.http.request("GET", f"/_emulator/journal?since={seen + 2 * KEPT_LINES - 3}", retry=Retry.NEVER)
+        assert [line["number"] for line in answer.json()["journal"] if line["what"] == "line"] == [2 * KEPT_LINES - n for n in (3, 2, 1)]
+
+    play(show, toy)
 
 
 def test_the_journal_shows_what_was_asked_without_credentials() -> None:

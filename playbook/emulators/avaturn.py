@@ -335,7 +335,7 @@ class AvaturnEmulator(Emulator):
         used_up = self.quota_used_up()
         if used_up and self._quota == "refuse":
             return self.quota()
-        session = AvaturnSession(self, f"sess-{len(self.sessions) + 1}", wanted, **self._voice)
+        session = AvaturnSession(self, f"sess-{self.created + 1}", wanted, **self._voice)
         session.broke = used_up
         self.admit(session)
         if session.kind == "external":

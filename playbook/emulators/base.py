@@ -44,6 +44,10 @@ from playbook.record.redact import names_secret
 CONTROL = "/_emulator"
 HUGE = 50_000_000
 MAX_REQUEST = 64_000_000
+MAX_SHOWN = 100_000
+"""The journal has longer bodies by their size."""
+KEPT_LINES, KEPT_SESSIONS = 10_000, 500
+"""Of the journal, and of sessions that have ended: an emulator may be left to itself for weeks."""
 
 
 class Hangup(Exception):
@@ -192,12 +196,17 @@ class Emulator(ABC):
         self.faults = self._possible(faults)
         self.injections: list[Injection] = []
         self.journal: list[dict[str, Any]] = []
+        """The last `KEPT_LINES` at least."""
         self.sessions: dict[str, Any] = {}
-        """Every `LiveSession` there ever was, by id, in order of creation. (A vendor may narrow the type.)"""
+        """Every `LiveSession` that lives, and the last `KEPT_SESSIONS` of those that have ended, by id, in order of creation. (A vendor may
+        narrow the type.)"""
+        self.created = 0
+        """How many sessions there ever were."""
         self.viewer_after_ms = viewer_after_ms
         self.clock: Clock
         self.url = ""
         self._creations = 0
+        self._dropped = 0  # lines that the journal no longer has
         self._away_until_ms = 0
         self._sealed: set[str] = set()
         self._crash: BaseException | None = None
@@ -236,6 +245,9 @@ class Emulator(ABC):
         """Write a line of the journal. `what`: `request`, `session_created`, `speech_started`, … or a vendor's own."""
         entry = {"at_ms": self.clock.now_ms(), "what": what, **self._masked(facts)}
         self.journal.append(entry)
+        if len(self.journal) >= 2 * KEPT_LINES:
+            self._dropped += KEPT_LINES
+            del self.journal[:KEPT_LINES]
         return entry
 
     def seal(self, secret: str) -> str:
@@ -251,6 +263,11 @@ class Emulator(ABC):
     def admit(self, session: LiveSession) -> None:
         """Take a new session in."""
         self.sessions[session.id] = session
+        self.created += 1
+        if len(self.sessions) > 2 * KEPT_SESSIONS:
+            ended = [id for id, one in self.sessions.items() if not one.alive]
+            for id in ended[:-KEPT_SESSIONS]:
+                del self.sessions[id]
         self.note("session_created", session=session.id)
         if self.viewer_after_ms is not None:
             self.clock.call_at(self.clock.now_ms() + self.viewer_after_ms, lambda: session.connect_viewer() if session.alive else None)
@@ -453,7 +470,8 @@ class Emulator(ABC):
 
     async def _show_journal(self, request: Request) -> Response:
         since = request.query_params.get("since", "0")
-        return JSONResponse({"journal": self.journal[int(since) if since.isdecimal() else 0 :]})
+        first = int(since) if since.isdecimal() else 0
+        return JSONResponse({"journal": self.journal[max(0, first - self._dropped) :]})
 
     async def _show_sessions(self, _: Request) -> Response:
         return JSONResponse({"open": len(self.open_sessions), "sessions": [session.to_json() for session in self.sessions.values()]})
@@ -580,7 +598,8 @@ def _shown(scope: Scope, body: bytes) -> Any:
         return None
     if kind.startswith("application/json"):
         try:
-            return json.loads(body)
+            if len(body) <= MAX_SHOWN:
+                return json.loads(body)
         except (ValueError, RecursionError):
             return body[:1000].decode("utf-8", "replace")
     return f"{kind.partition(';')[0] or 'unknown'}, {len(body)} bytes"
