@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import struct
 import tracemalloc
@@ -149,6 +150,17 @@ def test_resampling_keeps_pitch_length_and_loudness() -> None:
         assert loudest_hz(other) == pytest.approx(440, abs=2)
         assert level(other.pcm) == pytest.approx(level(sound.pcm), rel=0.02)
     assert resample(sound, 22_050) == sound
+
+
+def test_resampling_is_the_same_each_time_and_adds_nothing() -> None:
+    """A cassette knows our sound by its digest, on every machine: silence stays silence, and loud sound does not wrap around."""
+    steps = Sound((b"\xff\x7f" * 40 + b"\x01\x80" * 40) * 10, 8_000)
+    assert not any(resample(silence(25, 8_000), 24_000).pcm)
+    assert len({resample(steps, 24_000).pcm for _ in range(5)}) == 1
+    samples = np.frombuffer(resample(steps, 24_000).pcm, "<i2").astype(int)
+    middles = samples[60::120][1:-1]
+    assert all(abs(middle) > 30_000 for middle in middles)
+    assert all(a * b < 0 for a, b in itertools.pairwise(middles))
 
 
 def test_an_mp3_has_one_bit_rate_throughout_and_is_mono() -> None:

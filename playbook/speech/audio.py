@@ -179,7 +179,9 @@ def resample(sound: Sound, rate: int) -> Sound:
     import numpy as np
     import soxr  # type: ignore[import-untyped] # it ships no types
 
-    return Sound(soxr.resample(np.frombuffer(sound.pcm, "<i2"), sound.rate, rate).astype("<i2").tobytes(), rate)
+    # In floating point, because to whole numbers soxr adds noise, and that is different each time.
+    samples = soxr.resample(np.frombuffer(sound.pcm, "<i2").astype(np.float32), sound.rate, rate)
+    return Sound(np.clip(np.rint(samples), -32768, 32767).astype("<i2").tobytes(), rate)
 
 
 def frames(sound: Sound, ms: int) -> Iterator[bytes]:
