@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -223,6 +224,15 @@ def test_warnings_are_errors_when_strict(shell):
     assert json.loads(shell.call("check", "late.yaml", "--strict", "--json").out)["files"][0]["good"] is False
     assert shell.call("plan", "late.yaml").code == 0
     assert shell.call("plan", "late.yaml", "--strict").code == 3
+
+
+def test_check_of_a_folder_waits_for_no_pipe(shell):
+    """What lies in a folder and is no file is no playbook: nobody may ever write to it."""
+    shell.write("hello.yaml")
+    os.mkfifo("slow.yaml")
+    done = shell.call("check", ".")
+    assert done.code == 0
+    assert "slow" not in done.out + done.err
 
 
 def test_check_takes_folders_and_globs(shell):

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import math
+import os
 import wave
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,29 @@ timeline:
     found, plan = check_file(write(tmp_path, text, part="vars:\n  who: {type: integer}\ntimeline:\n  - wait: '{{ who }}'\n"), FakeWorld())
     assert plan is None
     assert [(problem.code, problem.place and problem.place.line) for problem in found] == [("PB208", 14), ("PB305", 15)]
+
+
+@pytest.mark.parametrize(
+    ("step", "code"), [("include: pipe.yaml", "PB115"), ("include: /dev/zero", "PB115"), ("audio-echo: pipe.yaml", "PB404")]
+)
+def test_what_a_playbook_names_is_a_file(step: str, code: str, tmp_path: Path):
+    """A pipe that nobody writes to would be waited for without an end, and a device has none."""
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (found,) = problems(tmp_path, f"{HEAD}timeline:\n  - {step}\n")
+    assert (found.code, "it is no file" in found.message) == (code, True)
+
+
+def test_what_a_person_names_may_be_a_pipe(tmp_path: Path):
+    """`--vars <(…)`, and a playbook on standard input by its name, are read to their ends."""
+
+    def piped(text: str) -> Path:
+        reading, writing = os.pipe()
+        os.write(writing, text.encode())
+        os.close(writing)
+        return Path(f"/dev/fd/{reading}")
+
+    file = piped(f"{HEAD}vars: {{who: {{type: string, required: true}}}}\ntimeline:\n  - say: 'Hello, {{{{ who }}}}.'\n")
+    assert said(compile_file(file, FakeWorld(), Inputs(files=(piped("who: you\n"),)))) == ["Hello, you."]
 
 
 def test_a_part_cannot_be_performed(tmp_path: Path):

@@ -85,7 +85,8 @@ def _meant(path: str) -> Iterator[Path]:
     if os.path.isdir(path):
         for folder, folders, files in os.walk(path):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
-            yield from (Path(folder) / name for name in sorted(files) if _is_playbook(name))
+            found = (Path(folder) / name for name in sorted(files) if _is_playbook(name))
+            yield from (file for file in found if file.is_file() or not file.exists())  # a pipe may never be written to
     elif os.path.lexists(path):
         yield Path(path)
     elif glob.has_magic(path):

@@ -223,10 +223,16 @@ class Reader:
     _read: dict[Path, Node | None] = field(default_factory=dict)
 
     def read(self, path: Path, file: str, *, missing: str = "PB101", at: Place | None = None, via: tuple[Place, ...] = ()) -> Node | None:
-        """The root of a file, or None when it cannot be had. `at` is who asked for it, `missing` the code if it is not there."""
+        """The root of a file, or None when it cannot be had. `at` is who asked for it, `missing` the code if it is not there.
+
+        Only what a person names (then there is no `at`) may be a pipe: `--vars <(…)`. One that a playbook names might never be written to.
+        """
         known = absolute(path)
         if known not in self._read:
             try:
+                if at is not None and known.exists() and not known.is_dir() and not known.is_file():
+                    self.findings.add(missing, f"cannot read {file}: it is no file", at, "name a file, not a pipe or a device", via=via)
+                    return None
                 raw = _bytes(known)
             except (OSError, ValueError) as error:
                 self.findings.add(missing, f"cannot read {file}: {unreadable(error)}", at, "is the path right?" if at else "", via=via)
@@ -495,6 +501,8 @@ class _Builder:
 _INDICATORS = frozenset("@`%&*!|>")
 """What YAML keeps for itself at the beginning of a value."""
 _CLOSING = frozenset("]}\"'")
+_APOSTROPHE = re.compile(r"'[^']*\w'\w$")
+"""A line up to where YAML gives up, when an apostrophe has closed single quotes in the middle of a word."""
 _TEMPLATE_QUOTES = "a value that begins with {{ must be in quotes"
 
 
@@ -537,6 +545,8 @@ def _malformed(error: Exception, text: str) -> _Refused:
         remedy = _TEMPLATE_QUOTES
     elif "block sequence entries are not allowed" in problem:
         remedy = "a list begins on a line of its own; text that begins with '- ' must be in quotes"
+    elif "did not find expected" in problem and text[start - 1 : start] == "'" and _APOSTROPHE.search(line):
+        remedy = "an apostrophe ends text in single quotes: put the text in double quotes, or write the apostrophe twice"
     elif "did not find expected key" in problem and line[-2:-1] == " " and line[-3:-2] in _CLOSING:
         remedy = "text that begins with a bracket, a brace or a quote must be in quotes as a whole"
     elif "did not find expected" in problem or "could not find expected" in problem:
