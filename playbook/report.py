@@ -51,7 +51,12 @@ def count(n: int, one: str, many: str = "") -> str:
 
 def one_line(text: str) -> str:
     """Text from a file on one line, without the power to move the reader's cursor."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """Text from a file without what only a terminal understands."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def clip(text: str, cells: int) -> str:

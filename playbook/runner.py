@@ -67,6 +67,9 @@ IMPATIENT_S = 2.0
 """How long a session may take to close after somebody asked for the second time. (Not while it is being created: what has no id yet can
 only be ended when the vendor has named it.)"""
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What stops a run in order."""
+
 _under_way: dict[asyncio.AbstractEventLoop, list[Runner]] = {}
 """The runs of each loop. Signals are the process's, so one stops them all."""
 
@@ -368,8 +371,8 @@ class Runner:
             for run in tuple(runs):
                 run.stop(name)
 
-        for number in _SIGNALS if len(runs) == 1 else ():
-            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # not the main thread, not POSIX
+        for number in SIGNALS if len(runs) == 1 else ():
+            with contextlib.suppress(RuntimeError, ValueError):  # not the main thread
                 if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN:
                     loop.add_signal_handler(number, stop_all, number.name)
         try:
@@ -378,7 +381,7 @@ class Runner:
             runs.remove(self)
             if not runs:
                 del _under_way[loop]
-                for number in _SIGNALS:
+                for number in SIGNALS:
                     loop.remove_signal_handler(number)
 
     # --- before and after -------------------------------------------------------------------------------------------
@@ -532,8 +535,6 @@ def _new_folder(plan: Plan) -> Path:
             raise SetupError(f"the run folder {folder} cannot be made: {error.strerror}") from error
     return folder
 
-
-_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 _ACTIONS: dict[type, Callable[[Runner, Any], None]] = {
     OpenSession: lambda run, _: run._session.open(),

@@ -38,7 +38,7 @@ from playbook.record import baseline as baselines
 from playbook.record.diff import VERDICTS, Change
 from playbook.record.performance import Gatherer, Performance
 from playbook.record.redact import Redactor
-from playbook.runner import Cue, Options, Outcome, Runner
+from playbook.runner import SIGNALS, Cue, Options, Outcome, Runner
 from playbook.sessions import state_folder
 from playbook.world import World, cache_folder
 
@@ -476,7 +476,8 @@ class Suite:
     def _install(self) -> dict[int, Any]:
         if threading.current_thread() is not threading.main_thread():
             return {}
-        return {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        return {number: signal.signal(number, self._stop) for number in SIGNALS if not (nohup and number == signal.SIGHUP)}
 
     def _stop(self, number: int, _: Any) -> None:
         self._why_not = "stopped"
@@ -484,7 +485,7 @@ class Suite:
         for child in multiprocessing.active_children():
             if child.pid is not None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(child.pid, number)
+                    os.kill(child.pid, signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
 
 
 def _outcome(future: Future[Result], task: Task) -> Result:
@@ -508,8 +509,7 @@ _worker: _Worker | None = None
 def _begin_worker(setup: Setup) -> None:
     """A worker has a session of its own, so that Ctrl-C reaches it through us alone, once; and it does not outlive us."""
     global _worker
-    if hasattr(os, "setsid"):
-        os.setsid()
+    os.setsid()
     _worker = _Worker(setup, World(cache_folder(setup.env)))
     _ignore_signals()
     threading.Thread(target=_follow_parent, args=(_worker,), daemon=True).start()
@@ -517,7 +517,7 @@ def _begin_worker(setup: Setup) -> None:
 
 def _ignore_signals() -> None:
     """Between two cases there is nothing to stop; the runner takes the signals while there is."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -130,7 +130,7 @@ def test_a_run_begins_with_what_others_left(vendor, monkeypatch):
     vendor.write("show.yaml", PLAY)
     assert "note:" not in vendor.call("run", "show.yaml", "--clock", "virtual", "--quiet", "--out", "1").err
     orphaned(vendor)
-    told = "note: a session of a run that died may still be open, and billed; `playbook sessions end --all` ends what can be ended"
+    told = "note: a session of a run that died may still be open, and billed; `playbook sessions end --gone` ends what can be ended"
     assert vendor.call("run", "show.yaml", "--clock", "virtual", "--quiet", "--out", "2").err.splitlines() == [told]
     assert "note:" not in vendor.call("run", "show.yaml", "--clock", "virtual", "--provider", "local", "--out", "3").err
     later(monkeypatch, hours=2)
@@ -172,6 +172,23 @@ def test_end_that_fails(vendor, monkeypatch):
     assert (done.code, done.out) == (4, "tavus c42: ended\n")
     assert vendor.call("sessions", "forget", "x1").out == "nobody x1: forgotten, not ended\n"
     assert vendor.call("sessions", "end", "--all").code == 0
+
+
+def test_end_what_has_gone(vendor):
+    """`end --gone` ends the sessions whose run has gone, and leaves those alone whose run goes on, or is another machine's."""
+    for run, session in (("before", "c1"), ("now", "c2")):
+        entry = journal(vendor).entry(run, "show")
+        entry.intent("tavus")
+        entry.created(session)
+        Vendor.there.add(session)
+        if run == "before":
+            orphaned(vendor)
+    done = vendor.call("sessions", "end", "--gone")
+    assert (done.code, done.out) == (0, "tavus c1: ended\n")
+    assert Vendor.there == {"c2"}
+    assert vendor.call("sessions", "end", "--gone").out == "no session is open whose run has gone\n"
+    for argv in (["--gone", "--all"], ["--gone", "c2"], []):
+        assert vendor.call("sessions", "end", *argv).code == 2
 
 
 def test_an_intent_without_an_id(vendor):

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from playbook.cli.compared import marked_words
 from playbook.cli.pages import comparison_page
 from playbook.language import compile_file
 from playbook.record.align import align
@@ -152,6 +153,13 @@ def test_marked_words_are_both_texts(a, b):
     parts = words(a, b)
     assert "".join(text for kind, text in parts if kind != "come") == a
     assert "".join(text for kind, text in parts if kind != "gone") == b
+
+
+def test_a_text_cannot_move_the_cursor():
+    """What only a terminal understands is replaced in the words of a log; the marks' own colours stay."""
+    shown = marked_words("hello", "hello \x1b]0;owned\x07\x1b[2J", colour=False)
+    assert shown == "hello {+\ufffd]0;owned\ufffd\ufffd[2J+}"
+    assert "\x1b[" in marked_words("hello", "hello you", colour=True)
 
 
 # --- the verb -------------------------------------------------------------------------------------------------------------

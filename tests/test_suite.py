@@ -137,6 +137,16 @@ def test_rerun_failed(shell):
     assert perform(shell, "set", "--rerun-failed").code == 5
 
 
+def test_a_list_for_rerun_that_cannot_be_written(shell):
+    """It is a convenience: the reports are written, the exit code is the test's, and somebody is told."""
+    shell.write("set/a.yaml", GOOD)
+    shell.write("runs", "a file")
+    done = perform(shell, "set", "--out", "out", "--junit", "report.xml")
+    assert done.code == 0, done.err
+    assert "--rerun-failed will not know of this test" in done.err
+    assert (shell.folder / "report.xml").exists()
+
+
 def test_what_failed_stays_to_be_rerun(shell):
     """What was not asked for is not forgotten: it is run again when it is, until it passes."""
     write(shell, a=BAD, b=BAD, c=GOOD)
@@ -218,7 +228,7 @@ def test_workers_do_the_same_as_one(shell):
     assert told(together) == told(alone)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
 def test_a_signal_stops_every_run_in_order(shell, number, code):
     """Every run that was under way closes its session and its log; what never ran is listed; the exit code is the signal's."""
     for name in "abc":

@@ -31,7 +31,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "replay": ("regress", "prove that a recorded run would still go the same way"),
     "diff": ("regress", "compare two runs or two plans"),
     "test": ("regress", "perform many playbooks and compare each with its baseline"),
-    "sessions": ("perform", "list and end the sessions that are open, and billed"),
+    "sessions": ("sessions", "list and end the sessions that are open, and billed"),
     "providers": ("author", "show what each provider can do"),
     "emulate": ("perform", "serve a provider's emulator on this machine"),
     "schema": ("author", "print the schemas of the format, or where they are"),

@@ -10,7 +10,7 @@ from playbook.language import show_duration
 from playbook.record.diff import VERDICTS, Change, Comparison, latency, words
 from playbook.record.performance import Performance
 from playbook.record.replay import Divergence, Replay
-from playbook.report import BLUE, BOLD, GREEN, RED, YELLOW, clock_time, count, one_line, paint, seconds, table
+from playbook.report import BLUE, BOLD, GREEN, RED, YELLOW, clock_time, count, one_line, paint, printable, seconds, table
 from playbook.suite import CAUSES
 
 MAX_ROWS = 200
@@ -147,7 +147,7 @@ def marked_words(a: str, b: str, *, colour: bool) -> str:
     """A text with what went and what came marked in it."""
     parts = []
     for kind, text in words(a, b):
-        text = text.replace("\n", " ")
+        text = printable(text.replace("\n", " "))
         if kind == "same":
             parts.append(text)
         else:
@@ -155,7 +155,7 @@ def marked_words(a: str, b: str, *, colour: bool) -> str:
             body = text.lstrip()
             mark = f"[-{body}-]" if kind == "gone" else f"{{+{body}+}}"
             parts.append(lead + paint(mark, RED if kind == "gone" else GREEN, colour=colour))
-    return "".join(c if c.isprintable() or c == "\x1b" else "\N{REPLACEMENT CHARACTER}" for c in "".join(parts).strip())
+    return "".join(parts).strip()
 
 
 def seconds_exact(ms: int) -> str:

@@ -7,6 +7,7 @@ import fnmatch
 import json
 import os
 import shutil
+import signal
 import sys
 from argparse import Namespace
 from collections import Counter
@@ -274,6 +275,7 @@ def _positive(text: str) -> int:
 def test(args: Namespace) -> int:
     from playbook import suite
     from playbook.cli import learned
+    from playbook.cli.sessions import left_open, remind
 
     if args.update and (args.from_step or args.to_step):
         raise UsageError("a baseline is of the whole playbook, without --from-step and --to-step")
@@ -306,25 +308,24 @@ def test(args: Namespace) -> int:
     )
     todo = suite.tasks(chosen, args.repeat, _folder(args.out))
     took_ms, started_at = clocks.stopwatch(), clocks.wall_time().isoformat(timespec="seconds")
+    if not args.emulate:
+        remind(state_folder(args.env))
     runner = suite.Suite(setup, args.jobs, fail_fast=args.fail_fast, done=_progress(args, len(todo)))
     try:
         results = runner.run(todo)
     finally:
         if not args.emulate:
-            args.last_words += _left_open(state_folder(args.env), {task.folder.name for task in todo}, started_at)
+            runs = {task.folder.name for task in todo}
+            args.last_words += left_open(
+                state_folder(args.env), lambda record: record.run in runs and record.since.isoformat() >= started_at
+            )
     whole = not (args.only or args.rerun_failed)
     update = learned.update(every, todo, results, setup.clock, whole=whole) if args.update else learned.Update()
-    _remember(results)
     if setup.compare and whole:
         results += learned.gone(every)
     _report(args, results, update.written, started_at, took_ms())
+    _remember(results)
     return _exit_code(results, runner.stopped_by) or update.exit_code
-
-
-def _left_open(journal: Path, runs: set[str], since: str) -> list[str]:
-    from playbook.cli.perform import left_open
-
-    return left_open(journal, lambda record: record.run in runs and record.since.isoformat() >= since)
 
 
 def _choose(args: Namespace, every: Sequence[Case]) -> tuple[list[Case], str]:
@@ -367,8 +368,11 @@ def _remember(results: Sequence[Result]) -> None:
         before = set()
     failed = {result.name for result in results if result.status in ("failed", "error", "never ran")}
     failed |= before - {result.name for result in results}
-    LAST.parent.mkdir(parents=True, exist_ok=True)
-    LAST.write_text(json.dumps({"failed": sorted(failed)}, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    try:
+        LAST.parent.mkdir(parents=True, exist_ok=True)
+        LAST.write_text(json.dumps({"failed": sorted(failed)}, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    except OSError as error:
+        err(f"warning: {LAST} cannot be written, so --rerun-failed will not know of this test: {(error.strerror or str(error)).lower()}")
 
 
 def _folder(given: Path | None) -> Path:
@@ -521,7 +525,7 @@ def _baselines_text(results: Sequence[Result]) -> Iterator[str]:
 
 def _exit_code(results: Sequence[Result], stopped_by: int | None) -> int:
     if stopped_by is not None:
-        return 128 + stopped_by
+        return 130 if stopped_by == signal.SIGINT else 143
     codes = [result.exit_code for result in results if result.status in ("failed", "error")]
     for code in (130, 143, 70, 1):
         if code in codes:

@@ -132,9 +132,6 @@ def main() -> None:
     engine = Engine(sys.argv[1], sys.argv[2])
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        if not hasattr(os, "fork"):
-            _reply(*engine.answer(request))
-            return
         child = os.fork()
         if child == 0:
             try:

@@ -258,8 +258,6 @@ class Voice:
                     except IndexError:
                         break
                     yield key, *_ask(child, request)
-                    if not hasattr(os, "fork"):  # then the child answers once
-                        break
 
     # --- the child --------------------------------------------------------------------------------------------------
 
@@ -287,7 +285,7 @@ class Voice:
         if spec is None or spec.origin is None:
             return None
         found = sorted(Path(spec.origin).parent.glob("*espeak-ng.*"), key=lambda path: (len(path.name), path.name))
-        return next((path for path in found if path.suffix in {".so", ".dylib", ".dll"}), None)
+        return next((path for path in found if path.suffix in {".so", ".dylib"}), None)
 
     @cached_property
     def _engine(self) -> str:

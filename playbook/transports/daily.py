@@ -70,7 +70,7 @@ class DailyRoom(LineRoom):
                 env=self._env,
                 start_new_session=True,  # Ctrl-C and a lost terminal are ours to handle: the child leaves when we say so
             )
-        except (OSError, NotImplementedError) as error:  # NotImplementedError: this loop on Windows
+        except OSError as error:
             raise SetupError(f"the process for the Daily room could not be started: {error}") from error
 
     def _write(self, line: bytes) -> None:
