@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from playbook.language import source
 from playbook.language.source import MAX_ALIASED, Findings, Node, Reader, parse
 
 
@@ -229,6 +230,24 @@ def _check(node: Node, text: str) -> None:
             _check(child, text)
     else:
         assert node.data is None or type(node.data) in (str, int, float, bool)
+
+
+def test_a_file_of_very_many_values_is_refused(monkeypatch: pytest.MonkeyPatch):
+    """Small values take much more memory than their bytes; what an alias repeats is not counted here, it has its own bound."""
+    monkeypatch.setattr(source, "MAX_NODES", 100)
+    assert read("[" + "1," * 99 + "]")[1] == []
+    assert read("[&a [" + "1," * 50 + "]" + ",*a" * 5 + "]")[1] == []
+    assert read("[" + "1," * 101 + "]")[1] == ["PB104"]
+
+
+def test_of_very_many_problems_the_first_are_kept(monkeypatch: pytest.MonkeyPatch):
+    """A file of the wrong kind does not fill the memory with what is wrong with it; an error is never lost behind warnings."""
+    monkeypatch.setattr(source, "MAX_PROBLEMS", 10)
+    root, codes = read("a: 1\n" * 100)
+    assert root is not None
+    assert codes == ["PB107"] * 10
+    _, codes = read("- x #y\n" * 100 + "- !a b\n" * 2)
+    assert codes == ["PB120"] * 10 + ["PB112"]
 
 
 _json = st.recursive(
