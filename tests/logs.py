@@ -23,7 +23,7 @@ def _validator() -> jsonschema.Draft7Validator:
 def checked(path: Path, *, complete: bool = True) -> list[dict[str, Any]]:
     """The lines of a log, the header first, after asserting that it is a good one."""
     path = path / "run.jsonl" if path.is_dir() else path
-    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
     for line in lines:
         _validator().validate(line)
     assert "runlog" in lines[0]

@@ -58,7 +58,7 @@ def on_tape(cassette: Cassette, work, vendor: Vendor | None = None):
 
 def lines_of(path: Path) -> list[dict]:
     schema = json.loads((ROOT / "schemas" / "cassette.schema.json").read_text())
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
     for line in lines:
         jsonschema.Draft7Validator(schema).validate(line)
     return lines
@@ -98,6 +98,7 @@ def test_what_was_recorded_is_played(tmp_path):
         (Request("POST", "/form", data={"a": "b"}, files={"file": ("x.wav", b"\x00\xff", "audio/wav")}), b""),
         (Request("PUT", "/bytes", content=b"\xff\xfe"), b"\xff\x00binary"),
         (Request("PUT", "/text", content=b"plain", headers={"X-Y": "z"}), b"null"),
+        (Request("POST", "/lines", json={"text": "one\u2028two\u0085three"}), "four\u2029five".encode()),
         (Request("DELETE", "/nothing"), b"[]"),
     ],
 )

@@ -17,6 +17,7 @@ import asyncio
 import json
 import math
 import secrets
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -49,6 +50,8 @@ ANSWER_S = 10.0
 """How long it may take to acknowledge a segment, or to take a second's worth of sound."""
 GRACE_MS = 1_000
 """How long after an interrupt reports may still be under way. What has not begun by then never will."""
+REMEMBERED = 256
+"""How many lines that are over are kept for what may still be told of them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -93,8 +96,9 @@ class ExternalSession(AvaturnSession):
         host, _, port = self.settings.get("listen", "127.0.0.1:0" if self.near else LISTEN).rpartition(":")
         self._host, self._port = host.strip("[]"), int(port)
         self._dialled: Dialled | None = None
-        self._lines: dict[str, _Line] = {}
-        self._segments: dict[str, _Segment] = {}
+        self._lines: dict[str, _Line] = {}  # those that are not over, and the last that are
+        self._segments: dict[str, _Segment] = {}  # theirs
+        self._past: deque[_Line] = deque()  # the last that are over
         self._sending: _Segment | None = None
         self._cutting = False  # an interrupt is on its way
         self._stopped: list[_Line] = []  # lines that an interrupt is meant to hit
@@ -172,7 +176,7 @@ class ExternalSession(AvaturnSession):
                 await self._stream(sound)
             await self._tell("avatar.speech.segment.close", segment_uid=uid)
             if not opened:
-                line.over = True
+                self._done_with(line)
                 raise ProviderError(f"Avaturn did not open the segment within {ANSWER_S:g} s, so nothing was sent{self._complaint()}")
             if not await self._acknowledged(segment.closed):
                 raise ProviderError(
@@ -289,7 +293,7 @@ class ExternalSession(AvaturnSession):
         if first:
             line.heard_ms += segment.length_ms
         if segment.final:
-            line.over = True
+            self._done_with(line)
             self.emit(SpeechEnded(line.task, provider_task=id, duration_ms=_lasted(segment, message), reason=self._take_remark()))
 
     def _interrupted(self, segment: _Segment | None, message: dict[str, Any]) -> None:
@@ -312,17 +316,28 @@ class ExternalSession(AvaturnSession):
         complaint = f"Avaturn complains of {subtype}" + (f": {reason[:300]}" if reason else "")
         sending = self._sending
         if subtype == "avatar.speech.segment.error" and sending is not None and not sending.created.done():
-            sending.line.over = True
+            self._done_with(sending.line)
             sending.created.set_exception(ProviderError(complaint))
         else:
             self._remark = complaint
 
     def _end(self, line: _Line, id: str | None, reason: str | None) -> None:
         """An interrupted line is over."""
-        line.over = True
+        self._done_with(line)
         evidence = Evidence.estimated if id is None else Evidence.reported
         heard_ms, words = line.heard_ms, None if line.spoken is None else line.spoken.words(line.heard_ms)
         self.emit(SpeechEnded(line.task, evidence, id, interrupted=True, heard_ms=heard_ms, heard=words, reason=reason))
+
+    def _done_with(self, line: _Line) -> None:
+        if line.over:
+            return
+        line.over = True
+        self._past.append(line)
+        if len(self._past) > REMEMBERED:
+            old = self._past.popleft()
+            self._lines.pop(old.task, None)
+            for segment in old.segments:
+                self._segments.pop(segment.uid, None)
 
     def _record(self, segment: _Segment) -> None:
         """Tell the recorder of the show what is heard from now on, and when its words are."""

@@ -240,7 +240,7 @@ class Cassette:
         self._out.close()
         self._out = None
         text = self._part.read_text("utf-8")
-        clean = "".join(_encode(self.clean(json.loads(line))) for line in text.splitlines())
+        clean = "".join(_encode(self.clean(json.loads(line))) for line in text.split("\n") if line)
         if clean != text:  # something was sealed after it had been written
             self._part.write_text(clean, "utf-8")
         os.replace(self._part, self.path)
@@ -308,7 +308,7 @@ class Cassette:
             text = self.path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise RecordError(f"{self.path} cannot be read: {error}") from error
-        for number, raw in enumerate(text.splitlines(), 1):
+        for number, raw in enumerate(text.removesuffix("\n").split("\n"), 1):
             if not raw.strip():
                 continue
             try:
