@@ -346,6 +346,8 @@ def test_any_json_is_a_message() -> None:
         b'{"on":"unheard-of"}',
         b'{"on":"message"}',
         b'{"on":"sound","participant":"p","pcm":"?","hz":1}',
+        b'{"on":"sound","participant":"p","pcm":"AAAA","hz":16000}',
+        b'{"on":"sound","participant":"p","pcm":"AAA=","hz":0}',
         b'{"on":"sent","n":"one"}',
         b'{"on":"started"}',
         b"\xff\xfe",
@@ -364,6 +366,18 @@ def test_a_line_that_makes_no_sense_is_trouble_and_no_more(line: bytes) -> None:
         (trouble,) = events.of(Trouble)
         assert trouble.text.startswith("an unreadable line: ")
         assert len(trouble.text) < 700
+
+    play(script)
+
+
+@pytest.mark.parametrize("at", ["1e999", "-1e999", "NaN", "9" * 400, "-1e300", '"soon"'])
+def test_a_time_that_no_clock_shows_is_none(at: str) -> None:
+    """What is said at such a time is heard, as if it were said now."""
+
+    async def script(room: SocketRoom, hall: Hall, events: Events, url: str) -> None:
+        await room.open(Door(url))
+        hall.guests[0].raw(f'{{"on":"started","clip":"x","at":{at}}}\n'.encode())
+        assert await events.first(ClipStarted) == ClipStarted("x")
 
     play(script)
 

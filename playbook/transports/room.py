@@ -54,6 +54,8 @@ MAX_MESSAGE_BYTES = 4_095
 
 _MAX_LINE = 16 * 1024 * 1024  # a message of 1 MB, every character escaped, still passes
 _MAX_UNANSWERED = 1_000  # sends in flight; more means that nobody takes them
+_RATES = range(1_000, 384_001)  # of sound that can be listened to, in Hz
+_LATEST_S = 1e12  # that a clock can show: no machine has run so long
 _PIECE_MS = 100  # of sound, in one line
 _LEAD_MS = 1_000  # of sound, ahead of what is being played: survives our stalls, costs no memory
 
@@ -533,8 +535,11 @@ class LineRoom(ABC):
                 self._on_event(AppMessage(message, sender, age_ms))
             case {"on": "sent", "n": int(n), "error": None | str() as error}:
                 self._answered(n, error)
-            case {"on": "sound", "participant": str(participant), "pcm": str(pcm), "hz": int(hz)}:
-                self._on_event(SoundHeard(participant, base64.b64decode(pcm, validate=True), hz, age_ms))
+            case {"on": "sound", "participant": str(participant), "pcm": str(pcm), "hz": int(hz)} if hz in _RATES:
+                samples = base64.b64decode(pcm, validate=True)
+                if len(samples) % 2:
+                    return False
+                self._on_event(SoundHeard(participant, samples, hz, age_ms))
             case {"on": "taken", "bytes": int(taken), "era": int(era)}:
                 if era == self._era:
                     self._ahead -= taken
@@ -582,7 +587,7 @@ class LineRoom(ABC):
 
     def _age_ms(self, said: Any) -> int:
         at = said.get("at") if isinstance(said, dict) else None
-        if not isinstance(at, int | float):
+        if not isinstance(at, int | float) or not abs(at) < _LATEST_S:  # infinite and `nan`, too
             return 0
         return max(0, round((asyncio.get_running_loop().time() - at) * 1000))
 

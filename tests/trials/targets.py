@@ -403,7 +403,7 @@ class ScriptedRoom(LineRoom):
         self._go_on()
 
     def _write(self, line: bytes) -> None:
-        if b'"final":false' not in line:  # a sound goes in many pieces
+        if b'"do":"listen"' not in line and b'"final":false' not in line:  # a sound goes in many pieces
             self._go_on()
 
     def _go_on(self) -> None:
@@ -446,7 +446,7 @@ def _vendor(name: str) -> tuple[Stand, Plan]:
             {"AVATURN_API_KEY": "a-key-for-avaturn", "AVATURN_BASE_URL": "http://127.0.0.1:1"},
             external,
         ),
-        "tavus": (TavusProvider(), {"TAVUS_API_KEY": "a-key-for-tavus"}, {"pal_id": "p1"}),
+        "tavus": (TavusProvider(), {"TAVUS_API_KEY": "a-key-for-tavus"}, {"pal_id": "p1", "listen": True}),
         "tavus-microphone": (
             TavusProvider(lambda: VOICE),
             {"TAVUS_API_KEY": "a-key-for-tavus"},
@@ -494,11 +494,15 @@ async def _perform(stand: Stand, plan: Plan, script: Script, folder: Path) -> in
     def room(on_event: OnEvent, _: Callable[[OnEvent], Room]) -> Room:
         return ScriptedRoom(on_event, script)
 
+    errors: list[Mapping[str, Any]] = []  # of callbacks, which nobody awaits
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
     extras = {"http": lambda _: send, "room": room, "voice": VOICE}
     options = Options(folder=folder / "run", env=stand.env, state_dir=folder / "state", provider=stand.provider, extras=extras)
     try:
         async with asyncio.timeout(86_400):  # on the virtual clock: what waits for nothing is found out, too
-            return (await Runner(plan, options).run()).result.exit_code
+            code = (await Runner(plan, options).run()).result.exit_code
+        assert not errors, errors
+        return code
     finally:
         for task in dialled:
             task.cancel()
@@ -605,7 +609,8 @@ def _tavus(*, microphone: bool) -> list[bytes]:
     gone = [b'{"on": "participant", "change": "left", "id": "f1", "reason": "leftCall"}', b'{"on": "lost", "text": "Elapsed"}']
     shutdown = [message("system.shutdown", shutdown_reason="max_call_duration")]
     error = [b'{"on": "error", "text": "no"}', b'{"on": "sent", "n": 1, "error": "ChannelNotOpen"}', b""]
-    lines = [*spoken(1, "one"), *two, *spoken(6, "four")]
+    sound = json.dumps({"on": "sound", "participant": "f1", "pcm": "AH8Afw==" * 400, "hz": 16_000, "at": 0.5}).encode()
+    lines = [*spoken(1, "one"), *two, sound, *spoken(6, "four")]
     if microphone:
         lines = [*played(b"one#1"), *played(b"two#1"), *played(b"two#2"), *played(b"two#3", cut=b"true"), *played(b"four#1")]
     return [
