@@ -35,7 +35,7 @@ from playbook.language import Inputs, check_file, cues, digest
 from playbook.language.source import Findings, parse
 from playbook.model import End, Plan, Step
 from playbook.record import baseline as baselines
-from playbook.record.diff import VERDICTS, Change
+from playbook.record.diff import VERDICTS, Change, sentence
 from playbook.record.performance import Gatherer, Performance
 from playbook.record.redact import Redactor
 from playbook.runner import SIGNALS, Cue, Options, Outcome, Runner
@@ -287,7 +287,7 @@ def _perform(task: Task, setup: Setup, world: World, redact: Redactor) -> Result
         comparison = baseline.judge(performance, clock=setup.clock, part=part)
         changes += tuple(sorted(comparison.changes, key=_weight))
         compared = baseline.view(performance, setup.clock)
-        reasons += tuple(change_text(change, baseline) for change in changes)
+        reasons += tuple(sentence(change, baseline.runs) for change in changes)
     code = end.exit_code or (1 if changes else 0)
     status: Status = "passed" if code == 0 else "failed" if code == 1 else "error"
     told = {"changes": changes, "baseline": compared, "values": values}
@@ -365,47 +365,6 @@ async def _surroundings(plan: Plan, setup: Setup, repetition: int) -> AsyncItera
     weather = {"delay_ms": setup.delay_ms, "jitter_ms": setup.jitter_ms, "seed": setup.seed * 10_000 + repetition}
     async with rehearsal(plan, setup.env, setup.faults, **weather) as surroundings:
         yield surroundings
-
-
-# --- what changed, in words -----------------------------------------------------------------------------------------------
-
-_TIMES = {
-    "start": "began at",
-    "length": "lasted",
-    "accepted": "was accepted after",
-    "answered": "was heard, after it was accepted, within",
-    "late": "was late by",
-    "ours": "was held up by us for",
-    "lasted": "lasted",
-    "opened": "opened after",
-}
-CAUSES = {
-    "ours": "our timer was late",
-    "provider": "the provider's doing",
-    "carried": "carried over from the lines before",
-}
-
-
-def change_text(change: Change, baseline: baselines.Baseline | None = None) -> str:
-    """A change in one sentence, with the limit and the value."""
-    what = change.step or "the show"
-    a, b = change.a, change.b
-    if change.limit_ms is not None:
-        who = "the baseline allows" if baseline is not None else "allowed are"
-        cause = f"; {CAUSES[change.cause]}" if change.cause and change.what == "start" else ""
-        spread = f" (median {a} ms of {baseline.runs} {'run' if baseline.runs == 1 else 'runs'})" if baseline is not None else ""
-        return f"{what} {_TIMES[change.what]} {b} ms; {who} {max(0, a - change.limit_ms)} to {a + change.limit_ms} ms{spread}{cause}"
-    if change.what in ("added", "removed", "moved here", "moved away"):
-        return f"{what} was {change.what}: {_short(b if a is None else a)}"
-    if change.what == "words":
-        return f"{what} says {_short(b)}, and said {_short(a)}"
-    return f"{what}: {change.what} is {_short(b)}, and was {_short(a)}"
-
-
-def _short(value: Any) -> str:
-    text = "nothing" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    text = " ".join(text.split())
-    return f"'{text}'" if len(text) <= 200 else f"'{text[:197]}…'"
 
 
 # --- several at a time ----------------------------------------------------------------------------------------------------

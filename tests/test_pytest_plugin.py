@@ -70,4 +70,4 @@ def test_emulated_and_with_a_baseline(shell):
     path.write_text(path.read_text().replace("Goodbye.", "Farewell."))
     code, text = run_pytest(shell)
     assert code == 1
-    assert "goodbye says 'Goodbye.', and said 'Farewell.'" in text
+    assert "goodbye: words changed: was 'Farewell.', now 'Goodbye.'" in text

@@ -156,8 +156,8 @@ def test_each_row_has_its_baseline(shell):
     write(shell, var=VARIABLE.replace("Hello", "Welcome"))
     done = perform(shell, "set", "--data", "rows.csv")
     assert done.code == 1
-    assert "hello says 'Welcome, Ada.', and said 'Hello, Ada.'" in done.out
-    assert "hello says 'Welcome, Bob.', and said 'Hello, Bob.'" in done.out
+    assert "hello: words changed: was 'Hello, Ada.', now 'Welcome, Ada.'" in done.out
+    assert "hello: words changed: was 'Hello, Bob.', now 'Welcome, Bob.'" in done.out
     assert perform(shell, "set", "--data", "rows.csv", "--no-baseline").code == 0
 
 
@@ -196,7 +196,7 @@ def test_a_row_with_an_id_that_changed(shell):
     data("id,who\nb,Bob\na,Eve\n")
     done = perform(shell, "set", "--data", "rows.csv")
     assert done.code == 1
-    assert "the row: who is 'Eve', and was 'Ada'" in done.out
+    assert "the row: who changed: was 'Ada', now 'Eve'" in done.out
     assert "1 passed, 1 failed" in done.out
     data("who\nAda\nBob\n")
     assert told(results_of(shell, "set", "--data", "rows.csv")) == [

@@ -272,7 +272,7 @@ def test_a_baseline_is_written_and_held(shell):
     write(shell, good=GOOD.replace("well.", "not well."))
     done = perform(shell, "set")
     assert done.code == 1
-    assert "well says 'All is not well.', and said 'All is well.'" in done.out
+    assert "well: words changed: was 'All is well.', now 'All is not well.'" in done.out
     assert perform(shell, "set", "--no-baseline").code == 0
 
 

@@ -11,7 +11,6 @@ from playbook.record.diff import VERDICTS, Change, Comparison, latency, words
 from playbook.record.performance import Performance
 from playbook.record.replay import Divergence, Replay
 from playbook.report import BLUE, BOLD, GREEN, RED, YELLOW, clock_time, count, one_line, paint, printable, seconds, table
-from playbook.suite import CAUSES
 
 MAX_ROWS = 200
 """How many changes are shown on a screen; `--json` and `--html` have all."""
@@ -130,17 +129,17 @@ def _rows(changes: Sequence[Change], colour: bool) -> Iterator[tuple[str, str, s
         if change.what == "words" and change.a is not None and change.b is not None:
             yield step, "words", "", "", marked_words(str(change.a), str(change.b), colour=colour)
         elif change.limit_ms is not None:
-            off = f"{change.b - change.a:+d} ms, allowed {change.limit_ms} ms"
-            yield step, change.what, seconds_exact(change.a), seconds_exact(change.b), off + cause_text(change)
-        elif change.what in ("added", "removed", "moved here", "moved away"):
+            yield step, change.what, seconds_exact(change.a), seconds_exact(change.b), off_text(change)
+        elif change.is_presence:
             yield step, change.what, "", "", one_line(str(change.a if change.b is None else change.b))
         else:
             yield step, change.what, _clipped(change.what, change.a), _clipped(change.what, change.b), ""
 
 
-def cause_text(change: Change) -> str:
-    """Whose doing a shift is, as the end of a sentence."""
-    return f"; {CAUSES[change.cause]}" if change.cause and change.what == "start" else ""
+def off_text(change: Change) -> str:
+    """How far a time is off, how far it might be, and whose doing that is."""
+    due_to = f"; {change.due_to}" if change.due_to else ""
+    return f"{change.b - change.a:+d} ms, allowed {change.limit_ms} ms{due_to}"
 
 
 def marked_words(a: str, b: str, *, colour: bool) -> str:
@@ -243,7 +242,7 @@ def plan_change_text(comparison: Comparison, *, colour: bool) -> str:
         where = paint(one_line(change.step) or "(the whole)", BLUE, colour=colour)
         if change.what == "words":
             lines.append(f"  {where}  {marked_words(str(change.a), str(change.b), colour=colour)}")
-        elif change.what in ("added", "removed", "moved here", "moved away"):
+        elif change.is_presence:
             lines.append(f"  {where}  {change.what}: {_clipped('', change.a if change.b is None else change.b, 100)}")
         else:
             lines.append(f"  {where}  {change.what}: {_clipped(change.what, change.a)} → {_clipped(change.what, change.b)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
-from playbook.cli.compared import cause_text, other_playbook, seconds_exact, value_text
+from playbook.cli.compared import off_text, other_playbook, seconds_exact, value_text
 from playbook.cli.reports import counts, label, rates
 from playbook.record.diff import VERDICTS, Change, Comparison, latency, words
 from playbook.record.performance import Act, Performance
@@ -129,9 +129,9 @@ def _cells(change: Change) -> str:
         tags = {"same": "{}", "gone": "<del>{}</del>", "come": "<ins>{}</ins>"}
         return f'<td colspan="3">{"".join(tags[kind].format(escape(text)) for kind, text in words(str(change.a), str(change.b)))}</td>'
     if change.limit_ms is not None:
-        off = f"{change.b - change.a:+d} ms, allowed {change.limit_ms} ms{cause_text(change)}"
-        return f'<td class="n">{seconds_exact(change.a)}</td><td class="n">{seconds_exact(change.b)}</td><td>{escape(off)}</td>'
-    what = "" if change.what in ("added", "removed", "moved here", "moved away") else change.what
+        times = f'<td class="n">{seconds_exact(change.a)}</td><td class="n">{seconds_exact(change.b)}</td>'
+        return f"{times}<td>{escape(off_text(change))}</td>"
+    what = "" if change.is_presence else change.what
     return f"<td>{escape(value_text(what, change.a))}</td><td>{escape(value_text(what, change.b))}</td><td></td>"
 
 

@@ -59,6 +59,12 @@ _VERDICTS: dict[str, Verdict] = {
     "conflicts": "outcome",
 }
 """To which verdict a fact belongs; any other is a setting."""
+_PRESENCE = ("added", "removed", "moved here", "moved away")
+_CAUSES: Mapping[Cause, str] = {
+    "ours": "our timer was late",
+    "provider": "the provider's doing",
+    "carried": "carried over from the lines before",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,16 @@ class Change:
     def carried(self) -> bool:
         """Whether it only follows from what changed before it."""
         return self.cause == "carried" and self.what == "start"
+
+    @property
+    def is_presence(self) -> bool:
+        """Whether a whole step came, went or moved; `a` or `b` is then what it says."""
+        return self.what in _PRESENCE
+
+    @property
+    def due_to(self) -> str:
+        """Whose doing a shift is, in words; empty where there is nothing to tell."""
+        return _CAUSES[self.cause] if self.cause and self.what == "start" else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,3 +275,38 @@ def words(a: str, b: str) -> Words:
         if k < m:
             result.append(("come", "".join(right[k:m])))
     return result
+
+
+# --- in words -------------------------------------------------------------------------------------------------------------
+
+_TOLD = {
+    "start": "began at",
+    "length": "lasted",
+    "accepted": "was accepted after",
+    "answered": "was heard, after it was accepted, within",
+    "late": "was late by",
+    "ours": "was held up by us for",
+    "lasted": "lasted",
+    "opened": "opened after",
+}
+
+
+def sentence(change: Change, learned_from: int) -> str:
+    """A difference from a baseline that was learned from so many runs, in one sentence that has the limit and the value."""
+    what = change.step or "the show"
+    a, b = change.a, change.b
+    if change.limit_ms is not None:
+        band = f"{max(0, a - change.limit_ms)} to {a + change.limit_ms} ms"
+        median = f"median {a} ms of {learned_from} {'run' if learned_from == 1 else 'runs'}"
+        due_to = f"; {change.due_to}" if change.due_to else ""
+        return f"{what} {_TOLD[change.what]} {b} ms; the baseline allows {band} ({median}){due_to}"
+    if change.is_presence:
+        return f"{what} was {change.what}: {_short(b if a is None else a)}"
+    return f"{what}: {change.what} changed: was {_short(a)}, now {_short(b)}"
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    text = " ".join(text.split())
+    text = text if len(text) <= 200 else f"{text[:197]}…"
+    return f'"{text}"' if "'" in text else f"'{text}'"
