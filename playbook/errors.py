@@ -180,12 +180,14 @@ def _window(source: str, place: Place) -> tuple[str, int, int]:
     left = max(0, min(start - _WINDOW // 2, len(source) - _WINDOW)) if len(source) > _WINDOW else 0
     shown = _printable(source[left : left + _WINDOW])
     head, tail = ("…" if left else ""), ("…" if left + _WINDOW < len(source) else "")
-    before = _cells(head + shown[: start - left])
-    return f"{head}{shown}{tail}", before, max(1, _cells(shown[start - left : end - left]))
+    before = cells(head + shown[: start - left])
+    return f"{head}{shown}{tail}", before, max(1, cells(shown[start - left : end - left]))
 
 
-def _cells(text: str) -> int:
-    """How many terminal cells a text takes, so that carets stand under CJK text too."""
+def cells(text: str) -> int:
+    """How many cells a text takes where all characters are of one width, and those of East Asia of two: a terminal's, a caption's."""
+    if text.isascii():
+        return len(text)
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 

@@ -11,12 +11,12 @@ Pure but for `write_captions`, which writes the two files of a run folder.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from playbook.errors import cells
 from playbook.record.summary import RunSummary, Utterance
 
 ROW = 42
@@ -111,7 +111,7 @@ def split(cues: Iterable[Cue]) -> list[Caption]:
 
 def _split(cue: Cue) -> Iterator[Caption]:
     row = " ".join(_CONTROL.sub(" ", cue.text).split())
-    if _width(row) <= ROW:  # most lines
+    if cells(row) <= ROW:  # most lines
         if row:
             yield Caption(cue.id, max(0, cue.start_ms), cue.end_ms, (row,))
         return
@@ -140,11 +140,11 @@ def _pieces(cue: Cue) -> Iterator[_Piece]:
     for match in _PIECE.finditer(text):
         start, word = match.start(), match.group()
         spaced = start > 0 and text[start - 1].isspace()
-        while _width(word) > ROW:  # full-width signs that are no script, or a crowd of punctuation
-            yield _Piece(word[: ROW // 2], at_ms(start), spaced, _width(word[: ROW // 2]), 0)
+        while cells(word) > ROW:  # full-width signs that are no script, or a crowd of punctuation
+            yield _Piece(word[: ROW // 2], at_ms(start), spaced, cells(word[: ROW // 2]), 0)
             start, word, spaced = start + ROW // 2, word[ROW // 2 :], False
         end = 2 if _SENTENCE.search(word) else 1 if _CLAUSE.search(word) else 0
-        yield _Piece(word, at_ms(start), spaced, _width(word), end)
+        yield _Piece(word, at_ms(start), spaced, cells(word), end)
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -159,12 +159,6 @@ _PIECE = re.compile(
 )
 _SENTENCE = re.compile(r"[.!?…。！？][\"'”’»)\]」』）]*\Z")
 _CLAUSE = re.compile(r"[,;:–—、，；：][\"'”’»)\]」』）]*\Z")
-
-
-def _width(text: str) -> int:
-    if text.isascii():
-        return len(text)
-    return sum(0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
 
 
 def _partition(pieces: Sequence[_Piece]) -> list[tuple[int, int]]:
@@ -199,12 +193,12 @@ def _partition(pieces: Sequence[_Piece]) -> list[tuple[int, int]]:
 def _rows(pieces: Sequence[_Piece]) -> tuple[str, ...]:
     """One row, or two of about the same length, preferably cut where the text pauses."""
     whole = _join(pieces)
-    if _width(whole) <= ROW:
+    if cells(whole) <= ROW:
         return (whole,)
     choices = []
     for i in range(1, len(pieces)):
         upper, lower = _join(pieces[:i]), _join(pieces[i:])
-        if (wider := max(_width(upper), _width(lower))) <= ROW:
+        if (wider := max(cells(upper), cells(lower))) <= ROW:
             choices.append((wider - 6 * (pieces[i - 1].end > 0), i, (upper, lower)))
     return min(choices)[2]
 
