@@ -225,6 +225,49 @@ def test_new_episodes_keeps_and_adds(tmp_path):
     assert on_tape(Cassette(path), work)[0].json() == {"new": True}
 
 
+def test_new_episodes_never_spoils_a_recorded_run(tmp_path):
+    """What was played lives on the cassette alone: nobody is asked to change it, and what is said of it is not recorded."""
+    path = tmp_path / "tape.jsonl"
+    recorded(path)
+    before = path.read_bytes()
+    nobody = Vendor()
+
+    async def other_words(send):
+        await send(Request("POST", "/v1/say", json={"text": "two"}))
+
+    cassette = Cassette(path, "new_episodes")
+    with pytest.raises(CassetteMiss) as caught:
+        on_tape(cassette, other_words, nobody)
+    assert "--record-mode all" in caught.value.remedy
+    assert cassette.misses == [caught.value]
+    assert nobody.asked == []
+
+    async def new_read_of_the_session(send):
+        await send(Request("POST", "/v1/say", json={"text": "one"}))
+        await send(Request("GET", "/of-no-session"))
+        await send(Request("GET", "/of-the-session"))
+
+    with pytest.raises(CassetteMiss, match="GET /of-the-session"):
+        on_tape(Cassette(path, "new_episodes"), new_read_of_the_session, Vendor(answer(body=1), answer(404, {"error": "gone"})))
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["tape.jsonl"]
+
+
+def test_new_episodes_records_a_whole_run(tmp_path):
+    """Where the cassette has reads alone, a run is recorded behind them, with what is read of its session from then on."""
+    path = tmp_path / "tape.jsonl"
+    on_tape(Cassette(path, "all"), lambda send: send(Request("GET", "/state")), Vendor(answer(body="none")))
+
+    async def work(send):
+        asked = (Request("GET", "/state"), Request("POST", "/create"), Request("GET", "/state"), Request("DELETE", "/session"))
+        return [(await send(request)).json() for request in asked]
+
+    vendor = Vendor(answer(body="made"), answer(body="open"), answer(body="over"))
+    assert on_tape(Cassette(path, "new_episodes"), work, vendor)[0] == ["none", "made", "open", "over"]
+    assert [request.method for request in vendor.asked] == ["POST", "GET", "DELETE"]
+    assert on_tape(Cassette(path), work)[0] == ["none", "made", "open", "over"]
+
+
 def test_all_records_anew(tmp_path):
     """`all` asks again and replaces the cassette, but only when it was closed: a run that breaks off leaves the old one."""
     path = tmp_path / "tape.jsonl"

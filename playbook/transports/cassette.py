@@ -8,10 +8,14 @@ stands in for their transports (`Context.extras`).
   token. What was sealed only later is removed when the cassette is closed. Until then it is written beside its final place.
 * **HTTP is matched by content**, each recorded exchange is used once, in its order among equals, and takes as long as it took.
 * **Rooms and sockets are matched by order.** What happened after something we did happens again as long after we do it again.
-* A miss is an error that shows the nearest recorded request and what differs; nothing is ever invented.
+* A miss is an error that shows the nearest recorded request and what differs; nothing is ever invented. The cassette remembers its
+  `misses`, so that a run fails for them even where a step was allowed to fail.
 
-Record modes are VCR's: `none` only plays; `once` plays a cassette that exists and records one that does not; `new_episodes` plays what is
-there and records the rest; `all` records everything anew. A cassette may have a day from which on it is no longer believed.
+Record modes have VCR's names: `all` records everything anew; `once` plays a cassette that exists and records one that does not; `none` only
+plays; `new_episodes` plays, too, and adds reads (GET) that were not recorded. It can add no more to a run: a session that was played lives
+on the cassette alone, and the provider would not know it. So requests that change something must all be on the cassette, or none of them,
+and then the whole run is recorded; a run that misses leaves the cassette as it was. A cassette may have a day from which on it is no longer
+believed.
 
 Imports errors, the list of secret names, the clock and its neighbours `http` and `taped`; the command line puts it in place.
 """
@@ -36,7 +40,6 @@ from playbook.transports.http import Answer, NetworkError, Request, Send
 from playbook.transports.listener import Dialled
 from playbook.transports.room import OnEvent, Room
 from playbook.transports.taped import (
-    REMEDY,
     CassetteMiss,
     Line,
     MakeRoom,
@@ -87,7 +90,10 @@ class Cassette:
         self._names: dict[str, str] = {}  # of what is another in every run
         self._clock: Clock | None = None
         self._out: Any = None
-        self._written = 0
+        self._begun = False
+        self.misses: list[CassetteMiss] = []
+        self.added = 0
+        """How many lines were recorded."""
         self._part = path.with_name(path.name + ".part")
         there = path.exists()
         if mode == "none" and not there:
@@ -96,6 +102,9 @@ class Cassette:
             self._load()
         self.recording = self.mode in ("all", "new_episodes") or (mode == "once" and not there)
         """Whether anything can be recorded, and so whether the real provider may be asked."""
+        performed = bool(self._channels) or any(_changes(line["http"]) for line in self._exchanges)
+        self.whole = self.recording and not performed
+        """Whether a whole run is recorded, with a session of its own, which may be billed."""
 
     # --- in place of the transports -------------------------------------------------------------------------------------
 
@@ -121,12 +130,15 @@ class Cassette:
 
         async def taped(request: Request) -> Answer:
             asked = self.clean(_request_to_data(request))
-            line = self._find(asked)
+            self._begun = self._begun or _changes(asked)
+            line = None if self.whole and self._begun else self._find(asked)  # a session that lives is asked, also what was recorded
             if line is not None:
                 return await self._play(line)
-            if not self.recording:
-                raise self._miss(asked)
-            return await self._tape(asked, request, send)
+            if self.whole:
+                return await self._tape(asked, request, send)
+            if self.recording and not _changes(asked):
+                return await self._add(asked, request, send)
+            raise self._not_recorded(asked)
 
         return taped
 
@@ -149,13 +161,19 @@ class Cassette:
         self._counts[kind] += 1
         number = self._counts[kind]
         lines = self._channels.get((kind, number))
-        if lines is None and not self.recording:
-            raise CassetteMiss(f"{self.path.name} has no {kind} number {number}", remedy=REMEDY)
+        if lines is None and not self.whole:
+            raise self.miss(f"{self.path.name} has no {kind} number {number}")
         return number, lines
 
     def _plays(self, channel: P) -> P:
         self._played.append(channel)
         return channel
+
+    def miss(self, message: str) -> CassetteMiss:
+        """Something is not on the cassette: the error to raise, which is remembered."""
+        error = CassetteMiss(message, remedy=f"`--record {self.path} --record-mode all` records the run anew")
+        self.misses.append(error)
+        return error
 
     def rename(self, text: str, name: str) -> None:
         """Write `name` for `text`, which is another in every run."""
@@ -188,11 +206,11 @@ class Cassette:
         return _answer_from_data(line["answer"])
 
     async def _tape(self, asked: Line, request: Request, send: Send) -> Answer:
-        at_ms, written = self.now_ms(), self._written
+        at_ms, written = self.now_ms(), self.added
         line: Line = {"at_ms": at_ms, "http": asked}
 
         def heard(**what: Any) -> None:
-            self.write({**line, "took_ms": self.now_ms() - at_ms, "meanwhile": self._written - written, **what})
+            self.write({**line, "took_ms": self.now_ms() - at_ms, "meanwhile": self.added - written, **what})
 
         try:
             answer = await send(request)
@@ -202,10 +220,19 @@ class Cassette:
         heard(answer=_answer_to_data(answer))
         return answer
 
-    def _miss(self, asked: Line) -> CassetteMiss:
+    async def _add(self, asked: Line, request: Request, send: Send) -> Answer:
+        """Ask what was not recorded. Only a good answer is one: what else is said of a session that lives on the cassette is not true."""
+        at_ms = self.now_ms()
+        answer = await send(request)
+        if not 200 <= answer.status < 300:
+            raise self._not_recorded(asked)
+        self.write({"at_ms": at_ms, "http": asked, "took_ms": self.now_ms() - at_ms, "answer": _answer_to_data(answer)})
+        return answer
+
+    def _not_recorded(self, asked: Line) -> CassetteMiss:
         what = f"{asked['method']} {asked['path']}"
         if not self._exchanges:
-            return CassetteMiss(f"{self.path.name} has no answer to {what}: it has no request at all", remedy=REMEDY)
+            return self.miss(f"{self.path.name} has no answer to {what}: it has no request at all")
         mine = flat(asked)
         index, nearest = max(
             enumerate(self._exchanges), key=lambda item: (_likeness(mine, flat(item[1]["http"])), item[0] not in self._used)
@@ -216,7 +243,7 @@ class Cassette:
             found = [f"  {used}"]
         place = f"line {nearest['line']}" if "line" in nearest else "nearest"
         text = "\n".join([f"{self.path.name} has no answer to {what}; the nearest is {place}:", *found[:12]])
-        return CassetteMiss(text, remedy=REMEDY)
+        return self.miss(text)
 
     # --- the file -------------------------------------------------------------------------------------------------------
 
@@ -231,14 +258,18 @@ class Cassette:
         if self._out is None:
             self._begin()
         self._put(self.clean(line))
-        self._written += 1
+        self.added += 1
 
     def close(self) -> None:
-        """Put what was recorded in its place. Nothing recorded: nothing changes."""
+        """Put what was recorded in its place. Nothing recorded, or something missed: nothing changes."""
         if self._out is None:
             return
         self._out.close()
         self._out = None
+        if self.misses:
+            self._part.unlink(missing_ok=True)
+            self.added = 0
+            return
         text = self._part.read_text("utf-8")
         clean = "".join(_encode(self.clean(json.loads(line))) for line in text.split("\n") if line)
         if clean != text:  # something was sealed after it had been written
@@ -345,6 +376,11 @@ class Cassette:
                 value = value.replace(text, known_as)
             return _SECRET_LOOKS.sub(MASK, _MARK.sub("", self.redact(value)))
         return value
+
+
+def _changes(asked: Line) -> bool:
+    """Whether a request changes something: a session is created, spoken through or ended."""
+    return asked["method"] not in ("GET", "HEAD")
 
 
 def _encode(line: Line) -> str:

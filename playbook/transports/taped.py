@@ -33,7 +33,6 @@ Line = dict[str, Any]
 MakeRoom = Callable[[OnEvent], Room]
 MakeSocket = Callable[[], Dialled]
 
-REMEDY = "record it anew with `--record` (and `--record-mode new_episodes` to keep what there is)"
 STRETCH_MS = 20
 """Sound that goes out for longer than this is written in pieces, each with the time that it took."""
 
@@ -54,6 +53,7 @@ class Tape(Protocol):
     def now_ms(self) -> int: ...
     def write(self, line: Line) -> None: ...
     def clean(self, value: Any) -> Any: ...
+    def miss(self, message: str) -> CassetteMiss: ...
     def rename(self, text: str, name: str) -> None: ...
 
 
@@ -132,10 +132,10 @@ class Played(ABC):
         done = self._tape.clean({"do": do, **facts})
         recorded = None if line is None else {key: value for key, value in line.items() if key not in _NOT_COMPARED}
         if line is None or recorded is None:
-            raise CassetteMiss(f"{self._tape.path.name} ends before this: {_short(done)}", remedy=REMEDY)
+            raise self._tape.miss(f"{self._tape.path.name} ends before this: {_short(done)}")
         if recorded != done:
             first = f"the {self.what} in {self._tape.path.name} went on differently at line {line['line']}:"
-            raise CassetteMiss("\n".join([first, *differences(flat(recorded), flat(done), "done")]), remedy=REMEDY)
+            raise self._tape.miss("\n".join([first, *differences(flat(recorded), flat(done), "done")]))
         self._next += 1
         for after in self._lines[self._next :]:
             if "do" in after:
@@ -158,9 +158,9 @@ class Played(ABC):
 
     def _leave(self) -> None:
         """Close. That the recording was left elsewhere is no reason not to."""
-        if not self._closed:
-            with suppress(CassetteMiss):
-                self._do("close")
+        due = None if self._closed else self._due()
+        if due is not None and due["do"] == "close":
+            self._do("close")
         self._closed = True
         for timer in self._timers:
             timer.cancel()
