@@ -415,7 +415,7 @@ class Runner:
             provider=self.plan.provider,
             clock=self._clock.name,
             started_at=wall_time().isoformat(timespec="milliseconds"),
-            versions={"playbook": metadata.version("playbook-runner"), "python": platform.python_version()},
+            versions={"playbook": metadata.version("avatar-playbook"), "python": platform.python_version()},
         )
 
     def _publish(self, viewer: Mapping[str, Any]) -> None:

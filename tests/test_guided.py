@@ -37,4 +37,4 @@ def test_without_the_fuzzer_the_trial_says_how_to_get_it_and_fails():
     hide = "import sys; sys.modules['atheris'] = None; from tests.bench.__main__ import main; sys.exit(main(['trial-guided', '1']))"
     done = subprocess.run([sys.executable, "-c", hide], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "pip install 'playbook-runner[fuzz]'" in done.stdout
+    assert "pip install 'atheris>=3.0'" in done.stdout

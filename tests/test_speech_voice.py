@@ -250,4 +250,4 @@ def test_without_the_extra_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -
     for call in (voice.voices, lambda: voice.speak("Hello")):
         with pytest.raises(VoiceMissing) as caught:
             call()
-        assert caught.value.remedy == "pip install 'playbook-runner[voice]'"
+        assert caught.value.remedy == "pip install espeakng-loader"

@@ -191,7 +191,7 @@ def carry_out(argv: Sequence[str], env: Mapping[str, str]) -> int:
         if argv[0] == "--version":
             from importlib import metadata
 
-            out(f"playbook {metadata.version('playbook-runner')}")
+            out(f"playbook {metadata.version('avatar-playbook')}")
             return 0
         command, parser = _find(argv[0])
         try:

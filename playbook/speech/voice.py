@@ -40,7 +40,7 @@ MAX_CHARS = 100_000
 """The longest text the voice takes in one piece, about two hours of speech."""
 CACHE_BYTES = 1 << 30
 """The size from which on the cache lets go of what has not been used for longest."""
-REMEDY = "pip install 'playbook-runner[voice]'"
+REMEDY = "pip install espeakng-loader"
 
 
 class VoiceMissing(SetupError):

@@ -373,7 +373,7 @@ class _Wire:
         plain = self._base.startswith("http:")
         self._client = httpx.AsyncClient(
             base_url=self._base,
-            headers={"Accept-Encoding": "identity", "User-Agent": "playbook-runner", **self._headers},
+            headers={"Accept-Encoding": "identity", "User-Agent": "avatar-playbook", **self._headers},
             timeout=httpx.Timeout(self._answer_s, connect=self._connect_s, pool=self._connect_s),
             limits=httpx.Limits(max_connections=20, max_keepalive_connections=4, keepalive_expiry=KEEPALIVE_S),
             follow_redirects=False,
