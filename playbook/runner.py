@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,7 +59,7 @@ from playbook.record.redact import Redactor
 from playbook.record.runlog import Header, Line, RunLog, encode_line
 from playbook.record.summary import RunSummary
 from playbook.sessions import Journal, NoEntry
-from playbook.speech.show import ShowRecorder
+from playbook.speech.show import Placement, ShowRecorder
 
 if TYPE_CHECKING:
     from playbook.speech.audio import Sound
@@ -87,6 +88,8 @@ class Options:
     """How to perform a plan. Everything has a default that suits a program; the command line sets the rest.
 
     `env` holds credentials and addresses. `interactive` says that triggers can still come from outside. `watch` sees every line of the log.
+    `objection` is asked when a show has come to its end: why the run failed all the same, or None.
+    `live` hears of every sound that we make, at the moment when it begins.
     """
 
     folder: Path | None = None
@@ -95,6 +98,8 @@ class Options:
     cues: Sequence[Cue] = ()
     interactive: bool = False
     watch: Callable[[Line], None] | None = None
+    objection: Callable[[], str | None] = lambda: None
+    live: Callable[[Placement], None] | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
     provider: Provider | None = None
 
@@ -107,6 +112,16 @@ class Outcome:
     summary: RunSummary
     folder: Path
     failures: tuple[Conflict, ...] = ()
+
+
+class Stall(RunError):
+    """A show waits for a `trigger` that nobody can give. Whoever knows how one is given here says so in the `remedy`."""
+
+    def __init__(self, where: str, trigger: str) -> None:
+        super().__init__(
+            f"stall: {where} waits for the trigger '{trigger}', which nothing can give", remedy=f"give it as a cue, `Cue({trigger!r})`"
+        )
+        self.trigger = trigger
 
 
 class Runner:
@@ -144,7 +159,7 @@ class Runner:
         self._emit(Trigger(name))
 
     def no_more_triggers(self) -> None:
-        """Nobody outside gives a sign any more; what waits for one has stalled."""
+        """Nobody outside gives a sign any more; what waits for one has stalled, and a show that waits for its beginning is over."""
         self._interactive = False
         self._stop_if_stalled()
         if not self._busy:
@@ -166,7 +181,8 @@ class Runner:
             self._log.header(self._header(folder))
         except OSError as error:
             raise SetupError(f"{folder} cannot be written: {error.strerror}") from error
-        show = ShowRecorder()
+        show = ShowRecorder(self.options.live)
+        refused = False
         try:
             try:
                 self._session = self._connect(provider, folder, show)
@@ -174,6 +190,7 @@ class Runner:
             except PlaybookError as error:  # a credential is missing, say: the run is over, and its log is whole
                 end = "failed" if isinstance(error, RunError) else "error"
                 self._log.end(self._clock.now_ms(), end, error.message, self.summary.counts())
+                refused = True
                 raise
             with self._signals():
                 self._begin()
@@ -188,6 +205,9 @@ class Runner:
                 handle.cancel()
             self._unpublish()
             disk = self._close_log()
+            if refused and self.options.folder is None:  # nothing happened, and nobody knows of it: it would lie there for ever
+                shutil.rmtree(folder, ignore_errors=True)
+                self.folder = None
         if cancelled is not None:
             raise cancelled
         return outcome if disk is None else replace(outcome, result=Result("error", 4, disk))
@@ -204,10 +224,7 @@ class Runner:
                 waits.append((f"step '{step.id}'", action.event))
         for where, trigger in waits:
             if trigger not in given:
-                raise RunError(
-                    f"stall: {where} waits for the trigger '{trigger}', which nothing can give",
-                    remedy=f"run it at a terminal, or with `--triggers -`, or rehearse with `--trigger {trigger}`",
-                )
+                raise Stall(where, trigger)
 
     def _begin(self) -> None:
         try:
@@ -297,8 +314,11 @@ class Runner:
         awaited = self.engine.stalled_on
         if awaited is not None and not self._interactive and awaited not in self._expected_triggers:
             step = self.engine.current_step
-            where = f"step '{step.id}'" if step is not None else "the start"
-            self._inbox.append(StopRequested(f"stall: {where} waits for the trigger '{awaited}', which nothing can give any more"))
+            if step is not None:
+                reason = f"stall: step '{step.id}' waits for the trigger '{awaited}', which nothing can give any more"
+            else:
+                reason = f"nothing ran: the input ended before the trigger '{awaited}' came"
+            self._inbox.append(StopRequested(reason))
 
     def _schedule(self, wanted: Callable[[Cue], bool], origin_ms: int) -> None:
         for cue in self.options.cues:
@@ -458,6 +478,8 @@ class Runner:
         self.summary.finish()
         failures = failed_expectations(self.plan, self.summary) if result.end in ("passed", "failed") else ()
         result = judged(result, failures, self.plan)
+        if result.exit_code == 0 and (objection := self.options.objection()) is not None:
+            result = Result("failed", 1, objection)
         try:
             self._write_show(show, now)
         except OSError as error:

@@ -9,6 +9,7 @@ import datetime
 import inspect
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from playbook.emulators.base import Emulator
     from playbook.providers.base import Provider
     from playbook.runner import Outcome, Runner
+    from playbook.speech.loudspeaker import Loudspeaker
     from playbook.transports.cassette import Cassette, Mode
 
 RECORD_MODES = ("once", "new_episodes", "none", "all")
@@ -47,6 +49,7 @@ def add_run(parser: Parser) -> None:
     add_inputs(parser)
     parser.add_argument("--clock", choices=("system", "virtual"), default="system", help="virtual: an hour takes a moment")
     parser.add_argument("--out", metavar="DIR", type=Path, help="the run folder, new or empty (runs/<time>-<name>)")
+    parser.add_argument("--play", action="store_true", help="let the local voice be heard (extra `play`)")
     parser.add_argument("--trigger", metavar="NAME@TIME", action="append", type=cue, help="give a trigger at a time of the show")
     parser.add_argument("--triggers", metavar="-", choices=("-",), help="read triggers from standard input, one name a line")
     parser.add_argument("--emulate", action="store_true", help="perform it against the provider's emulator, without a key")
@@ -69,7 +72,7 @@ def _run(args: Namespace) -> int:
     plan = load(args, args.file, world)
     if args.fault and not args.emulate:
         raise UsageError("--fault is for emulated runs", remedy="add --emulate")
-    cassette = _cassette(plan, args)
+    cassette, loudspeaker = _cassette(plan, args), _loudspeaker(plan, args)
     at_terminal = sys.stdin is not None and sys.stdin.isatty() and not args.triggers and args.clock == "system"
     billed = not args.emulate and (cassette is None or cassette.recording)
     journal = state_folder(args.env) if billed else None
@@ -79,7 +82,7 @@ def _run(args: Namespace) -> int:
 
     async def perform() -> Outcome:
         nonlocal runner
-        from playbook.runner import Options, Runner
+        from playbook.runner import Options, Runner, Stall
 
         asyncio.get_running_loop().set_exception_handler(lambda _, context: _aside(context, args, runner))
         async with rehearsal(plan, args.env, args.fault or ()) if args.emulate else _nothing(args.env) as (env, extras):
@@ -92,6 +95,7 @@ def _run(args: Namespace) -> int:
                     cues=args.trigger or (),
                     interactive=at_terminal or bool(args.triggers),
                     watch=watch,
+                    live=None if loudspeaker is None else loudspeaker.begin,
                     extras=extras if cassette is None else cassette.extras(extras),
                     provider=provider,
                 )
@@ -100,10 +104,16 @@ def _run(args: Namespace) -> int:
                     cassette.redact = runner.redact
                 started(clocks.Clock().now_ms)
                 with cassette or contextlib.nullcontext(), _triggers(runner, at_terminal=at_terminal, to_the_end=bool(args.triggers)):
-                    return await runner.run()
+                    try:
+                        return await runner.run()
+                    except Stall as stall:
+                        how = "run it at a terminal, or with `--triggers -`, or rehearse with"
+                        stall.remedy = f"{how} `--trigger {shlex.quote(stall.trigger)}`"
+                        raise
 
     try:
-        outcome = clocks.run(perform(), args.clock)
+        with loudspeaker or contextlib.nullcontext():
+            outcome = clocks.run(perform(), args.clock)
         code = outcome.result.exit_code
         try:
             _show(outcome, args)
@@ -238,6 +248,19 @@ def _triggers(runner: Runner, *, at_terminal: bool, to_the_end: bool) -> Iterato
 @contextlib.asynccontextmanager
 async def _nothing(env: Mapping[str, str]) -> AsyncIterator[tuple[Mapping[str, str], Mapping[str, Any]]]:
     yield env, {}
+
+
+def _loudspeaker(plan: Plan, args: Namespace) -> Loudspeaker | None:
+    """What lets the show be heard, if that is wanted."""
+    if not args.play:
+        return None
+    if args.clock == "virtual":
+        raise UsageError("--play takes the show's own time", remedy="leave out --clock virtual")
+    if plan.provider != "local":
+        raise UsageError(f"--play is for the local voice, and {plan.provider} speaks for itself", remedy="rehearse with --provider local")
+    from playbook.speech.loudspeaker import Loudspeaker
+
+    return Loudspeaker()
 
 
 def _cassette(plan: Plan, args: Namespace) -> Cassette | None:

@@ -38,10 +38,12 @@ class Placement:
 
 
 class ShowRecorder:
-    """Collects what sounds and writes it. `words` holds, by task, when its words begin (after its speech started) and where they stand."""
+    """Collects what sounds and writes it. `words` holds, by task, when its words begin (after its speech started) and where they stand.
+    `live` hears of every placement at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, live: Callable[[Placement], None] | None = None) -> None:
         self.words: dict[str, Sequence[tuple[int, int]]] = {}
+        self._live = live
         self._placements: list[Placement] = []
         self._uncut = 0  # placements before this one are over or cut
         self._zero_ms = 0
@@ -54,6 +56,8 @@ class ShowRecorder:
         """From `start_ms` on the sound is heard, from `from_ms` to `to_ms` of it. `load` is called when the file is written."""
         placement = Placement(start_ms, load, from_ms, to_ms)
         self._placements.append(placement)
+        if self._live is not None:
+            self._live(placement)
         return placement
 
     def cut(self, at_ms: int) -> None:
