@@ -159,12 +159,6 @@ def test_the_pauses_between_chunks_count_only_where_they_are_heard(provider: Loc
     assert provider.lengths(plan(Say((chunks[0], Chunk("the museum.", after_ms=1))))) == [Length(whole, "exact")]
 
 
-def test_word_times_are_told_for_each_step(provider: LocalProvider) -> None:
-    words = provider.words(plan(Wait(1), line(HELLO)))
-    assert words[0] == ()
-    assert [start for _, start in words[1]] == [HELLO.index(word) for word in HELLO.split()]
-
-
 # --- playing ------------------------------------------------------------------------------------------------------------
 
 

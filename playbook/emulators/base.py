@@ -535,14 +535,14 @@ def refuse(name: str, faults: Iterable[Chosen], never: Collection[str]) -> None:
             raise UsageError(f"{name} cannot show the fault '{fault.name}'", remedy=f"it can show {possible}")
 
 
-def serve_forever(emulator: Emulator, *, host: str = "127.0.0.1", port: int = 0, ready: Callable[[str], object]) -> None:
+def serve_forever(emulator: Emulator, *, port: int = 0, ready: Callable[[str], object]) -> None:
     """Serve in real time until SIGINT or SIGTERM. `ready` is told the base URL."""
 
     async def main() -> None:
         stop = asyncio.Event()
         for name in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(name, stop.set)
-        async with emulator.serve(port, host) as url:
+        async with emulator.serve(port) as url:
             ready(url)
             await stop.wait()
 

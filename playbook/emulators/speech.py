@@ -99,11 +99,6 @@ class SpeechQueue:
         """The line that is being spoken."""
         return self._current
 
-    @property
-    def waiting(self) -> tuple[Utterance, ...]:
-        """Lines that have not begun."""
-        return tuple(self._waiting)
-
     def line(self, task: str, text: str = "") -> Utterance:
         """The open turn of this task, or what would be the next line (not yet part of the queue)."""
         return self._open_turn(task) or Utterance(task, len(self.lines) + 1, text)

@@ -117,10 +117,6 @@ class LocalProvider:
                 lengths.append(Length(script.lasts_ms(step.action.chunks), "estimated" if script.load is None else "exact"))
         return lengths
 
-    def words(self, plan: Plan) -> Sequence[Marks]:
-        """Where the words of each step fall: (milliseconds after the line's start, character), as far as that is known."""
-        return [() if script is None else script.marks for script in self._scripts(plan)]
-
     def connect(self, context: Context) -> LocalSession:
         from playbook.providers.local_session import LocalSession
 

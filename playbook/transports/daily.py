@@ -107,7 +107,7 @@ class DailyRoom(LineRoom):
         code = None if self._process is None else self._process.get_returncode()
         words = self._last_words.decode(errors="replace").strip()[-300:]
         text = f"the process of the Daily room {_cause(code)}" + (f": {redact(words, self._secrets)}" if words else "")
-        self._ended("crashed", text)
+        self._lose("crashed", text)
 
     def complained(self, data: bytes) -> None:
         """The child wrote to standard error (for `_Child`): kept for the report of its death, bounded, shown to nobody before."""

@@ -158,10 +158,8 @@ class Http:
         explain: Explain | None = None,
         redact: Callable[[str], str] | None = None,
         wrap: Callable[[Send], Send] | None = None,
-        connect_s: float = CONNECT_S,
-        answer_s: float = ANSWER_S,
     ) -> None:
-        self._wire = _Wire(base_address(base_url), connect_s, answer_s)
+        self._wire = _Wire(base_address(base_url))
         self._send = wrap(self._wire.send) if wrap else self._wire.send
         self._explain = explain
         self._redact = redact
@@ -306,11 +304,9 @@ def _retry_after_ms(answer: Answer) -> int | None:
 class _Wire:
     """The real `Send`: httpx, with its exceptions translated."""
 
-    def __init__(self, base: str, connect_s: float, answer_s: float) -> None:
+    def __init__(self, base: str) -> None:
         self._base = base
         self._host = urlsplit(base).hostname or ""
-        self._connect_s = connect_s
-        self._answer_s = answer_s
         self._headers: Mapping[str, str] = {}
         self._client: httpx.AsyncClient | None = None
 
@@ -342,7 +338,7 @@ class _Wire:
         )
         size = int(call.headers.get("content-length", 0))
         # httpx bounds each read by itself; this bounds them together, so that an answer that drips in cannot hold a line for ever.
-        total_s = self._connect_s + self._answer_s + size / UPLOAD_BYTES_PER_S
+        total_s = CONNECT_S + ANSWER_S + size / UPLOAD_BYTES_PER_S
         try:
             async with asyncio.timeout(total_s):
                 response = await client.send(call, stream=True)
@@ -351,12 +347,12 @@ class _Wire:
                 finally:
                     await response.aclose()
         except (httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise NetworkError(f"no connection to {self._host} within {self._connect_s:g} s", outcome="refused") from error
+            raise NetworkError(f"no connection to {self._host} within {CONNECT_S:g} s", outcome="refused") from error
         except (httpx.ConnectError, httpx.ProxyError, httpx.UnsupportedProtocol) as error:
             raise self._unreached(error) from error
         except httpx.ReadTimeout as error:
             raise NetworkError(
-                f"the request was sent, but no answer came from {self._host} within {self._answer_s:g} s", outcome="ambiguous"
+                f"the request was sent, but no answer came from {self._host} within {ANSWER_S:g} s", outcome="ambiguous"
             ) from error
         except (httpx.WriteTimeout, TimeoutError) as error:
             raise NetworkError(f"{self._host} was too slow; the request may have arrived", outcome="ambiguous") from error
@@ -374,7 +370,7 @@ class _Wire:
         self._client = httpx.AsyncClient(
             base_url=self._base,
             headers={"Accept-Encoding": "identity", "User-Agent": "avatar-playbook", **self._headers},
-            timeout=httpx.Timeout(self._answer_s, connect=self._connect_s, pool=self._connect_s),
+            timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S, pool=CONNECT_S),
             limits=httpx.Limits(max_connections=20, max_keepalive_connections=4, keepalive_expiry=KEEPALIVE_S),
             follow_redirects=False,
             trust_env=not is_loopback(self._host),  # a proxy that is set for the world must not be asked for this machine

@@ -482,10 +482,6 @@ class LineRoom(ABC):
         self._unanswered.clear()
         self._sound.clear()
 
-    def _ended(self, kind: Kind, text: str) -> None:
-        """For transports: the connection has ended."""
-        self._lose(kind, text)
-
     # our sound
 
     def _pump(self) -> None:
@@ -658,7 +654,7 @@ class SocketRoom(LineRoom):
     def gone(self, error: Exception | None) -> None:
         """The connection has ended (for `_Socket`)."""
         self._gone.set()
-        self._ended("closed", f"the room's server ended the connection{f': {error}' if error else ''}")
+        self._lose("closed", f"the room's server ended the connection{f': {error}' if error else ''}")
 
 
 class _Socket(asyncio.Protocol):
