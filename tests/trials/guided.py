@@ -20,7 +20,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-INSTALL = "pip install atheris"
+INSTALL = "pip install 'atheris>=3.0'"
 INPUT_S = 10
 """The longest that one input may take, instrumented and beside other work. What is measured exactly is in the tests and benchmarks."""
 MEMORY_MB = 1_024
