@@ -104,6 +104,7 @@ CODES: Mapping[str, str] = {
     "PB452": "an Avaturn engine that cannot speak given lines",
     "PB453": "a setting that does nothing with this Avaturn engine",
     "PB454": "a start that may outlast Avaturn's patience",
+    "PB455": "lines of the local voice where no voice is installed",
     "PB465": "Tavus is told no PAL",
     "PB466": "a setting that does nothing with this way to a Tavus face",
     "PB467": "a Tavus face that joins another room",
@@ -206,6 +207,9 @@ class PlaybookError(Exception):
         self.message = message
         self.remedy = remedy
 
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.remedy}" if self.remedy else self.message
+
 
 class UsageError(PlaybookError):
     """The command line was used wrongly."""
@@ -223,6 +227,9 @@ class AuthorError(PlaybookError):
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         super().__init__(f"{first.code}: {first.message}{more}", remedy=first.remedy)
         self.problems = problems
+
+    def __str__(self) -> str:
+        return "\n" + "\n\n".join(map(format_problem, self.problems))
 
 
 class SetupError(PlaybookError):

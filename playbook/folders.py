@@ -1,12 +1,17 @@
-"""Where things of the user's are kept: one rule for all of them.
+"""Where things of the user's are kept, and the folders that runs leave: one rule for all of them.
 
-The environment is given by the caller, never read here. May be imported by anything below it; imports nothing of the package.
+The environment is given by the caller, never read here. Imports the errors and the clock; may be imported by anything below it.
 """
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Mapping
 from pathlib import Path
+
+from playbook.clock import wall_time
+from playbook.errors import SetupError, UsageError
 
 
 def user_folder(env: Mapping[str, str], own: str, xdg: str, at_home: str) -> Path:
@@ -16,3 +21,39 @@ def user_folder(env: Mapping[str, str], own: str, xdg: str, at_home: str) -> Pat
     if (base := env.get(xdg, "")) and Path(base).is_absolute():
         return Path(base) / "playbook"
     return Path(env.get("HOME") or Path.home()) / at_home / "playbook"
+
+
+def file_name(text: str) -> str:
+    """A text as a name that any disk takes; empty where nothing of it can stand in one."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
+
+
+def run_folder(given: Path | None, name: str) -> Path:
+    """Make the folder of a run: the one that is given, which must be new or empty, or else `runs/<time>-<name>`."""
+    if given is None:
+        return _new_folder(name)
+    try:
+        given.mkdir(parents=True, exist_ok=True)
+        if any(given.iterdir()):
+            raise UsageError(f"the run folder {given} is in use", remedy="name a new folder, or remove this one")
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"the run folder {given} is no folder", remedy="name a new folder") from error
+    except OSError as error:
+        raise SetupError(f"the run folder {given} cannot be made: {error.strerror}") from error
+    return given
+
+
+def _new_folder(name: str) -> Path:
+    """A folder that no other run has, however many begin in one second, or an hour that the wall clock repeats."""
+    stamp = f"{wall_time():%Y%m%dT%H%M%S}-{file_name(name) or 'run'}"
+    for n in itertools.count(1):
+        folder = Path("runs") / (stamp if n == 1 else f"{stamp}-{n}")
+        try:
+            folder.mkdir(parents=True)
+            break
+        except (FileExistsError, NotADirectoryError) as error:
+            if not folder.parent.is_dir():
+                raise UsageError("runs is no folder", remedy="name a run folder with --out") from error
+        except OSError as error:
+            raise SetupError(f"the run folder {folder} cannot be made: {error.strerror}") from error
+    return folder

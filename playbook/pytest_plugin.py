@@ -6,14 +6,16 @@
   `playbook`) and parallel runs are pytest's.
 * The fixture `run_playbook` performs a playbook from within a test: `outcome = run_playbook("intro.yaml", vars={"visitor": "Ada"})`.
 
-Options of the same names on the command line and in the ini file: `playbook_provider`, `playbook_clock` (`virtual` unless said otherwise),
-`playbook_emulate`. Runs go to pytest's own temporary folders, and never to `runs/`.
+Options of the same names on the command line (`--playbook-clock`) and in the ini file: `playbook_provider`, `playbook_clock` (`virtual`
+unless said otherwise), `playbook_emulate`, `playbook_cassettes` (as `playbook test --cassettes`), `playbook_trigger` (such as `go` or
+`next@9s`, one or more). Runs go to pytest's own temporary folders, and never to `runs/`.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -50,14 +52,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     ):
         group.addoption(f"--playbook-{name}", default=None, help=about)
         parser.addini(f"playbook_{name}", about, default="")
-    group.addoption("--playbook-emulate", action="store_true", default=None, help="perform against the providers' emulators, without keys")
-    parser.addini("playbook_emulate", "perform against the providers' emulators, without keys", type="bool", default=False)
+    for name, about in (
+        ("emulate", "perform against the providers' emulators, without keys"),
+        ("cassettes", "perform each playbook against the cassette beside it: intro.tape for intro.yaml"),
+    ):
+        group.addoption(f"--playbook-{name}", action="store_true", default=None, help=about)
+        parser.addini(f"playbook_{name}", about, type="bool", default=False)
+    about = "give a trigger at a time of each show, NAME@TIME"
+    group.addoption("--playbook-trigger", action="append", metavar="NAME@TIME", help=about)
+    parser.addini("playbook_trigger", about, type="args", default=[])
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{MARKER}: a playbook that is performed")
     if _option(config, "clock") not in ("", "system", "virtual"):
         raise pytest.UsageError("playbook_clock is system or virtual")
+    if _option(config, "emulate") and _option(config, "cassettes"):
+        raise pytest.UsageError("playbook_emulate and playbook_cassettes exclude each other")
+    _cues(config)
 
 
 def _option(config: pytest.Config, name: str) -> Any:
@@ -69,6 +81,18 @@ def _clock(config: pytest.Config) -> ClockName:
     return "system" if _option(config, "clock") == "system" else "virtual"
 
 
+def _cues(config: pytest.Config) -> tuple[Cue, ...]:
+    given = _option(config, "trigger")
+    if not given:
+        return ()
+    from playbook.runner import Cue
+
+    try:
+        return tuple(map(Cue.parse, given))
+    except ValueError as error:
+        raise pytest.UsageError(f"playbook_trigger: {error}") from error
+
+
 def _setup(config: pytest.Config) -> Setup:
     from playbook.suite import Setup
 
@@ -77,6 +101,9 @@ def _setup(config: pytest.Config) -> Setup:
         provider=_option(config, "provider") or None,
         clock=_clock(config),
         emulate=bool(_option(config, "emulate")),
+        cassettes=bool(_option(config, "cassettes")),
+        cues=_cues(config),
+        trigger_option="--playbook-trigger",
     )
 
 
@@ -132,10 +159,14 @@ class PlaybookFailed(Exception):
 @pytest.fixture
 def run_playbook(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> RunPlaybook:
     """Performs a playbook and returns its `Outcome`."""
-    from playbook import api
-    from playbook import clock as clocks
-    from playbook.emulators import rehearsal
-    from playbook.runner import Options, Runner
+    from playbook.errors import PlaybookError
+    from playbook.language import Inputs, compile_file
+    from playbook.runner import Options
+    from playbook.suite import Case, show
+    from playbook.world import World, cache_folder, variables
+
+    setup = _setup(pytestconfig)
+    world = World(cache_folder(setup.env))
 
     def run(
         path: str | os.PathLike[str],
@@ -145,15 +176,14 @@ def run_playbook(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.
         clock: ClockName | None = None,
         cues: tuple[Cue, ...] = (),
     ) -> Outcome:
-        plan = api.load(path, vars=vars, provider=provider or _option(pytestconfig, "provider") or None)
-        folder = tmp_path_factory.mktemp("run")
-
-        async def show() -> Outcome:
-            if not _option(pytestconfig, "emulate") or plan.provider == "local":
-                return await api.run(plan, folder=folder, cues=cues)
-            async with rehearsal(plan, os.environ) as (env, extras):
-                return await Runner(plan, Options(folder=folder, env=env, cues=cues, extras=extras)).run()
-
-        return clocks.run(show(), clock or _clock(pytestconfig))
+        __tracebackhide__ = True
+        file = Path(path)
+        try:
+            inputs = Inputs(values=vars or {}, env=variables(setup.env))
+            plan = compile_file(file, world, inputs, provider=provider or setup.provider)
+            options = Options(folder=tmp_path_factory.mktemp("run"), cues=cues or setup.cues, provider=world.provider(plan.provider))
+            return show(plan, replace(setup, clock=clock or setup.clock), options, tape=Case(file).tape)
+        except PlaybookError as error:  # it says where and what to do; the way that we took to find it helps nobody
+            raise error.with_traceback(None) from None
 
     return run

@@ -13,11 +13,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import platform
-import re
 import shutil
 import signal
 from collections import deque
@@ -30,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from playbook.clock import Clock, wall_time
 from playbook.engine import Engine, Result
-from playbook.errors import PlaybookError, RunError, SetupError, UsageError
+from playbook.errors import PlaybookError, RunError, SetupError
 from playbook.events import (
     CancelTimer,
     CloseSession,
@@ -49,7 +47,8 @@ from playbook.events import (
     TimerFired,
     Trigger,
 )
-from playbook.language import plan_to_json
+from playbook.folders import run_folder
+from playbook.language import parse_duration, plan_to_json
 from playbook.model import Plan, WaitEvent
 from playbook.providers import registry
 from playbook.providers.base import CLOSE_BUDGET_S, CREATE_BUDGET_S, Context, Provider, Session
@@ -81,6 +80,19 @@ class Cue:
 
     trigger: str
     after_ms: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Cue:
+        """`NAME@2s`: a trigger that comes at a time of the show; `NAME` alone comes at once. Raises `ValueError`."""
+        name, at, time = text.rpartition("@")
+        if not at and text:
+            return cls(text)
+        if not name:
+            raise ValueError(f"'{text}' names no trigger; write NAME@2s")
+        try:
+            return cls(name, parse_duration(time))
+        except ValueError as error:
+            raise ValueError(f"'{time}' in '{text}' {error}; write {name}@2s") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +183,7 @@ class Runner:
         provider = self.options.provider or registry.find(self.plan.provider)
         if provider is None:
             raise SetupError(f"there is no provider '{self.plan.provider}'")
-        folder = _make_folder(self.options.folder, self.plan)
+        folder = run_folder(self.options.folder, self.plan.name)
         self.folder = self._folder = folder
         self._clock = Clock()
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -524,38 +536,6 @@ def _plan_text(plan: Plan) -> str:
     data = plan_to_json(plan)
     steps = ",\n".join("  " + encode_line(step).decode().rstrip() for step in data.pop("steps"))
     return json.dumps(data, ensure_ascii=False, indent=1).removesuffix("\n}") + f',\n "steps": [\n{steps}\n ]\n}}\n'
-
-
-def _make_folder(folder: Path | None, plan: Plan) -> Path:
-    """The run folder, which must be new or empty."""
-    if folder is None:
-        return _new_folder(plan)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise UsageError(f"the run folder {folder} is in use", remedy="name a new folder, or remove this one")
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UsageError(f"the run folder {folder} is no folder", remedy="name a new folder") from error
-    except OSError as error:
-        raise SetupError(f"the run folder {folder} cannot be made: {error.strerror}") from error
-    return folder
-
-
-def _new_folder(plan: Plan) -> Path:
-    """A folder that no other run has, however many begin in one second, or an hour that the wall clock repeats."""
-    stamp = wall_time().strftime("%Y%m%dT%H%M%S")
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", plan.name).strip("-.") or "run"
-    for n in itertools.count(1):
-        folder = Path("runs") / (f"{stamp}-{name}" if n == 1 else f"{stamp}-{name}-{n}")
-        try:
-            folder.mkdir(parents=True)
-            break
-        except (FileExistsError, NotADirectoryError) as error:
-            if not folder.parent.is_dir():
-                raise UsageError("runs is no folder", remedy="name a run folder with --out") from error
-        except OSError as error:
-            raise SetupError(f"the run folder {folder} cannot be made: {error.strerror}") from error
-    return folder
 
 
 _ACTIONS: dict[type, Callable[[Runner, Any], None]] = {

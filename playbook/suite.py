@@ -16,31 +16,36 @@ import contextlib
 import csv
 import multiprocessing
 import os
-import re
+import shlex
 import signal
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from playbook import clock as clocks
 from playbook.emulators import rehearsal
 from playbook.errors import MASK, AuthorError, PlaybookError, UsageError, format_problem
+from playbook.folders import file_name
 from playbook.language import Inputs, check_file, cues, digest
 from playbook.language.source import Findings, parse
 from playbook.model import End, Plan, Step
+from playbook.providers.registry import let_in
 from playbook.record import baseline as baselines
 from playbook.record.diff import VERDICTS, Change, sentence
 from playbook.record.performance import Gatherer, Performance
 from playbook.record.redact import Redactor
-from playbook.runner import SIGNALS, Cue, Options, Outcome, Runner
+from playbook.runner import SIGNALS, Cue, Options, Outcome, Runner, Stall
 from playbook.sessions import state_folder
 from playbook.world import World, cache_folder
+
+if TYPE_CHECKING:
+    from playbook.transports.cassette import Cassette
 
 Status = Literal["passed", "failed", "error", "skipped", "never ran"]
 STATUSES: tuple[Status, ...] = ("passed", "failed", "error", "skipped", "never ran")
@@ -61,6 +66,12 @@ class Case:
         """What it is called in reports."""
         return f"{self.file}[{self.id or self.row}]" if self.row else str(self.file)
 
+    @property
+    def tape(self) -> Path:
+        """Where its cassette lies: `intro.tape` beside `intro.yaml`; of the row `ada`, `intro.ada.tape`."""
+        stem = self.file.name.removesuffix(".yaml").removesuffix(".yml")
+        return self.file.with_name(f"{stem}.{file_name(self.id)}.tape" if self.row else f"{stem}.tape")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
@@ -71,6 +82,8 @@ class Setup:
     provider: str | None = None
     clock: clocks.ClockName = "system"
     emulate: bool = False
+    cassettes: bool = False
+    """Whether each case is performed against its cassette, `Case.tape`."""
     faults: tuple[str, ...] = ()
     delay_ms: int = 0
     jitter_ms: int = 0
@@ -78,6 +91,8 @@ class Setup:
     from_step: str | None = None
     to_step: str | None = None
     cues: tuple[Cue, ...] = ()
+    trigger_option: str = "--trigger"
+    """What an option is called that adds to `cues`."""
     strict: bool = False
     compare: bool = True
     """Whether baselines are looked at."""
@@ -179,6 +194,18 @@ def cases(files: Sequence[Path], data: Path | None = None) -> list[Case]:
     return [Case(file, n, values, id, data) for file in files for n, (id, values) in enumerate(plain, 1)]
 
 
+def check_tapes(chosen: Sequence[Case]) -> None:
+    """Every case has a cassette of its own. Raises `UsageError`."""
+    known: dict[Path, Case] = {}
+    for case in chosen:
+        if case.row and not file_name(case.id):
+            raise UsageError(
+                f"the cassette of {case.name} has no name", remedy=f"rows are known by a column '{ID}', which their cassettes bear"
+            )
+        if (other := known.setdefault(case.tape, case)) is not case:
+            raise UsageError(f"{other.name} and {case.name} have one cassette, {case.tape}", remedy="rename one of them")
+
+
 def _variables(file: Path) -> Mapping[str, Any]:
     """The variables that a playbook declares, as they are written; whether that is right is the language's to say."""
     try:
@@ -197,7 +224,7 @@ def secrets_of(file: Path) -> frozenset[str]:
 
 def tasks(chosen: Sequence[Case], repeat: int, folder: Path) -> list[Task]:
     """The repetitions, interleaved: what is slow or broken for a minute hits all cases alike, and not one case every time."""
-    plain = [re.sub(r"[^A-Za-z0-9._-]+", "-", case.name).strip("-.") for case in chosen]
+    plain = [file_name(case.name) for case in chosen]
     unique = [name if plain.count(name) == 1 else f"{name}-{index}" for index, name in enumerate(plain, 1)]
     return [
         Task(case, repetition, folder / (name if repeat == 1 else f"{name}.{repetition}"))
@@ -222,7 +249,7 @@ def perform(task: Task, setup: Setup, world: World | None = None) -> Result:
     except PlaybookError as error:
         apart = "\n{}" if "\n" in error.message else " ({})"
         reason = error.message + (apart.format(error.remedy) if error.remedy else "")
-        result = _result(task, "error", error.exit_code, (reason,))
+        result = _result(task, "failed" if error.exit_code == 1 else "error", error.exit_code, (reason,))
     except Exception:
         import traceback
 
@@ -259,24 +286,12 @@ def _perform(task: Task, setup: Setup, world: World, redact: Redactor) -> Result
     baseline, changes, compared = _expected(case, values) if setup.compare else (None, (), "none")
     gatherer = Gatherer()
 
-    async def show() -> Outcome:
-        async with _surroundings(plan, setup, task.repetition) as (env, extras):
-            options = Options(
-                folder=task.folder,
-                env=env,
-                state_dir=None if setup.emulate else state_folder(env),
-                cues=setup.cues,
-                watch=gatherer.take,
-                extras=extras,
-                provider=world.provider(plan.provider),
-            )
-            runner = Runner(plan, options)
-            try:
-                return await runner.run()
-            finally:
-                redact.absorb(runner.redact)
-
-    outcome = clocks.run(show(), setup.clock)
+    options = Options(folder=task.folder, cues=setup.cues, watch=gatherer.take, provider=world.provider(plan.provider))
+    try:
+        outcome = show(plan, setup, options, tape=case.tape, repetition=task.repetition, redact=redact)
+    except Stall as stall:
+        stall.remedy = f"give it with `{setup.trigger_option} {shlex.quote(stall.trigger)}`"
+        raise
     performance = gatherer.performance(case.name, {"provider": plan.provider})
     end = outcome.result
     reasons = tuple(_sentence(failure.step, failure.reason) for failure in outcome.failures)
@@ -292,6 +307,36 @@ def _perform(task: Task, setup: Setup, world: World, redact: Redactor) -> Result
     status: Status = "passed" if code == 0 else "failed" if code == 1 else "error"
     told = {"changes": changes, "baseline": compared, "values": values}
     return _result(task, status, code, reasons, **told, folder=str(outcome.folder), performance=performance)
+
+
+def show(plan: Plan, setup: Setup, options: Options, *, tape: Path, repetition: int = 1, redact: Redactor | None = None) -> Outcome:
+    """Perform a plan as the setup has it: on its clock, with the provider, its emulator or the cassette `tape`. `redact` learns what is
+    secret."""
+
+    async def perform() -> Outcome:
+        weather = {"delay_ms": setup.delay_ms, "jitter_ms": setup.jitter_ms, "seed": setup.seed * 10_000 + repetition}
+        async with rehearsal(plan, setup.env, setup.faults, wanted=setup.emulate, **weather) as (env, extras):
+            wanted = replace(options, env=env, extras=extras, state_dir=None if setup.emulate else state_folder(env))
+            cassette = _cassette(plan, tape) if setup.cassettes and plan.provider != "local" else None
+            if cassette is not None:
+                env, extras = let_in(options.provider, env), cassette.extras(extras)
+                wanted = replace(options, env=env, extras=extras, state_dir=None, objection=cassette.objection)
+            runner = Runner(plan, wanted)
+            if cassette is not None:
+                cassette.redact = runner.redact
+            try:
+                return await runner.run()
+            finally:
+                if redact is not None:
+                    redact.absorb(runner.redact)
+
+    return clocks.run(perform(), setup.clock)
+
+
+def _cassette(plan: Plan, tape: Path) -> Cassette:
+    from playbook.transports.cassette import Cassette
+
+    return Cassette(tape, provider=plan.provider, playbook=plan.name)
 
 
 def _expected(case: Case, shown: Mapping[str, str]) -> tuple[baselines.Baseline | None, tuple[Change, ...], str]:
@@ -354,17 +399,6 @@ def cut(plan: Plan, first: str | None, last: str | None) -> Plan:
 
 def _shifted(step: Step, by_ms: int) -> Step:
     return step if step.at_ms is None else replace(step, at_ms=max(0, step.at_ms - by_ms))
-
-
-@contextlib.asynccontextmanager
-async def _surroundings(plan: Plan, setup: Setup, repetition: int) -> AsyncIterator[tuple[Mapping[str, str], Mapping[str, Any]]]:
-    """The environment of a run, and stand-ins for its transports."""
-    if not setup.emulate or plan.provider == "local":
-        yield setup.env, {}
-        return
-    weather = {"delay_ms": setup.delay_ms, "jitter_ms": setup.jitter_ms, "seed": setup.seed * 10_000 + repetition}
-    async with rehearsal(plan, setup.env, setup.faults, **weather) as surroundings:
-        yield surroundings
 
 
 # --- several at a time ----------------------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ ENDLESS.append(ENDLESS)
 def test_a_value_that_is_no_plain_data_is_refused(shell, value):
     """A program may hand over anything; what a plan could not be written down with is a problem of the variable."""
     source = "version: 1\nprovider: local\nvars: {v: {type: array}}\ntimeline: [{say: '{{ v }}'}]\n"
-    with pytest.raises(playbook.AuthorError, match="PB309: the variable 'v' is no plain data"):
+    with pytest.raises(playbook.AuthorError, match="the variable 'v' is no plain data"):
         playbook.plan(source, vars={"v": value})
 
 

@@ -187,10 +187,14 @@ def test_a_secret_may_be_expected(shell):
 
 
 def test_faults_need_an_emulator(shell):
-    """`--fault` without `--emulate`, and `--emulate` where there is nothing to emulate, are wrong usage."""
+    """`--fault` without `--emulate` is wrong usage, and so is one where there is nothing to emulate; a local show is the same emulated."""
     shell.write("hello.yaml")
     assert shell.call("run", "hello.yaml", "--fault", "end-missing").code == 2
-    assert shell.call("run", "hello.yaml", "--emulate").code == 2
+    assert shell.call("run", "hello.yaml", "--emulate", "--clock", "virtual").code == 0
+    done = shell.call("run", "hello.yaml", "--emulate", "--fault", "end-missing")
+    assert (done.code, "the fault 'end-missing' cannot strike" in done.err) == (2, True)
+    assert shell.call("test", "hello.yaml", "--emulate", "--jobs", "1", "--clock", "virtual").code == 0
+    assert shell.call("test", "hello.yaml", "--emulate", "--jobs", "1", "--clock", "virtual", "--fault", "end-missing").code == 2
 
 
 def test_a_provider_without_credentials_is_4(shell):

@@ -71,3 +71,41 @@ def test_emulated_and_with_a_baseline(shell):
     code, text = run_pytest(shell)
     assert code == 1
     assert "goodbye: words changed: was 'Farewell.', now 'Goodbye.'" in text
+
+
+WAITS = "version: 1\nprovider: local\nstart: go\ntimeline:\n  - say: At last.\n    id: hello\n"
+
+
+def test_triggers(shell):
+    """A playbook that waits for a trigger fails with what helps here, and passes with a trigger from the ini file; so does the fixture."""
+    shell.write("waits.playbook.yaml", WAITS)
+    shell.write("test_waits.py", "def test_waits(run_playbook):\n    run_playbook('waits.playbook.yaml')\n")
+    code, text = run_pytest(shell, "-p", "playbook.pytest_plugin")
+    assert code == 1
+    assert "which nothing can give (give it with `--playbook-trigger go`)" in text
+    assert "give it as a cue, `Cue('go')`" in text
+    assert "--triggers" not in text
+    assert run_pytest(shell, "-p", "playbook.pytest_plugin", "--playbook-trigger", "go@2s")[0] == 0
+    shell.write("pytest.ini", "[pytest]\nplaybook_trigger = go\n")
+    assert run_pytest(shell, "-p", "playbook.pytest_plugin")[0] == 0
+    code, text = run_pytest(shell, "-p", "playbook.pytest_plugin", "--playbook-trigger", "go@soon")
+    assert code == 4
+    assert "playbook_trigger: 'soon' in 'go@soon'" in text
+
+
+WRONG_NAME = """\
+def test_wrong(run_playbook):
+    run_playbook("greet.yaml", vars={"hwo": "Ada"})
+"""
+
+
+def test_a_wrong_playbook_says_where_and_what_to_do(shell):
+    """In a test of one's own it is shown like `check` shows it, without the way that we took to find it."""
+    shell.write("greet.yaml", VARIABLE)
+    shell.write("test_greet.py", WRONG_NAME)
+    code, text = run_pytest(shell, "-p", "playbook.pytest_plugin")
+    assert code == 1
+    assert "error[PB310]" in text
+    assert "did you mean 'who'?" in text
+    assert "test_greet.py:2" in text
+    assert not any(inner in text for inner in ("expand.py", "api.py", "compile_file", "raise AuthorError"))

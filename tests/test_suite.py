@@ -108,6 +108,17 @@ def test_strict_makes_warnings_errors(shell):
     assert "warning[PB432]" in done.out
 
 
+def test_a_stall_is_a_failure_with_what_helps_here(shell):
+    """A playbook that waits for a trigger fails; it is told the option of this verb, which then lets it pass."""
+    write(shell, waits=GOOD.replace("timeline:", "start: go\ntimeline:\n  - wait: {event: next door}"))
+    done = perform(shell, "set", "--trigger", "go")
+    assert done.code == 1
+    assert "1 failed" in done.out
+    assert "which nothing can give (give it with `--trigger 'next door'`)" in done.out
+    assert "terminal" not in done.out
+    assert perform(shell, "set", "--trigger", "go", "--trigger", "next door@1s").code == 0
+
+
 def test_repetitions_are_interleaved():
     """First every case once, then every case again; and no two share a folder."""
     found = tasks([Case(Path("a.yaml")), Case(Path("b/a.yaml")), Case(Path("b-a.yaml"))], 2, Path("out"))

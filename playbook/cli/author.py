@@ -20,6 +20,7 @@ from playbook.errors import AuthorError, Problem, SetupError, UsageError
 from playbook.language import Inputs, check_file, compile_file, load_schema, schema_path
 from playbook.language.schema import resolve
 from playbook.model import Plan
+from playbook.providers.registry import credentials
 from playbook.world import World, cache_folder, variables
 
 if TYPE_CHECKING:
@@ -426,11 +427,6 @@ def _provider(world: World, name: str) -> Provider:
         near = get_close_matches(name, names, n=1)
         raise UsageError(f"there is no provider '{name}'", remedy=f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names)}")
     return found
-
-
-def credentials(provider: Provider) -> Sequence[Sequence[str]]:
-    """The ways to be let in by a provider, each a group of variables."""
-    return getattr(provider, "credentials", ())  # plug-ins written before it was asked for have none
 
 
 def _present(variables: Sequence[str], args: Namespace) -> bool:

@@ -122,18 +122,12 @@ def name_and_value(text: str) -> tuple[str, str]:
 
 def cue(text: str) -> Cue:
     """`NAME@2s`: a trigger that comes at a time of the show; `NAME` alone comes at once."""
-    from playbook.language import parse_duration
     from playbook.runner import Cue
 
-    name, at, time = text.rpartition("@")
-    if not at and text:
-        return Cue(text)
-    if not name:
-        raise argparse.ArgumentTypeError(f"'{text}' names no trigger; write NAME@2s")
     try:
-        return Cue(name, parse_duration(time))
+        return Cue.parse(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{time}' in '{text}' {error}; write {name}@2s") from error
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 # --- the way out --------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fnmatch
 import json
 import os
@@ -20,6 +21,7 @@ from playbook import clock as clocks
 from playbook.cli.author import add_inputs, inputs, playbook_files
 from playbook.cli.options import Command, Parser, cue, err, in_colour, is_live, out
 from playbook.errors import AuthorError, PlaybookError, RecordError, UsageError
+from playbook.folders import run_folder
 from playbook.language import compile_file, parse_duration, plan_from_json
 from playbook.model import Plan
 from playbook.sessions import state_folder
@@ -235,6 +237,7 @@ def add_test(parser: Parser) -> None:
     add_inputs(parser)
     add("--clock", choices=("system", "virtual"), default="system", help="virtual: an hour takes a moment")
     add("--emulate", action="store_true", help="perform against the providers' emulators, without keys")
+    add("--cassettes", action="store_true", help="perform each against the cassette beside it: intro.tape for intro.yaml")
     add("--fault", metavar="NAME[@STEP]", action="append", help="let the emulators fail in this way")
     add("--delay", metavar="TIME", type=_time, default=0, help="let the emulators hold up every answer for so long")
     add("--jitter", metavar="TIME", type=_time, default=0, help="and for up to so much longer, by chance")
@@ -281,6 +284,10 @@ def test(args: Namespace) -> int:
         raise UsageError("a baseline is of the whole playbook, without --from-step and --to-step")
     if (args.fault or args.delay or args.jitter) and not args.emulate:
         raise UsageError("--fault, --delay and --jitter are for emulated runs", remedy="add --emulate")
+    if args.cassettes and args.emulate:
+        raise UsageError(
+            "--cassettes and --emulate exclude each other", remedy="a cassette stands in for the vendor, and so does an emulator"
+        )
     for path in (args.junit, args.tap, args.html):
         _writable(path)
     every = suite.cases(playbook_files(args.paths), args.data)
@@ -288,6 +295,8 @@ def test(args: Namespace) -> int:
     if not chosen:
         err(f"error: nothing to test in {', '.join(args.paths)}\n  {left_out or 'playbooks end in .yaml or .yml'}")
         return 5
+    if args.cassettes:
+        suite.check_tapes(chosen)
     for path in learned.paths(chosen) if args.update else ():
         _writable(path)
     setup = suite.Setup(
@@ -296,6 +305,7 @@ def test(args: Namespace) -> int:
         provider=args.provider,
         clock=args.clock,
         emulate=args.emulate,
+        cassettes=args.cassettes,
         faults=tuple(args.fault or ()),
         delay_ms=args.delay,
         jitter_ms=args.jitter,
@@ -306,15 +316,18 @@ def test(args: Namespace) -> int:
         strict=args.strict,
         compare=not (args.update or args.no_baseline),
     )
-    todo = suite.tasks(chosen, args.repeat, _folder(args.out))
+    folder = run_folder(args.out, "test")
+    todo = suite.tasks(chosen, args.repeat, folder)
     took_ms, started_at = clocks.stopwatch(), clocks.wall_time().isoformat(timespec="seconds")
-    if not args.emulate:
+    if billed := not (args.emulate or args.cassettes):
         remind(state_folder(args.env))
     runner = suite.Suite(setup, args.jobs, fail_fast=args.fail_fast, done=_progress(args, len(todo)))
     try:
         results = runner.run(todo)
     finally:
-        if not args.emulate:
+        with contextlib.suppress(OSError):  # nothing ran
+            folder.rmdir()
+        if billed:
             runs = {task.folder.name for task in todo}
             args.last_words += left_open(
                 state_folder(args.env), lambda record: record.run in runs and record.since.isoformat() >= started_at
@@ -373,19 +386,6 @@ def _remember(results: Sequence[Result]) -> None:
         LAST.write_text(json.dumps({"failed": sorted(failed)}, ensure_ascii=False, indent=1) + "\n", "utf-8")
     except OSError as error:
         err(f"warning: {LAST} cannot be written, so --rerun-failed will not know of this test: {(error.strerror or str(error)).lower()}")
-
-
-def _folder(given: Path | None) -> Path:
-    if given is not None:
-        if given.exists() and (not given.is_dir() or any(given.iterdir())):
-            raise UsageError(f"the folder {given} is in use", remedy="name a new folder, or remove this one")
-        return given
-    base = folder = Path("runs") / f"{clocks.wall_time().strftime('%Y%m%dT%H%M%S')}-test"
-    n = 1
-    while folder.exists():
-        n += 1
-        folder = base.with_name(f"{base.name}-{n}")
-    return folder
 
 
 def _writable(path: Path | None) -> None:

@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from playbook import clock as clocks
-from playbook.cli.author import credentials
 from playbook.cli.options import Command, Parser, err, in_colour, out
 from playbook.errors import PlaybookError, SetupError, UsageError
 from playbook.language import show_duration
 from playbook.providers.base import SETTLED_S, EndsSessions, FindsSessions, ListsSessions, SessionRecord
+from playbook.providers.registry import credentials
 from playbook.sessions import Journal, state_folder
 from playbook.world import World
 

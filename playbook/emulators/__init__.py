@@ -48,9 +48,24 @@ def need(name: str) -> type[Emulator]:
 
 @contextlib.asynccontextmanager
 async def rehearsal(
-    plan: Plan, env: Mapping[str, str], faults: Sequence[str] = (), *, delay_ms: int = 0, jitter_ms: int = 0, seed: int = 0
+    plan: Plan,
+    env: Mapping[str, str],
+    faults: Sequence[str] = (),
+    *,
+    wanted: bool = True,
+    delay_ms: int = 0,
+    jitter_ms: int = 0,
+    seed: int = 0,
 ) -> AsyncIterator[tuple[Mapping[str, str], Mapping[str, Any]]]:
-    """Serve the emulator of a plan's provider meanwhile: the environment for a run, and stand-ins for its transports."""
+    """Serve the emulator of a plan's provider meanwhile: the environment for a run, and stand-ins for its transports.
+
+    Where it is not wanted, or the provider is the local one, which reaches nobody, everything stays as it is.
+    """
+    if not wanted or plan.provider == "local":
+        if faults:
+            raise UsageError(f"the fault '{faults[0]}' cannot strike: the local provider is not emulated", remedy="leave out --fault")
+        yield env, {}
+        return
     kind = need(plan.provider)
     from playbook.emulators.base import refuse
     from playbook.emulators.faults import choose

@@ -180,6 +180,13 @@ class Cassette:
         if text:
             self._names[text] = name
 
+    def objection(self) -> str | None:
+        """Why a run has failed that came to its end, whatever its steps were allowed to: it asked for what is not here."""
+        if not self.misses:
+            return None
+        times = f" {len(self.misses)} times, first" if len(self.misses) > 1 else ""
+        return f"cassette: {self.path} was missed{times}: {self.misses[0].message}"
+
     # --- HTTP -----------------------------------------------------------------------------------------------------------
 
     def _find(self, asked: Line) -> Line | None:
