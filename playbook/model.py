@@ -137,6 +137,7 @@ class Expect:
     lasts_min_ms: int | None = None
     lasts_max_ms: int | None = None
     heard: str | None = None
+    heard_contains: str | None = None
     absent: tuple[str, ...] = ()
     status: Literal["passed", "failed", "stopped", "error"] | None = None
 

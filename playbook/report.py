@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from playbook.errors import Problem, format_problem
 from playbook.language import cues, show_duration, total_ms
 from playbook.model import AudioEcho, Capabilities, End, InterruptSpeech, Plan, Say, Step, Wait, WaitEvent, WaitSpeech
+from playbook.record.summary import UNTAKEN
 
 if TYPE_CHECKING:
     from playbook.engine import Result
@@ -285,16 +286,12 @@ def run_report(
         for start, heard, evidence, step, text in rows:
             indent = 9 + 2 + 8 + 2 + 9 + 2 + ids + 2
             shown = _beside(text, width, indent)
-            hue = {"timeout": YELLOW, "-": RED}.get(evidence, GREEN)
+            hue = {"timeout": YELLOW, "ambiguous": YELLOW, "refused": RED, "-": RED}.get(evidence, GREEN)
             grade, name = paint(f"{evidence:<9}", hue, colour=colour), paint(f"{step:<{ids}}", BLUE, colour=colour)
             lines.append(f"{start:>9}  {heard:>8}  {grade}  {name}  {shown}")
         lines.append("")
     lines += _troubles(result, summary, failures, colour)
-    counts = summary.counts()
-    told = [count(counts["steps"] - counts["skipped"], "step"), count(counts["utterances"], "line")]
-    told += [
-        f"{counts[name]} {name}" for name in ("failed", "timeout", "cut", "skipped", "interrupted", "late", "conflicts") if counts.get(name)
-    ]
+    told = _told(summary)
     lasted = clock_time(max(0, summary.last_ms - zero))
     hue = {"passed": GREEN, "stopped": YELLOW}.get(result.end, RED)
     lines.append(paint(verdict(result), BOLD, hue, colour=colour))
@@ -302,24 +299,58 @@ def run_report(
     return "\n".join(lines)
 
 
+def _word(said: Utterance) -> str | None:
+    """The one word for a line that was not simply said."""
+    grade = said.grade
+    return grade if grade in (*UNTAKEN, "timeout") else "cut" if said.interrupted else None
+
+
+def _told(summary: RunSummary) -> list[str]:
+    """How much there was, and how much of it was not as planned: one word for each line, and for each step that is none, or that did not
+    work though its line was said."""
+    counts = summary.counts()
+    words = {said.task: _word(said) for said in summary.utterances.values()}
+    lines = list(words.values())
+    steps = [step.outcome for step in summary.steps.values() if words.get(step.id) is None]
+    told = [count(counts["steps"] - counts["skipped"], "step"), count(counts["utterances"], "line")]
+    told += [f"{lines.count(word)} {word}" for word in (*UNTAKEN, "timeout", "cut") if word in lines]
+    for outcome, text in (("failed", "failed"), ("timeout", "timed out")):
+        if outcome in steps:
+            told.append(f"{count(steps.count(outcome), 'step')} {text}")
+    told += [f"{counts[name]} {name}" for name in ("skipped", "late") if counts[name]]
+    if conflicts := summary.conflict_count - summary.unmet_count:
+        told.append(count(conflicts, "conflict"))
+    if summary.unmet_count:
+        told.append(f"{count(summary.unmet_count, 'expectation')} not met")
+    return told
+
+
+def _start(said: Utterance, zero: int) -> str:
+    """When a line began; `never` only where that is known."""
+    if said.started_ms is not None:
+        return clock_time(said.started_ms - zero)
+    surely = said.untaken == "refused" or (said.interrupted and not said.heard_ms and said.grade not in ("ambiguous", "timeout"))
+    return "never" if surely or said.evidence is None else "?"
+
+
 def _utterance_row(said: Utterance, summary: RunSummary, zero: int) -> tuple[str, str, str, str, str]:
-    start = clock_time(said.started_ms - zero) if said.started_ms is not None else "never"
-    lasted = said.lasted_ms
+    start = _start(said, zero)
+    lasted = said.lasted_ms if start not in ("never", "?") else None
     text = one_line(said.text) if said.audio_sha256 is None else "♪"
     notes = []
     step = summary.steps.get(said.task)
-    if said.interrupted:
+    if said.interrupted and _word(said) == "cut":
         notes.append(f"cut after “{one_line(said.heard)}”" if said.heard else "cut")
     if said.remark:
         notes.append(one_line(said.remark))
     if step is not None and step.late_ms:
         notes.append(f"{step.late_ms} ms late")
-    if step is not None and step.outcome not in (None, "done") and step.reason:
-        notes.append(one_line(step.reason))
+    if step is not None and step.outcome in ("failed", "timeout") and _word(said) is None:
+        notes.append("failed" if step.outcome == "failed" else "timed out")  # why, is told below
     return (
         start,
         "-" if lasted is None else seconds(lasted),
-        said.evidence or "-",
+        said.grade or "-",
         said.task,
         text + (f"  [{'; '.join(notes)}]" if notes else ""),
     )
@@ -327,24 +358,33 @@ def _utterance_row(said: Utterance, summary: RunSummary, zero: int) -> tuple[str
 
 def _troubles(result: Result, summary: RunSummary, failures: Sequence[Conflict], colour: bool) -> list[str]:
     """What went wrong beside that for which the run ended."""
-    lines = []
+    told: dict[tuple[str, str], list[str]] = {}  # where, by colour and by what is said there, so that nothing is said twice
+
+    def tell(hue: str, where: str, reason: str, prefix: str = "") -> None:
+        if reason != result.reason or (result.step is not None and result.step != where and where in summary.steps):
+            places = told.setdefault((hue, prefix + one_line(reason)), [])
+            if where not in places:
+                places.append(where)
+
+    causes = {line["reason"] for line in summary.failures}
     for line in summary.failures:
-        if "task" not in line and line["reason"] == result.reason:
-            continue
-        where = line.get("task") or "session"
-        lines.append(f"{paint(where, RED, colour=colour)}: {line['outcome']}: {one_line(line['reason'])}")
+        tell(RED, line.get("task") or "session", line["reason"], f"{line['outcome']}: ")
+    for step in summary.steps.values():
+        if step.outcome in ("failed", "timeout") and step.reason and step.reason not in causes:
+            tell(RED, step.id, step.reason)
     expected = {(failure.step, failure.reason) for failure in failures}
     for line in summary.conflicts:
         if (line.get("step"), line["reason"]) not in expected:
-            where = line.get("task") or line.get("step") or "run"
-            lines.append(f"{paint(where, YELLOW, colour=colour)}: {one_line(line['reason'])}")
+            tell(YELLOW if "task" in line else RED, line.get("task") or line.get("step") or "run", line["reason"])
+    for failure in failures:
+        tell(RED, failure.step or "run", failure.reason)
+    lines = [f"{', '.join(paint(where, hue, colour=colour) for where in places)}: {text}" for (hue, text), places in told.items()]
     for all_of_them, kept, name in (
         (summary.failure_count, summary.failures, "failure"),
         (summary.conflict_count, summary.conflicts, "conflict"),
     ):
         if all_of_them > len(kept):
             lines.append(f"and {count(all_of_them - len(kept), f'more {name}')}, which the log has")
-    lines += [f"{paint(failure.step or 'run', RED, colour=colour)}: {one_line(failure.reason)}" for failure in failures]
     return [*lines, ""] if lines else []
 
 
@@ -369,7 +409,7 @@ def run_to_json(result: Result, summary: RunSummary, failures: Sequence[Conflict
                 "started_ms": said.started_ms,
                 "ended_ms": said.ended_ms,
                 "lasted_ms": said.lasted_ms,
-                "evidence": said.evidence,
+                "evidence": said.grade,
                 "interrupted": said.interrupted,
                 "heard": said.heard,
                 "reason": said.reason,
@@ -386,7 +426,8 @@ def run_to_json(result: Result, summary: RunSummary, failures: Sequence[Conflict
 def progress_line(
     line: Line, steps: Mapping[str, Step], zero_ms: int | None, *, ids: int = 0, width: int | None = None, colour: bool = False
 ) -> str | None:
-    """A line of the log as somebody wants to read it who watches the show; None for what only a machine cares for.
+    """A line of the log as somebody wants to read it who watches the show; None for what only a machine cares for, and for what the
+    report tells (expectations).
 
     Times are on the timeline; what comes before it (`zero_ms` is None) has none. `ids` is how wide the column of the steps' ids is.
     """
@@ -417,7 +458,7 @@ def _event_words(line: Line, reason: str) -> str | None:
         case "task_accepted" if reason:
             return f"{line['task']}: {reason}"
         case "provider_failed":
-            return f"{line['outcome']}: {reason}"
+            return (f"{line['task']}: " if "task" in line else "") + f"{line['outcome']}: {reason}"
         case "stop_requested":
             return f"stopping: {reason}"
         case "trigger":
@@ -433,7 +474,7 @@ def _note_words(line: Line, name: str, reason: str) -> str | None:
             return f"{name}: {line['late_ms']} ms late"
         case "ignored" if "trigger" in reason:
             return f"ignored: {reason}"
-        case "conflict":
+        case "conflict" if "task" in line:
             return f"{name}: {reason}"
     return None
 

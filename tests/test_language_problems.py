@@ -1,7 +1,8 @@
 """Every problem there is, as an author meets it: one folder each under `tests/problems`, named `<code>-<name>`.
 
 A folder holds `playbook.yaml` (or what `case.json` calls `check`), what it needs, and `expected.txt`: exactly what `check` prints.
-`case.json` may give `var`, `env`, `vars` (files), `provider`, `world` (`real` for the installed providers), `part` (no plan is expected)
+`case.json` may give `var`, `env`, `vars` (files), `provider`, `world` (`real` for the installed providers, `voiceless` for those without the
+extra `voice`), `part` (no plan is expected)
 and `fill` (files too large to be kept, as text and count). To make a case, write the input and run
 
     pytest tests/test_language_problems.py --update-golden
@@ -27,6 +28,14 @@ def world(name: str) -> World:
         from playbook.world import World as RealWorld
 
         return RealWorld()
+    if name == "voiceless":
+        from playbook.speech.voice import Voice
+        from playbook.world import World as RealWorld
+
+        class Silent(Voice):
+            available = False
+
+        return RealWorld(voice=Silent())
     return FakeWorld()
 
 

@@ -25,10 +25,10 @@ from playbook.events import (
     StopSpeaking,
     TaskAccepted,
 )
-from playbook.model import AudioEcho, Chunk, InterruptSpeech, Length, Plan, Say, Step, Wait
+from playbook.model import AudioEcho, Chunk, Evidence, InterruptSpeech, Length, Plan, Say, Step, Wait
 from playbook.providers.base import Context
 from playbook.providers.local import LocalProvider
-from playbook.providers.local_session import LocalSession
+from playbook.providers.local_session import SILENT, LocalSession
 from playbook.sessions import NoEntry
 from playbook.speech.audio import Sound, decode, resample, to_samples
 from playbook.speech.pacing import estimate_ms
@@ -367,10 +367,10 @@ def test_without_the_voice_the_show_is_silent_of_estimated_length_and_says_so_on
     assert isinstance(first, SessionOpened)
     assert first.reason is not None
     assert "pip install espeakng-loader" in first.reason
-    assert stage.of("s1")[-1] == (second, SpeechEnded("s1", duration_ms=second))
+    assert stage.of("s1")[-1] == (second, SpeechEnded("s1", Evidence.estimated, duration_ms=second, reason=SILENT))
     assert not stage.show.write(tmp_path / "audio.wav", 1000)
     stage = interrupted(silent, plan(line(HELLO)), 500)
-    assert stage.of("s1")[-1] == (500, SpeechEnded("s1", interrupted=True, heard_ms=500))
+    assert stage.of("s1")[-1] == (500, SpeechEnded("s1", Evidence.estimated, interrupted=True, heard_ms=500, reason=SILENT))
 
 
 def test_what_the_plan_did_not_have_spoken_is_spoken_before_the_session_opens(tmp_path: Path) -> None:

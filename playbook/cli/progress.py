@@ -47,6 +47,7 @@ class Progress:
         self._now: Now | None = None
         self._zero_ms: int | None = None
         self._drawn = ""
+        self._told = ""  # the last reason that was given, since a failure and the step that it fails have the same
         self._thread = threading.Thread(target=self._work, name="progress", daemon=True)
 
     def __enter__(self) -> Progress:
@@ -97,8 +98,12 @@ class Progress:
         elif line.get("note") == "timeline_zero" or line.get("command") == "close_session" or "end" in line:
             self._now = None
         width = shutil.get_terminal_size().columns if self._live else None
-        text = progress_line(line, self._all, self._zero_ms, ids=self._ids, width=width, colour=self._colour)
-        return "" if text is None else self._redact(text) + "\n"
+        again = line.get("note") == "step_finished" and line.get("reason", "") == self._told
+        text = None if again else progress_line(line, self._all, self._zero_ms, ids=self._ids, width=width, colour=self._colour)
+        if text is None:
+            return ""
+        self._told = line.get("reason", self._told)
+        return self._redact(text) + "\n"
 
     def _first(self) -> Step | None:
         return next((step for step in self._plan.steps if step.skipped is None), None)

@@ -489,13 +489,16 @@ def build_expect(value: Any, times: Times, *path: str) -> Expect | None:
         times.findings.add("PB420", "`min` is longer than `max`", place, "swap them", via=times.via)
         times.failed = True
     absent = value.get("absent", ())
-    heard = times.node.at([*path, "heard"])
+    heard, part = value.get("heard"), isinstance(value.get("heard"), Mapping)
+    node = times.node.at([*path, "heard", *(["contains"] if part else [])])
+    words = times.renderer.shown.get(node, heard["contains"] if part else heard)  # it is compared with the log, which masks the line alike
     return Expect(
         evidence=Evidence[value["evidence"]] if "evidence" in value else None,
         starts_within_ms=times.optional(value, "starts_within", *path, "starts_within"),
         lasts_min_ms=least,
         lasts_max_ms=most,
-        heard=times.renderer.shown.get(heard, value.get("heard")),  # it is compared with the log, which masks the line in the same way
+        heard=None if part else words,
+        heard_contains=words if part else None,
         absent=(absent,) if isinstance(absent, str) else tuple(absent),
         status=value.get("status"),
     )

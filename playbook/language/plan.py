@@ -438,7 +438,7 @@ def digest(plan: Plan) -> str:
         "session": plan.session,
         "start": asdict(plan.start),
         "limits": asdict(plan.limits),
-        "expect": None if plan.expect is None else asdict(plan.expect),
+        "expect": _wanted(plan.expect),
         "steps": [_substance(step) for step in plan.steps],
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -459,8 +459,16 @@ def _substance(step: Step) -> dict[str, Any]:
         "until": step.until,
         "timeout_ms": step.timeout_ms,
         "on_error": step.on_error,
-        "expect": None if step.expect is None else asdict(step.expect),
+        "expect": _wanted(step.expect),
     }
+
+
+def _wanted(expect: Expect | None) -> dict[str, Any] | None:
+    """What is expected. What came to the language later is named only where it is used, so that the digests of old plans stay."""
+    wanted = None if expect is None else asdict(expect)
+    if wanted is not None and wanted["heard_contains"] is None:
+        del wanted["heard_contains"]
+    return wanted
 
 
 # --- the plan as JSON ---------------------------------------------------------------------------------------------------

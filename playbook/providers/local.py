@@ -1,7 +1,7 @@
 """The `local` provider: our own voice, or silence of the right length. No key and no network.
 
-Without the extra `voice` every line takes the time that `speech.pacing` gives it. With it, all lines are spoken before the session opens,
-so that a run only plays: lines one after another without a gap, each to the millisecond.
+Without the extra `voice` every line is silence for the time that `speech.pacing` gives it, and its evidence is `estimated`. With it, all
+lines are spoken before the session opens, so that a run only plays: lines one after another without a gap, each to the millisecond.
 
 A line that comes in chunks is one utterance and is spoken in one breath: since the plan knows all of its text, a word that a chunk cuts
 in two still sounds like a word. A chunk lets be heard what it completes; when the next one is late there is silence until it comes.
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from playbook.errors import Problem
 from playbook.model import Capabilities, Chunk, Length, Plan, Say
 from playbook.speech.pacing import estimate_ms
-from playbook.speech.voice import MAX_CHARS, Settings, Unspeakable, Voice
+from playbook.speech.voice import MAX_CHARS, REMEDY, Settings, Unspeakable, Voice
 
 if TYPE_CHECKING:
     from playbook.providers.base import Context
@@ -87,9 +87,14 @@ class LocalProvider:
         )
 
     def check(self, plan: Plan) -> Iterator[Problem]:
-        """Voices and languages that do not exist. In the session that is an error; a line falls back on the session's voice, so that a
-        playbook with another provider's voices can still be rehearsed."""
+        """Lines that nobody would hear; voices and languages that do not exist. In the session the latter is an error; a line falls back on
+        the session's voice, so that a playbook with another provider's voices can still be rehearsed."""
         if not self.voice.available:
+            lines = [step for step in plan.steps if isinstance(step.action, Say) and step.skipped is None]
+            if lines:
+                which = "one line is" if len(lines) == 1 else f"{len(lines)} lines are"
+                message = f"no voice is installed: {which} silence of an estimated length"
+                yield Problem("PB455", message, lines[0].place, REMEDY, "warning", via=lines[0].via)
             return
         base = settings_of(plan)
         if base.voice or base.language:

@@ -22,6 +22,7 @@ from playbook.events import (
     StopSpeaking,
     TaskAccepted,
 )
+from playbook.model import Evidence
 from playbook.providers.base import Context
 from playbook.providers.local import LocalProvider, Script
 from playbook.providers.spoken import Speaker, SpokenLine
@@ -29,6 +30,9 @@ from playbook.speech.voice import REMEDY, heard
 
 if TYPE_CHECKING:
     from playbook.speech.show import Placement, ShowRecorder
+
+
+SILENT = "no voice is installed: this was silence of the estimated length"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +59,19 @@ class _Line:
     begun_ms: int | None = None
     said_ms: int = 0  # parts that are over; silence between late chunks does not count
     before: str = ""  # the text of scripts that are over, where the plan does not know the line and each chunk is its own
+    silent: bool = False  # some of it was only the silence that an estimate takes
     placement: Placement | None = None
     timer: asyncio.TimerHandle | None = None
+
+    @property
+    def evidence(self) -> Evidence:
+        """Sound is exact; what makes none was not spoken, whatever time was kept for it."""
+        return Evidence.estimated if self.silent else Evidence.reported
+
+    @property
+    def reason(self) -> str | None:
+        """Why that is no better."""
+        return SILENT if self.silent else None
 
     def heard(self, now: int) -> tuple[int, str | None]:
         """How much of it has been heard: milliseconds, and the words where their times are known."""
@@ -144,7 +159,7 @@ class LocalSession:
         self._emit(TaskAccepted(command.task))
         for line in lines:
             heard_ms, text = line.heard(now)
-            self._emit(SpeechEnded(line.task, interrupted=True, heard_ms=heard_ms, heard=text))
+            self._emit(SpeechEnded(line.task, line.evidence, interrupted=True, heard_ms=heard_ms, heard=text, reason=line.reason))
 
     def close(self, reason: str) -> None:  # noqa: ARG002 -- the contract's, and nobody to tell it to
         if self._closed:
@@ -171,9 +186,10 @@ class LocalSession:
         if line.part is not None and line.part.script is not part.script:
             line.before += line.part.script.text
         line.part, line.part_began_ms, line.playing = part, start, True
+        line.silent = line.silent or (part.script.load is None and part.script.length_ms > 0)
         line.timer = self._clock.call_at(start + part.to_ms - part.from_ms, lambda: self._played(line, part))
         if first:
-            self._emit(SpeechStarted(line.task))
+            self._emit(SpeechStarted(line.task, line.evidence))
 
     def _played(self, line: _Line, part: _Part) -> None:
         line.said_ms += part.to_ms - part.from_ms
@@ -182,7 +198,7 @@ class LocalSession:
         if line.final and not line.parts:
             assert line.begun_ms is not None
             del self._lines[line.task]
-            self._emit(SpeechEnded(line.task, duration_ms=self._free_ms - line.begun_ms))
+            self._emit(SpeechEnded(line.task, line.evidence, duration_ms=self._free_ms - line.begun_ms, reason=line.reason))
         self._advance()
 
     def _record(self, line: _Line, part: _Part, start: int, begun: int) -> None:

@@ -1,11 +1,16 @@
-"""Expectations, judged on what a log tells: `expect` of steps and of the playbook, and `limits.require_evidence`. Pure."""
+"""Expectations, judged on what a log tells: `expect` of steps and of the playbook, and `limits.require_evidence`.
+
+A line that the provider refused, or of which nobody knows whether it was taken, has no evidence, also where the show went on without it
+(`on_error: continue`). Pure.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from playbook.engine import Result
-from playbook.events import Conflict
+from playbook.errors import MASK
+from playbook.events import Conflict, spoken
 from playbook.model import Evidence, Expect, Plan
 from playbook.record.redact import Redactor
 from playbook.record.summary import RunSummary, Utterance
@@ -70,14 +75,30 @@ def _line(said: Utterance, expect: Expect, redact: Redactor) -> Iterator[Conflic
         if took is None or took > expect.starts_within_ms:
             value = "never started" if took is None else f"took {took} ms"
             yield Conflict(f"expected to start within {expect.starts_within_ms} ms, but {value}", step=said.task)
+    heard = "" if said.untaken is not None and said.started_ms is None else said.heard if said.interrupted else said.text
     if expect.heard is not None:
-        heard, wanted = said.heard if said.interrupted else said.text, redact(expect.heard)
-        if heard is None or " ".join(heard.split()) != " ".join(wanted.split()):
+        wanted = redact(expect.heard)
+        if heard is None or _words(heard) != _words(wanted):
             yield Conflict(f"expected to hear '{wanted}', but heard '{heard or ''}'", step=said.task)
+    if expect.heard_contains is not None:
+        wanted = redact(expect.heard_contains)
+        if heard is None or _words(wanted) not in _words(heard):
+            yield Conflict(f"expected to hear something with '{wanted}', but heard '{heard or ''}'", step=said.task)
+
+
+def _words(text: str) -> str:
+    """Words as they are compared; what is hidden in both is the same in both."""
+    return spoken(text.replace(MASK, "\N{LATIN LETTER BILABIAL CLICK}"))
 
 
 def _evidence(said: Utterance, least: Evidence, who: str) -> Iterator[Conflict]:
-    if said.evidence is None or Evidence[said.evidence] < least:
+    if said.untaken is not None:
+        if said.untaken == "refused":
+            became = "was refused, and never heard" if said.started_ms is None else f"was refused after {said.heard_ms} ms of it"
+        else:
+            became = f"may not have been taken{'' if said.started_ms is None else ' whole'}"
+        yield Conflict(f"{who} evidence at least '{least.name}', but the line {became}", step=said.task)
+    elif said.evidence is None or Evidence[said.evidence] < least:
         yield Conflict(f"{who} evidence at least '{least.name}', but it is '{said.evidence}'", step=said.task)
 
 

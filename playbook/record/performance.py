@@ -3,8 +3,8 @@
 Times are on the timeline (0 is `timeline_zero`) or lengths, in milliseconds, by name:
 
 * `start`: when a line was heard, or when the cursor entered a step that says nothing; `length`: how long that lasted
-* `sent`: when our command went out; `accepted`: how long the provider took to take it; `answered`: how long it then took to be heard, not
-  counting what was queued before it
+* `sent`: when our command went out; `accepted`: how long the provider took to take it (a line in chunks: each from its own command, so that
+  our pauses do not count); `answered`: how long it then took to be heard, not counting what was queued before it
 * `late`: how late a cue came; `ours`: how late our own timer was that led to it
 
 `accepted` and `answered` are the provider's, `ours` is ours; what is left of a shift was carried over from the lines before. Pure.
@@ -111,7 +111,7 @@ class Gatherer:
             if step.started_ms is not None:
                 times |= {"late": step.late_ms, "ours": self._ours.get(step.id, 0)}
             if said is not None:
-                facts |= {"evidence": said.evidence, "interrupted": said.interrupted}
+                facts |= {"evidence": said.grade, "interrupted": said.interrupted}
                 times |= _spoken_times(said, zero, waited.get(said.task, 0))
                 yield Act(step.id, "say" if said.audio_sha256 is None else "audio-echo", said.audio_sha256 or said.text, facts, times)
                 continue
@@ -129,9 +129,10 @@ def _spoken_times(said: Utterance, zero: int, free_ms: int) -> dict[str, int]:
     if said.lasted_ms is not None:
         times["length"] = said.lasted_ms
     if said.accepted_ms is not None:
-        times["accepted"] = said.accepted_ms - said.sent_ms
+        times["accepted"] = said.taken_ms
         if said.started_ms is not None:
-            times["answered"] = max(0, said.started_ms - max(said.accepted_ms, free_ms))
+            waited_ms = said.accepted_ms if said.began_to_wait_ms is None else said.began_to_wait_ms
+            times["answered"] = max(0, said.started_ms - max(waited_ms, free_ms))
     return times
 
 

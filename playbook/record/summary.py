@@ -23,6 +23,8 @@ GRADES = tuple(grade.name for grade in reversed(Evidence))
 """The best first."""
 REMARKABLE = ("late", "ignored", "conflict", "provider_failed", "interrupted")
 OUTCOMES = ("done", "failed", "timeout", "cut")
+UNTAKEN = ("refused", "ambiguous")
+"""What may become of a line instead of being taken. Then there is no evidence of its speech, whatever grade its end has in the log."""
 MAX_KEPT = 100
 """So many conflicts, so many failures, so many of a vendor's ids for one line, and so many names that no step has."""
 MAX_TEXT = 4_000_000
@@ -38,6 +40,10 @@ class Utterance:
     audio_sha256: str | None = None
     sent_ms: int = 0
     accepted_ms: int | None = None
+    taken_ms: int = 0
+    """How long the provider took to take it: the sum of its chunks', each from its own command."""
+    began_to_wait_ms: int | None = None
+    """When it had been taken as far as its speech needed."""
     started_ms: int | None = None
     ended_ms: int | None = None
     evidence: str | None = None
@@ -49,6 +55,15 @@ class Utterance:
     """What the provider calls it, the first `MAX_KEPT`."""
     remark: str | None = None
     """What the provider had to say about how it took the line."""
+    untaken: str | None = None
+    """`UNTAKEN`, where the line ended by that."""
+    _chunk_ms: int | None = None
+    """When the command went out that was not taken yet."""
+
+    @property
+    def grade(self) -> str | None:
+        """On what evidence we say that it was said; of a line that was not taken, what became of it instead."""
+        return self.untaken or self.evidence
 
     @property
     def events(self) -> set[str]:
@@ -103,6 +118,8 @@ class RunSummary:
     conflicts: list[Line] = field(default_factory=list)
     """The first `MAX_KEPT`; there were `conflict_count`."""
     conflict_count: int = 0
+    unmet_count: int = 0
+    """How many of them are expectations that did not come true: those name no task."""
     failures: list[Line] = field(default_factory=list)
     """What failed at the provider, the first `MAX_KEPT`; there were `failure_count`."""
     failure_count: int = 0
@@ -135,11 +152,11 @@ class RunSummary:
         """The figures of a log's last line, in a stable order."""
         self.finish()
         outcomes = [step.outcome for step in self.steps.values()]
-        grades = [utterance.evidence for utterance in self.utterances.values()]
+        grades = [utterance.grade for utterance in self.utterances.values()]
         counts = {"steps": len(outcomes)}
         counts |= {name: outcomes.count(name) for name in (*OUTCOMES, "skipped")}
         counts |= {"utterances": len(grades)}
-        counts |= {name: grades.count(name) for name in GRADES}
+        counts |= {name: grades.count(name) for name in (*GRADES, *UNTAKEN)}
         counts["interrupted"] = sum(utterance.interrupted for utterance in self.utterances.values())
         counts["ignored"] = self.ignored
         counts["conflicts"] = self.conflict_count
@@ -170,6 +187,7 @@ class RunSummary:
             utterance = self.utterances.get(line["task"])
             if utterance is None:
                 utterance = self.utterances[line["task"]] = Utterance(line["task"], sent_ms=line["at_ms"])
+            utterance._chunk_ms = line["at_ms"]
             if len(utterance.text) < MAX_TEXT:
                 utterance.text += line.get("text", "")
             utterance.audio_sha256 = line.get("audio_sha256")
@@ -195,6 +213,7 @@ class RunSummary:
             self.ignored += 1
         elif note == "conflict":
             self.conflict_count += 1
+            self.unmet_count += "task" not in line
             if len(self.conflicts) < MAX_KEPT:
                 self.conflicts.append(line)
 
@@ -210,8 +229,15 @@ class RunSummary:
         utterance = self.utterances.get(line.get("task") or "")
         if utterance is None:
             return
-        if event == "task_accepted":
+        if event == "provider_failed" and utterance.ended_ms is None and line["outcome"] in UNTAKEN:
+            utterance.untaken = line["outcome"]
+        elif event == "task_accepted":
             utterance.accepted_ms = line["at_ms"]
+            if utterance._chunk_ms is not None:
+                utterance.taken_ms += line["at_ms"] - utterance._chunk_ms
+                utterance._chunk_ms = None
+            if utterance.started_ms is None:
+                utterance.began_to_wait_ms = line["at_ms"]
             utterance.remark = line.get("reason", utterance.remark)
             if "provider_task" in line and len(utterance.provider_tasks) < MAX_KEPT:
                 utterance.provider_tasks.append(line["provider_task"])
