@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -395,6 +396,27 @@ def cut(plan: Plan, first: str | None, last: str | None) -> Plan:
         steps.append(Step(id="end" if "end" not in ids[begin:end] else "end-of-part", action=End()))
     part = replace(plan, steps=tuple(steps))
     return replace(part, sha256=digest(part))
+
+
+def check_steps(chosen: Sequence[Case], setup: Setup) -> None:
+    """The steps of `--from-step` and `--to-step` are in a playbook at least. Raises `UsageError`; what is wrong in a playbook is not told
+    here."""
+    missing, known = [step for step in (setup.from_step, setup.to_step) if step is not None], set[str]()
+    world = World(cache_folder(setup.env))
+    for case in chosen:
+        if all(step in known for step in missing):
+            return
+        try:
+            known.update(step.id for step in _compile(case, setup, world).steps)
+        except PlaybookError:  # its steps are not known: whether it has them will be seen when it is right
+            return
+        except _Skipped:
+            continue
+    for step in missing:
+        if step not in known:
+            near = get_close_matches(step, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "`playbook plan FILE` shows the steps"
+            raise UsageError(f"there is no step '{step}' in any of the playbooks", remedy=hint)
 
 
 def _shifted(step: Step, by_ms: int) -> Step:

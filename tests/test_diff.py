@@ -207,9 +207,13 @@ def test_plans_compare(shell):
     found = {(change["verdict"], change["what"]) for change in json.loads(done.out)["changes"]}
     assert {("content", "words"), ("timing", "wait"), ("settings", "on_error")} <= found
     assert "wait-2 wait 500ms 1s" in " ".join(shell.call("diff", "one.yaml", "two.yaml").out.split())
-    done = shell.call("diff", "one", "two.yaml")
-    assert done.code == 2
-    assert "a plan with a plan" in done.err
+    done = shell.call("diff", "one", "two.yaml", "--json")  # of a run, its plan is compared with a plan
+    found = json.loads(done.out)
+    assert (done.code, found["a"]["name"], found["b"]["name"]) == (1, "one, its plan", "two.yaml")
+    assert {("content", "words"), ("timing", "wait"), ("settings", "on_error")} <= {
+        (each["verdict"], each["what"]) for each in found["changes"]
+    }
+    assert shell.call("diff", "two.yaml", "two").code == 0
 
 
 def test_settings_are_compared_one_by_one(shell):
@@ -259,7 +263,7 @@ def test_a_log_by_another_name(shell):
     assert shell.call("diff", "kept.json", "two").code == 0
     done = shell.call("diff", "kept.json", "two/plan.json")
     assert done.code == 2
-    assert "a plan with a plan" in done.err
+    assert "there is no plan.json beside kept.json" in done.err
 
 
 def test_nothing_in_common(shell):

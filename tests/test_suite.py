@@ -207,6 +207,28 @@ def test_only_and_a_part_of_the_steps(shell):
     assert perform(shell, "set/a.yaml", "--from-step", "last", "--to-step", "mid").code == 5
 
 
+def test_a_step_that_nobody_has_is_wrong_usage(shell):
+    """A step that is in none of the playbooks is most likely misspelt; where one playbook is wrong, nobody knows what it has."""
+    write(shell, good=GOOD, other=GOOD)
+    for option in ("--from-step", "--to-step"):
+        done = perform(shell, "set", option, "wel")
+        assert done.code == 2
+        assert "there is no step 'wel' in any of the playbooks\n  did you mean 'well'?" in done.err
+    assert not list(Path().glob("runs/*-test"))
+    write(shell, wrong=WRONG)
+    assert perform(shell, "set", "--from-step", "wel").code == 3
+
+
+def test_results_are_in_the_order_of_the_cases(shell):
+    """Whichever of two workers is done first, the reports have the cases in their order."""
+    write(shell, a_long=GOOD.replace("    id: well", "    id: well\n    repeat: 300"), b=GOOD, c=GOOD)
+    done = shell.call("test", "set", "--clock", "virtual", "--jobs", "2", "--repeat", "2", "--json", "--junit", "report.xml")
+    names = [f"set/{name}.yaml #{n}" for n in (1, 2) for name in ("a_long", "b", "c")]
+    assert sorted(line.split(None, 1)[1].split("  ")[0] for line in done.err.splitlines() if line.startswith("passed")) == sorted(names)
+    assert [f"{result['name']} #{result['repetition']}" for result in json.loads(done.out)["results"]] == names
+    assert [case.get("name") for case in etree.parse("report.xml").iter("testcase")] == names
+
+
 def test_secrets_stay_secret(shell):
     """A failing case with a secret shows it in no report and on no stream."""
     text = VARIABLE.replace("required: true", "required: true, secret: true") + "    expect: {heard: 'Bye, {{ who }}.'}\n"

@@ -6,7 +6,6 @@ import glob
 import json
 import os
 import shlex
-import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from playbook.cli.options import Command, Parser, err, in_colour, name_and_value, out
+from playbook.cli.options import Command, Parser, err, in_colour, name_and_value, out, width
 from playbook.emulators import EMULATORS
 from playbook.errors import AuthorError, Problem, SetupError, UsageError
 from playbook.language import Inputs, check_file, compile_file, load_schema, schema_path
@@ -62,11 +61,6 @@ def load(args: Namespace, path: Path, world: World) -> Plan:
 
         err(problems_text(plan.warnings, colour=in_colour(sys.stderr, args.env)) + "\n")
     return plan
-
-
-def _width() -> int | None:
-    """How wide the terminal is, if results go to one."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def playbook_files(paths: Iterable[str]) -> list[Path]:
@@ -300,7 +294,7 @@ def plan(args: Namespace) -> int:
         return 0
     from playbook.report import cue_sheet
 
-    out(args.redact(cue_sheet(compiled, width=_width(), colour=in_colour(sys.stdout, args.env))))
+    out(args.redact(cue_sheet(compiled, width=width(), colour=in_colour(sys.stdout, args.env))))
     return 0
 
 
@@ -416,7 +410,7 @@ def _one_provider(provider: Provider, args: Namespace, colour: bool) -> str:
         about = facts.get("description") or (referred.get("description") if isinstance(referred, Mapping) else None)
         rows.append((name + (" *" if name in required else ""), about or ""))
     title = "session settings (* required)" if required else "session settings"
-    lines.append(table([title, ""], rows, width=_width(), colour=colour))
+    lines.append(table([title, ""], rows, width=width(), colour=colour))
     return "\n".join(lines)
 
 

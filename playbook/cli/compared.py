@@ -38,11 +38,19 @@ def _divergence(found: Divergence, colour: bool) -> str:
         return "\n".join(lines)
     lines.append(f"  recorded   {_line(found.recorded) if found.recorded else 'nothing more'}")
     lines.append(f"  now        {_line(found.now) if found.now else 'nothing more'}")
-    lines += [f"  missing    {paint(_line(line), RED, colour=colour)}" for line in found.missing]
-    lines += [f"  extra      {paint(_line(line), GREEN, colour=colour)}" for line in found.extra]
+    lines += [f"  missing    {paint(_line(line), RED, colour=colour)}" for line in _besides(found.missing, found.recorded)]
+    lines += [f"  extra      {paint(_line(line), GREEN, colour=colour)}" for line in _besides(found.extra, found.now)]
     if found.recorded is not None and found.now is not None and not found.missing and not found.extra:
         lines.append("  the same things, in another order")
     return "\n".join(lines)
+
+
+def _besides(lines: Sequence[dict[str, Any]], told: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The lines that have not been told yet."""
+    rest = list(lines)
+    if told in rest:
+        rest.remove(told)
+    return rest
 
 
 def _line(line: dict[str, Any]) -> str:

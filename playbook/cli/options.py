@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -161,6 +162,11 @@ def to_nowhere(stream: TextIO) -> None:
 def in_colour(stream: TextIO, env: Mapping[str, str]) -> bool:
     """Whether a stream is a terminal that wants colours."""
     return stream.isatty() and not env.get("NO_COLOR") and env.get("TERM") != "dumb"
+
+
+def width() -> int | None:
+    """How wide the terminal is, if results go to one."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def is_live(stream: TextIO, env: Mapping[str, str]) -> bool:

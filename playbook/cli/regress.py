@@ -7,7 +7,6 @@ import contextlib
 import fnmatch
 import json
 import os
-import shutil
 import signal
 import sys
 from argparse import Namespace
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from playbook import clock as clocks
 from playbook.cli.author import add_inputs, inputs, playbook_files
-from playbook.cli.options import Command, Parser, cue, err, in_colour, is_live, out
+from playbook.cli.options import Command, Parser, cue, err, in_colour, is_live, out, width
 from playbook.errors import AuthorError, PlaybookError, RecordError, UsageError
 from playbook.folders import run_folder
 from playbook.language import compile_file, parse_duration, plan_from_json
@@ -72,7 +71,7 @@ def replay(args: Namespace) -> int:
         out(args.redact(json.dumps({**data, "identical": good, "summary": _told(result.summary)}, ensure_ascii=False, indent=1)))
         return 0 if good else 1
     colour = in_colour(sys.stdout, args.env)
-    parts = [_run_text(result.summary, colour), replay_text(result, colour=colour)]
+    parts = [replay_text(result, colour=colour)]
     if today is None:
         err(f"the plan was not made anew{why_not}")
     elif changed is not None and not changed.same:
@@ -80,7 +79,7 @@ def replay(args: Namespace) -> int:
         parts.append(plan_change_text(changed, colour=colour))
     elif other:
         parts.append("the playbook makes another plan today; which steps changed cannot be told without the run's plan.json")
-    out(args.redact("\n".join(part for part in parts if part)))
+    out(args.redact("\n".join([*parts, _run_text(result.summary, colour)])))
     return 0 if good else 1
 
 
@@ -99,11 +98,10 @@ def _told(summary: Any) -> dict[str, Any]:
 
 def _run_text(summary: Any, colour: bool) -> str:
     from playbook.engine import Result
-    from playbook.report import run_report
+    from playbook.report import BOLD, paint, run_report
 
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     end = Result(summary.end, 0, summary.reason) if summary.end else Result("error", 4, "the log has no end")
-    return run_report(end, summary, width=width, colour=colour)
+    return f"\n{paint('the run, as it was recorded', BOLD, colour=colour)}\n{run_report(end, summary, width=width(), colour=colour)}"
 
 
 def _there(path: Path) -> Path:
@@ -192,8 +190,10 @@ def diff(args: Namespace) -> int:
         raise UsageError(str(error)) from error
     _writable(args.html)
     a, b = _performance(args, args.a), _performance(args, args.b)
-    if a.planned != b.planned:
-        raise UsageError("a run can be compared with a run, and a plan with a plan", remedy="a run folder holds its plan as plan.json")
+    if a.planned and not b.planned:
+        b = _plan_of(args.b)
+    elif b.planned and not a.planned:
+        a = _plan_of(args.a)
     comparison = compare(a, b, measure)
     if args.html is not None:
         from playbook.cli.pages import comparison_page
@@ -202,9 +202,18 @@ def diff(args: Namespace) -> int:
     if args.json:
         out(args.redact(json.dumps(comparison_to_json(comparison), ensure_ascii=False, indent=1)))
     else:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        out(args.redact(comparison_text(comparison, args.tolerance, width=width, colour=in_colour(sys.stdout, args.env))))
+        out(args.redact(comparison_text(comparison, args.tolerance, width=width(), colour=in_colour(sys.stdout, args.env))))
     return 0 if comparison.same else 1
+
+
+def _plan_of(run: Path) -> Performance:
+    """What a run had to do, to be compared with a plan: what it did cannot be."""
+    from playbook.record.performance import of_plan
+
+    plan = _recorded_plan(run)
+    if plan is None:
+        raise UsageError(f"there is no plan.json beside {run}, and a plan is compared with a plan", remedy="name a run folder that has one")
+    return of_plan(plan, f"{run}, its plan")
 
 
 def _performance(args: Namespace, path: Path) -> Performance:
@@ -316,6 +325,7 @@ def test(args: Namespace) -> int:
         strict=args.strict,
         compare=not (args.update or args.no_baseline),
     )
+    suite.check_steps(chosen, setup)
     folder = run_folder(args.out, "test")
     todo = suite.tasks(chosen, args.repeat, folder)
     took_ms, started_at = clocks.stopwatch(), clocks.wall_time().isoformat(timespec="seconds")
@@ -413,13 +423,13 @@ def _write(path: Path, text: str) -> None:
 
 MAX_NAMES = 50
 """So many cases that were left out for one reason are shown; the reports have all."""
-_MARKS = {"passed": "32", "failed": "31", "error": "31", "skipped": "33", "never ran": "33"}
 
 
 def _progress(args: Namespace, total: int) -> Any:
     from playbook.cli.reports import label
     from playbook.report import paint
 
+    hues = _hues()
     colour = in_colour(sys.stderr, args.env)
     live = is_live(sys.stderr, args.env)
     seen = 0
@@ -435,10 +445,16 @@ def _progress(args: Namespace, total: int) -> Any:
                 sys.stderr.flush()
             return
         clear = "\r\x1b[K" if live else ""
-        status = paint(f"{result.status:<9}", _MARKS[result.status], colour=colour)
+        status = paint(f"{result.status:<9}", hues[result.status], colour=colour)
         err(args.redact(f"{clear}{status} {label(result, args.repeat)}  {result.took_ms / 1000:.2f} s"))
 
     return done
+
+
+def _hues() -> Mapping[str, str]:
+    from playbook.report import GREEN, RED, YELLOW
+
+    return {"passed": GREEN, "failed": RED, "error": RED, "skipped": YELLOW, "never ran": YELLOW}
 
 
 def _report(args: Namespace, results: Sequence[Result], written: Sequence[Written], started_at: str, took_ms: int) -> None:
@@ -464,22 +480,23 @@ def _report(args: Namespace, results: Sequence[Result], written: Sequence[Writte
 
 def _summary(args: Namespace, results: Sequence[Result], written: Sequence[Written], took_ms: int) -> str:
     from playbook.cli.reports import counts, label, rates
-    from playbook.report import count, one_line, paint
+    from playbook.report import BOLD, DIM, GREEN, RED, count, one_line, paint
 
+    hues = _hues()
     colour = in_colour(sys.stdout, args.env)
     lines = []
     for result in results:
         if result.status not in ("failed", "error"):
             continue
-        lines.append(paint(f"{result.status}: {label(result, args.repeat)}", "1", _MARKS[result.status], colour=colour))
+        lines.append(paint(f"{result.status}: {label(result, args.repeat)}", BOLD, hues[result.status], colour=colour))
         shown = result.reasons[:8]
         lines += ["  " + reason.replace("\n", "\n  ") for reason in shown]
         if len(result.reasons) > len(shown):
             lines.append(f"  and {len(result.reasons) - len(shown)} more")
         if result.folder:
-            lines.append(paint(f"  {result.folder}", "2", colour=colour))
+            lines.append(paint(f"  {result.folder}", DIM, colour=colour))
     for (status, why), names in _left_out(results).items():
-        lines.append(paint(f"{status}: {one_line(why)}", "1", _MARKS[status], colour=colour))
+        lines.append(paint(f"{status}: {one_line(why)}", BOLD, hues[status], colour=colour))
         lines += [f"  {name}" + (f" ({times} times)" if times > 1 else "") for name, times in names.most_common(MAX_NAMES)]
         if len(names) > MAX_NAMES:
             lines.append(f"  and {len(names) - MAX_NAMES} more")
@@ -491,7 +508,7 @@ def _summary(args: Namespace, results: Sequence[Result], written: Sequence[Writt
     lines += [f"baseline written: {path}" for path in written]
     told = [count(number, "error") if status == "error" else f"{number} {status}" for status, number in counts(results).items() if number]
     good = all(result.status in ("passed", "skipped") for result in results)
-    lines.append(paint(", ".join(told), "1", "32" if good else "31", colour=colour) + f"; {took_ms / 1000:.1f} s")
+    lines.append(paint(", ".join(told), BOLD, GREEN if good else RED, colour=colour) + f"; {took_ms / 1000:.1f} s")
     lines += _baselines_text(results)
     return "\n".join(lines)
 
