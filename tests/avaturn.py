@@ -9,15 +9,14 @@ from playbook.emulators.avaturn import AvaturnEmulator
 from playbook.providers.avaturn import AvaturnProvider
 from playbook.providers.avaturn_external import HEADER
 from tests import shown
-from tests.shown import plan_of, secrets_in, voice
-
-__all__ = ["CREATE", "KEY", "TASKS", "Shown", "perform", "plan_of", "secrets_in", "secrets_of", "voice"]
+from tests.contract import Stand, voice
+from tests.leaks import found
 
 KEY = "avk-5ecr3t-0f-the-t3sts"
 TASKS, CREATE = "/api/v1/sessions/*/tasks", "/api/v1/sessions"
 
 
-class Shown(shown.Shown[AvaturnEmulator]):
+class Shown(shown.Shown):
     """A run that is over."""
 
     @property
@@ -32,9 +31,12 @@ class Shown(shown.Shown[AvaturnEmulator]):
 
 
 def perform(text: str, folder: Path, emulator: AvaturnEmulator | None = None, **more: Any) -> Shown:
-    """A whole run; `more` is for `shown.show`."""
+    """A whole run; `more` is for `shown.perform`. Asserts that the journal knows of nothing but what is open."""
     emulator = emulator or AvaturnEmulator(viewer_after_ms=300)
-    return Shown(*shown.show(plan_of(text, folder), folder, emulator, AvaturnProvider(voice), KEY, secrets_of, **more))
+    run = shown.perform(Stand(AvaturnProvider(voice), {"AVATURN_API_KEY": KEY}, emulator=emulator), text, folder, Shown, **more)
+    assert run.still_open == len(run.left)
+    assert found(secrets_of(emulator), folder) == [], "nor are the sockets' secrets anywhere"
+    return run
 
 
 def secrets_of(emulator: AvaturnEmulator) -> set[str]:

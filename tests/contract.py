@@ -1,7 +1,7 @@
 """Where the contract test meets each provider: a `Stand` per provider and mode, with an emulator where there is one.
 
-To add a provider, write an async context manager that yields its `Stand` and name it in `STANDS`. `Stage` is a session on a stand, with a
-list in place of the runner; `perform` is a whole run.
+To add a provider, write a function that gives its `Stand` and name it in `STANDS`. `Stage` is a session on a stand, with a list in place
+of the runner; `perform` is a whole run (`tests/shown.py` performs one from a text, on a clock of its own, and checks what it left).
 """
 
 from __future__ import annotations
@@ -11,27 +11,37 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from playbook.clock import Clock
+from playbook.emulators import need
 from playbook.emulators.base import Emulator
 from playbook.events import Event
-from playbook.language import compile_file
+from playbook.language import Inputs, compile_file
 from playbook.model import AudioEcho, Length, Plan, Step
+from playbook.providers.avaturn import AvaturnProvider
 from playbook.providers.base import Context, Provider
-from playbook.record.redact import Redactor
+from playbook.providers.kaltura import KalturaProvider
+from playbook.providers.local import LocalProvider
+from playbook.providers.tavus import TavusProvider
 from playbook.runner import Options, Outcome, Runner
 from playbook.sessions import Journal
 from playbook.speech.audio import decode, silence
 from playbook.speech.voice import Voice
 from playbook.world import World
 from tests import scripts
+from tests.served import SESSIONS
 from tests.sounds import to_wav
 
 VOICE = Voice()
 """The real voice, which all tests of a process share: what one of them has let it say, the others need not wait for."""
+
+
+def voice() -> Voice:
+    """The same, for providers, which ask for a voice when they need one."""
+    return VOICE
 
 
 @dataclass(frozen=True)
@@ -44,74 +54,37 @@ class Stand:
     emulator: Emulator | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
 
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Stand]:
+        """The stand while its emulator serves, with the way there in its environment; what the stand says itself comes before that."""
+        if (emulator := self.emulator) is None:
+            yield self
+        else:
+            async with emulator.serve():
+                yield replace(self, env={**emulator.environment(), **self.env}, extras={**emulator.extras(), **self.extras})
 
-@asynccontextmanager
-async def local() -> AsyncIterator[Stand]:
-    from playbook.providers.local import LocalProvider
-
-    yield Stand(LocalProvider(VOICE))
-
-
-@asynccontextmanager
-async def kaltura() -> AsyncIterator[Stand]:
-    from playbook.emulators.kaltura import KalturaEmulator
-    from playbook.providers.kaltura import KalturaProvider
-
-    emulator = KalturaEmulator(viewer_after_ms=0)
-    async with emulator.serve():
-        settings = {"visualConfig": {"id": "visual-1"}, "voiceConfig": {"id": "voice-1"}}
-        yield Stand(KalturaProvider(), emulator.environment(), settings, emulator, emulator.extras())
+    @property
+    def credentials(self) -> set[str]:
+        """What must never be seen of it: keys of the environment, and what the emulator handed out."""
+        keys = {self.env.get(name, "") for way in self.provider.credentials for name in way} - {""}
+        return keys | (self.emulator._sealed if self.emulator is not None else set())
 
 
-@asynccontextmanager
-async def avaturn() -> AsyncIterator[Stand]:
-    from playbook.emulators.avaturn import AvaturnEmulator
-    from playbook.providers.avaturn import AvaturnProvider
-
-    emulator = AvaturnEmulator(viewer_after_ms=0)
-    async with emulator.serve():
-        yield Stand(AvaturnProvider(), emulator.environment(), {"unsupported_sdk_cancel": True}, emulator)
+def _emulated(provider: Callable[[], Provider], name: str, **settings: Any) -> Callable[[], AbstractAsyncContextManager[Stand]]:
+    """A stand at an emulator, where somebody watches from the start; with these settings, or with the vendor's least."""
+    watched = {} if name == "tavus" else {"viewer_after_ms": 0}
+    return lambda: Stand(provider(), settings=settings or SESSIONS[name], emulator=need(name)(**watched)).open()
 
 
-@asynccontextmanager
-async def avaturn_external() -> AsyncIterator[Stand]:
-    from playbook.emulators.avaturn import AvaturnEmulator
-    from playbook.providers.avaturn import AvaturnProvider
-
-    emulator = AvaturnEmulator(viewer_after_ms=0)
-    async with emulator.serve():
-        settings = {"conversation_engine": {"type": "external", "url": "wss://avatar.example.com/playbook"}}
-        yield Stand(AvaturnProvider(), emulator.environment(), settings, emulator, {"voice": VOICE})
-
-
-@asynccontextmanager
-async def tavus() -> AsyncIterator[Stand]:
-    from playbook.emulators.tavus import TavusEmulator
-    from playbook.providers.tavus import TavusProvider
-
-    emulator = TavusEmulator()
-    async with emulator.serve():
-        yield Stand(TavusProvider(), emulator.environment(), {"pal_id": "p5c0ffee1234"}, emulator)
-
-
-@asynccontextmanager
-async def tavus_microphone() -> AsyncIterator[Stand]:
-    from playbook.emulators.tavus import TavusEmulator
-    from playbook.providers.tavus import TavusProvider
-
-    emulator = TavusEmulator()
-    async with emulator.serve():
-        settings = {"pal_id": "p5c0ffee1234", "echo_via": "microphone"}
-        yield Stand(TavusProvider(), emulator.environment(), settings, emulator, {"voice": VOICE})
-
+EXTERNAL: Mapping[str, Any] = {"type": "external", "url": "wss://avatar.example.com/playbook"}
 
 STANDS: Mapping[str, Callable[[], AbstractAsyncContextManager[Stand]]] = {
-    "local": local,
-    "kaltura": kaltura,
-    "avaturn": avaturn,
-    "avaturn-external": avaturn_external,
-    "tavus": tavus,
-    "tavus-microphone": tavus_microphone,
+    "local": lambda: Stand(LocalProvider(VOICE)).open(),
+    "kaltura": _emulated(KalturaProvider, "kaltura"),
+    "avaturn": _emulated(AvaturnProvider, "avaturn"),
+    "avaturn-external": _emulated(lambda: AvaturnProvider(voice), "avaturn", conversation_engine=EXTERNAL),
+    "tavus": _emulated(TavusProvider, "tavus"),
+    "tavus-microphone": _emulated(lambda: TavusProvider(voice), "tavus", **SESSIONS["tavus"], echo_via="microphone"),
 }
 
 
@@ -189,32 +162,38 @@ class Stage:
         await self.clock.sleep_until(self.clock.now_ms() + ms)
 
 
+def playbook_text(stand: Stand, timeline: str, head: str = "start: 0s") -> str:
+    """A playbook for a stand."""
+    session = f"session: {json.dumps(dict(stand.settings))}\n" if stand.settings else ""
+    return f"version: 1\nprovider: {stand.provider.name}\n{session}{head}\ntimeline:\n{timeline}"
+
+
 def write_playbook(folder: Path, stand: Stand, timeline: str, head: str = "start: 0s") -> Path:
     """A playbook for a stand as a file, and the chime beside it."""
+    return write(folder, playbook_text(stand, timeline, head))
+
+
+def write(folder: Path, text: str) -> Path:
+    """A playbook as a file, and the chime beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "chime.wav").write_bytes(CHIME)
-    file = folder / "contract.yaml"
-    session = f"session: {json.dumps(dict(stand.settings))}\n" if stand.settings else ""
-    file.write_text(f"version: 1\nprovider: {stand.provider.name}\n{session}{head}\ntimeline:\n{timeline}", "utf-8")
+    file = folder / "show.yaml"
+    file.write_text(text, "utf-8")
     return file
 
 
-def compile_on(file: Path) -> Plan:
+def compile_on(file: Path, **var: Any) -> Plan:
     """The plan of a playbook, by the real world."""
-    return compile_file(file, World(voice=VOICE))
+    return compile_file(file, World(voice=VOICE), Inputs(var=var))
+
+
+def runner_on(stand: Stand, plan: Plan, folder: Path, *, extras: Mapping[str, Any] | None = None, **options: Any) -> Runner:
+    """A run that is about to begin: log, journal and all."""
+    where: dict[str, Any] = {"folder": folder / "run", "state_dir": folder / "state"}
+    stand_in = {**stand.extras, **(extras or {})}
+    return Runner(plan, Options(env=stand.env, provider=stand.provider, extras=stand_in, **where, **options))
 
 
 async def perform(stand: Stand, plan: Plan, folder: Path, **options: Any) -> Outcome:
-    """A whole run: log, journal and all."""
-    return await Runner(
-        plan,
-        Options(folder=folder / "run", env=stand.env, state_dir=folder / "state", provider=stand.provider, extras=stand.extras, **options),
-    ).run()
-
-
-def secrets_left(stand: Stand, folder: Path, *also: str) -> list[str]:
-    """Files below a folder in which a credential stands: a key of the environment, or what the emulator handed out."""
-    keys = {stand.env[name] for way in stand.provider.credentials for name in way if name in stand.env}
-    planted = {*keys, *also} | (stand.emulator._sealed if stand.emulator is not None else set())
-    redact = Redactor(planted)
-    return [path.name for path in sorted(folder.rglob("*")) if path.is_file() and redact(text := path.read_text("latin-1")) != text]
+    """A whole run."""
+    return await runner_on(stand, plan, folder, **options).run()

@@ -1,48 +1,45 @@
-"""Whole runs against an emulator, over real sockets: what the tests of Avaturn and of Tavus share."""
+"""Whole runs of a text on a stand, over real sockets, and what must be so after every one of them."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from playbook import clock
-from playbook.emulators.base import Emulator
 from playbook.emulators.faults import Injection
-from playbook.language import Inputs, compile_file
 from playbook.model import Plan
-from playbook.providers.base import Provider, SessionRecord
-from playbook.record.redact import Redactor
-from playbook.runner import Options, Outcome, Runner
+from playbook.providers.base import SessionRecord
+from playbook.runner import Outcome, Runner
 from playbook.sessions import Journal
-from playbook.speech.voice import Voice
 from playbook.transports.cassette import Cassette
-from playbook.world import World
+from tests.contract import Stand, compile_on, runner_on, write
+from tests.leaks import found
 from tests.logs import checked, closings
 
-E = TypeVar("E", bound=Emulator)
-
-
-@functools.cache
-def voice() -> Voice:
-    """The real voice, with one cache for all tests."""
-    return Voice()
+S = TypeVar("S", bound="Shown")
 
 
 @dataclass(frozen=True)
-class Shown(Generic[E]):
-    """A run that is over: its outcome, its log, what the emulator saw, and what the session journal holds open."""
+class Shown:
+    """A run that is over: its outcome, its log, what the emulator saw and still has open, and what the session journal holds open.
+
+    A vendor's tests add to it what they ask often."""
 
     outcome: Outcome
     lines: list[dict[str, Any]]
-    emulator: E
+    emulator: Any
+    still_open: int
     left: list[SessionRecord]
 
     @property
     def code(self) -> int:
         return self.outcome.result.exit_code
+
+    @property
+    def exit(self) -> tuple[str, int]:
+        return self.outcome.result.end, self.code
 
     @property
     def reason(self) -> str:
@@ -68,63 +65,52 @@ class Shown(Generic[E]):
 
 
 def plan_of(text: str, folder: Path, **var: Any) -> Plan:
-    """A playbook's plan, compiled from a file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "show.yaml"
-    file.write_text(text, "utf-8")
-    return compile_file(file, World(voice=voice()), Inputs(var=var))
+    """A playbook's plan, compiled from a file; `chime.wav` lies beside it."""
+    return compile_on(write(folder, text), **var)
 
 
-def show(
-    plan: Plan,
+def perform(
+    stand: Stand,
+    show: str | Plan,
     folder: Path,
-    emulator: E,
-    provider: Provider,
-    key: str,
-    secrets: Callable[[E], set[str]],
+    kind: type[S],
     *,
     injections: Iterable[Injection] = (),
     env: Mapping[str, str] | None = None,
-    meanwhile: Callable[[E, Runner], None] | None = None,
+    meanwhile: Callable[[Any, Runner], None] | None = None,
     name: clock.ClockName = "virtual",
     tape: Cassette | None = None,
     **options: Any,
-) -> tuple[Outcome, list[dict[str, Any]], E, list[SessionRecord]]:
-    """A whole run, recorded on `tape`. `meanwhile` is called before it begins. Gives what `Shown` takes, and asserts what must be so in
-    every run: a good log, a journal that tells the truth, and no secret anywhere."""
-    emulator.injections = list(injections)
-    vendor = emulator.name.upper()
+) -> S:
+    """A whole run at the stand's emulator, recorded on `tape`. `meanwhile` is called with emulator and runner before it begins. Asserts
+    what must be so after every run: a good log, a journal that knows of everything that is open, and no secret anywhere."""
+    emulator, plan = stand.emulator, plan_of(show, folder) if isinstance(show, str) else show
+    assert emulator is not None
+    emulator.injections += injections
+    stand = replace(stand, env={**stand.env, **(env or {})})
 
-    async def main() -> tuple[Outcome, int]:
-        async with emulator.serve() as url:
-            given = {f"{vendor}_BASE_URL": url, f"{vendor}_API_KEY": key, **(env or {})}
-            runner = on(tape, plan, folder=folder / "run", env=given, state_dir=folder / "state", provider=provider, **options)
+    async def main() -> tuple[Outcome, int, Stand]:
+        async with stand.open() as there:
+            runner = on(tape, there, plan, folder, **options)
             if meanwhile is not None:
                 meanwhile(emulator, runner)
-            return await runner.run(), len(emulator.open_sessions)
+            return await runner.run(), len(emulator.open_sessions), there
 
-    outcome, still_open = clock.run(main(), name)
+    outcome, still_open, there = clock.run(main(), name)
     if tape is not None:
         tape.close()
     left = Journal(folder / "state").open_sessions()
-    assert still_open == len(left), "what is open at the vendor is in the journal, and nothing else"
-    assert secrets_in(folder, {key} | secrets(emulator)) == []
-    assert not (folder / "run" / "session.json").exists()
-    return outcome, checked(folder / "run"), emulator, left
+    assert still_open <= len(left), "what is open at the vendor is in the journal"
+    kept = {str(value) for record in left for value in record.end.values()}  # the journal's, to end what is open
+    assert found(there.credentials - kept, folder) == found(there.credentials, folder / "run") == []
+    assert not (outcome.folder / "session.json").exists()
+    return kind(outcome, checked(outcome.folder), emulator, still_open, left)
 
 
-def on(tape: Cassette | None, plan: Plan, **options: Any) -> Runner:
+def on(tape: Cassette | None, stand: Stand, plan: Plan, folder: Path, **options: Any) -> Runner:
     """A run that is recorded on a cassette, or played from it."""
     if tape is None:
-        return Runner(plan, Options(**options))
-    runner = Runner(plan, Options(extras=tape.extras({}), **options))
+        return runner_on(stand, plan, folder, **options)
+    runner = runner_on(stand, plan, folder, extras=tape.extras({}), **options)
     tape.redact = runner.redact
     return runner
-
-
-def secrets_in(folder: Path, secrets: set[str]) -> list[str]:
-    """Files below a folder that show one of them."""
-    redact = Redactor(secrets)
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    assert files
-    return [path.name for path in files if redact(text := path.read_text("latin-1")) != text]

@@ -7,14 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from playbook.emulators.tavus import TavusEmulator
-from playbook.model import Plan
 from playbook.providers.tavus import TavusProvider
 from tests import shown
-from tests.contract import CHIME
+from tests.contract import Stand, voice
 from tests.logs import of
-from tests.shown import voice
-
-__all__ = ["CREATE", "END", "HEAD", "KEY", "PAL", "THREE", "Shown", "perform", "plan_of", "voice"]
 
 KEY = "tvk-5ecr3t-0f-the-t3sts"
 PAL = "p5c0ffee1234"
@@ -31,7 +27,7 @@ THREE = f"""\
 """
 
 
-class Shown(shown.Shown[TavusEmulator]):
+class Shown(shown.Shown):
     """A run that is over."""
 
     def sent(self, kind: str = "conversation.echo") -> list[dict[str, Any]]:
@@ -46,13 +42,6 @@ class Shown(shown.Shown[TavusEmulator]):
         return lines[0].get("reason") if lines else None
 
 
-def plan_of(text: str, folder: Path, **var: Any) -> Plan:
-    """A playbook's plan, compiled from a file; `chime.wav` lies beside it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "chime.wav").write_bytes(CHIME)
-    return shown.plan_of(text, folder, **var)
-
-
 def perform(
     text: str,
     folder: Path,
@@ -62,14 +51,11 @@ def perform(
     provider: Any = None,
     **more: Any,
 ) -> Shown:
-    """A whole run; `more` is for `shown.show`. Asserts that every line was sent once at most."""
-    plan, provider = plan_of(text, folder, **(var or {})), provider or TavusProvider(voice)
-    run = Shown(*shown.show(plan, folder, emulator or TavusEmulator(), provider, KEY, secrets_of, **more))
+    """A whole run; `more` is for `shown.perform`. Asserts that every line was sent once at most, and that the journal knows of nothing but
+    what is open."""
+    stand = Stand(provider or TavusProvider(voice), {"TAVUS_API_KEY": KEY}, emulator=emulator or TavusEmulator())
+    run = shown.perform(stand, shown.plan_of(text, folder, **(var or {})), folder, Shown, **more)
+    assert run.still_open == len(run.left)
     first = [message["inference_id"] for message in run.sent() if message.get("done") in (True, "true")]
     assert len(first) == len(set(first)), "no line is sent twice"
     return run
-
-
-def secrets_of(emulator: TavusEmulator) -> set[str]:
-    """The rooms' tokens."""
-    return {session.token for session in emulator.sessions.values() if session.token}

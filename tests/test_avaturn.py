@@ -19,8 +19,10 @@ from playbook.model import Capabilities
 from playbook.providers.avaturn import AvaturnProvider
 from playbook.runner import Cue, Options, Runner
 from playbook.world import World
-from tests.avaturn import CREATE, KEY, TASKS, Shown, perform, plan_of, secrets_in, secrets_of
+from tests.avaturn import CREATE, KEY, TASKS, Shown, perform, secrets_of
+from tests.leaks import found
 from tests.logs import ROOT, checked, closings, of
+from tests.shown import plan_of
 
 THREE = """\
 version: 1
@@ -41,8 +43,8 @@ def problems(text: str, folder) -> list[tuple[str, str, int | None]]:
     """What `check` finds: code, severity, line."""
     file = folder / "show.yaml"
     file.write_text(text, "utf-8")
-    found, _ = check_file(file, World())
-    return [(problem.code, problem.severity, problem.place.line if problem.place else None) for problem in found]
+    problems, _ = check_file(file, World())
+    return [(problem.code, problem.severity, problem.place.line if problem.place else None) for problem in problems]
 
 
 # --- what it does -------------------------------------------------------------------------------------------------------
@@ -180,7 +182,7 @@ def test_a_viewer_is_handed_what_it_needs_while_the_session_lives(tmp_path):
     assert (seen["session_id"], seen["token"], seen["mode"], seen["at_ms"]) == ("sess-1", emulator.sessions["sess-1"].token, 0o600, 5000)
     assert seen["api_host"] == emulator.url
     assert not (tmp_path / "run" / "session.json").exists()
-    assert secrets_in(tmp_path, secrets_of(emulator)) == []
+    assert found(secrets_of(emulator), tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["avaturn-text-echo", "avaturn-external"])

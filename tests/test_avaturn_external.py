@@ -37,12 +37,12 @@ from playbook.speech.audio import to_ms
 from playbook.speech.voice import Voice
 from playbook.transports.cassette import Cassette
 from playbook.transports.listener import Listener
-from tests.avaturn import KEY, perform, plan_of, voice
-from tests.contract import Stage, Stand
+from tests.avaturn import KEY, perform
+from tests.contract import Stage, Stand, voice
 from tests.logs import checked, closings, of
 from tests.scripts import plan as plan_by_hand
 from tests.scripts import say, sound
-from tests.shown import on
+from tests.shown import on, plan_of
 from tests.sounds import to_wav
 
 HEAD = """\
@@ -285,7 +285,7 @@ def played(text, folder, tape):
 
     async def main():
         env = {"AVATURN_API_KEY": "another", "AVATURN_BASE_URL": "http://127.0.0.1:9"}
-        return await on(Cassette(tape), plan, folder=folder / "run", env=env, provider=AvaturnProvider(voice)).run()
+        return await on(Cassette(tape), Stand(AvaturnProvider(voice), env), plan, folder).run()
 
     outcome = clock.run(main(), "virtual")
     return outcome, checked(folder / "run"), (folder / "run" / "run.jsonl").read_bytes().partition(b"\n")[2]

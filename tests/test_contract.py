@@ -29,7 +29,8 @@ from playbook.events import (
 from playbook.language import load_schema
 from playbook.providers.base import EndsSessions
 from playbook.sessions import Journal
-from tests.contract import CHIME_SHA, STANDS, Stage, Stand, compile_on, perform, plan_for, secrets_left, sound, write_playbook
+from tests.contract import CHIME_SHA, STANDS, Stage, Stand, compile_on, perform, plan_for, sound, write_playbook
+from tests.leaks import found
 from tests.logs import checked, closings, of
 from tests.scripts import say
 
@@ -287,7 +288,7 @@ async def test_a_playbook_of_every_verb_runs_to_its_end(stand: Stand, tmp_path: 
     assert of(lines, "note", "conflict") == []
     assert (closings(lines)["talk"].get("interrupted") is True) == (can.interrupt != "none")
     assert not (outcome.folder / "session.json").exists()
-    assert secrets_left(stand, tmp_path) == []
+    assert found(stand.credentials, tmp_path) == []
     assert Journal(tmp_path / "state").open_sessions() == []
     if stand.emulator is not None:
         assert stand.emulator.open_sessions == ()

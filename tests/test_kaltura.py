@@ -9,7 +9,7 @@ import json
 import stat
 import struct
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from playbook import clock
 from playbook.emulators.faults import FAULTS, Injection
 from playbook.emulators.kaltura import APP_TOKEN, APP_TOKEN_ID, KalturaEmulator
 from playbook.errors import AuthorError, PlaybookError, ProviderError, SetupError
-from playbook.model import Plan, Say
+from playbook.model import Say
 from playbook.providers.kaltura import KEEP_ALIVE_MS, TAIL_MS, KalturaProvider
 from playbook.providers.kaltura_login import read_login
 from playbook.report import run_report
@@ -30,45 +30,33 @@ from playbook.runner import Cue, Outcome
 from playbook.sessions import Journal
 from playbook.speech.pacing import estimate_ms
 from playbook.transports.http import Request
-from tests.contract import CHIME, Stand, compile_on, perform, secrets_left, write_playbook
-from tests.logs import checked, closings, of
+from tests.contract import CHIME, Stand, compile_on, playbook_text, write_playbook
+from tests.contract import perform as perform_on
+from tests.leaks import found
+from tests.logs import closings, of
+from tests.shown import Shown, perform, plan_of
 
 VOICED: Mapping[str, Any] = {"visualConfig": {"id": "visual-1"}, "voiceConfig": {"id": "voice-1"}}
 HELLO = "  - say: Hello there, friend.\n    id: hello\n"
 KS = "planted-kaltura-session"
 
 
-@dataclass(frozen=True)
-class Run:
-    """What a run left behind."""
-
-    outcome: Outcome
-    lines: list[dict[str, Any]]
-    emulator: KalturaEmulator
-    folder: Path
-    stand: Stand
-    sent: list[Request]
-    left: int
-    """How many sessions were open when the run was over."""
+class Run(Shown):
+    """A run that is over."""
 
     @property
     def calls(self) -> list[str]:
         """The operations that the emulator was asked for, in order; keep-alives left out."""
-        asked = [entry["path"].rpartition("/")[2] for entry in self.emulator.journal if entry["what"] == "request"]
+        asked = [entry["path"].rpartition("/")[2] for entry in self.notes("request")]
         return [operation for operation in asked if operation != "keep-alive"]
 
     @property
-    def spoken(self) -> list[str]:
-        """The turns that the face began, in order."""
-        return [entry["task"] for entry in self.emulator.journal if entry["what"] == "speech_started"]
-
-    @property
-    def exit(self) -> tuple[str, int]:
-        return self.outcome.result.end, self.outcome.result.exit_code
-
-    @property
     def open_in_journal(self) -> int:
-        return len(Journal(self.folder / "state").open_sessions())
+        return len(self.left)
+
+
+def stand_at(face: KalturaEmulator, settings: Mapping[str, Any] = VOICED) -> Stand:
+    return Stand(KalturaProvider(), {"KALTURA_KS": face.ks or KS}, settings, face)
 
 
 def run(
@@ -76,41 +64,14 @@ def run(
     timeline: str = HELLO,
     *,
     emulator: KalturaEmulator | None = None,
-    injections: Sequence[Injection] = (),
     settings: Mapping[str, Any] = VOICED,
-    env: Mapping[str, str] | None = None,
     head: str = "start: 0s",
-    edit: Any = lambda plan: plan,
-    before: Any = lambda: None,
-    **options: Any,
+    **more: Any,
 ) -> Run:
-    """Perform a playbook against an emulator and check what must always hold: a good log, no turn twice, no credential anywhere."""
-
-    async def main() -> Run:
-        face = emulator or KalturaEmulator(viewer_after_ms=0)
-        face.injections += injections
-        sent: list[Request] = []
-
-        def listen(send: Any) -> Any:
-            async def wrapped(request: Request) -> Any:
-                sent.append(request)
-                return await send(request)
-
-            return wrapped
-
-        async with face.serve():
-            given = {**face.environment(), "KALTURA_KS": face.ks or KS, **(env or {})}
-            stand = Stand(KalturaProvider(), given, settings, face, {"http": listen})
-            plan = edit(compile_on(write_playbook(folder, stand, timeline, head)))
-            before()
-            outcome = await perform(stand, plan, folder, **options)
-            return Run(outcome, checked(outcome.folder), face, folder, stand, sent, len(face.open_sessions))
-
-    done = clock.run(main(), "virtual")
+    """Perform a timeline against an emulator; `more` is for `shown.perform`. Asserts that no turn is spoken twice."""
+    stand = stand_at(emulator or KalturaEmulator(viewer_after_ms=0), settings)
+    done = perform(stand, playbook_text(stand, timeline, head), folder, Run, **more)
     assert len(done.spoken) == len(set(done.spoken)), "no turn is spoken twice"
-    if done.outcome.summary and not done.open_in_journal:
-        assert secrets_left(done.stand, folder, KS) == []
-    assert not (done.outcome.folder / "session.json").exists()
     return done
 
 
@@ -240,8 +201,17 @@ def test_a_sound_is_sent_as_the_service_takes_it(tmp_path: Path):
     """8 kHz stereo becomes MP3, mono, 44.1 kHz, 128 kbit/s; the length is of the samples; the line is as long as that, exactly."""
     tone = np.sin(np.arange(8000 * 3) / 9) * 0.4
     (tmp_path / "tone.wav").write_bytes(wav(np.stack([tone, tone / 2], axis=1), 8000))
-    done = run(tmp_path, "  - audio-echo: tone.wav\n    id: tone\n")
-    [upload] = [request for request in done.sent if request.path.endswith("say-audio")]
+    sent: list[Request] = []
+
+    def listen(send: Any) -> Any:
+        async def wrapped(request: Request) -> Any:
+            sent.append(request)
+            return await send(request)
+
+        return wrapped
+
+    done = run(tmp_path, "  - audio-echo: tone.wav\n    id: tone\n", extras={"http": listen})
+    [upload] = [request for request in sent if request.path.endswith("say-audio")]
     assert upload.data == {"turnId": "tone", "duration": "3.000"}
     assert upload.files is not None
     [(field, (name, data, kind))] = upload.files.items()
@@ -272,7 +242,7 @@ def test_a_bad_sound_is_a_problem_of_the_playbook(kind: str, tmp_path: Path):
 
 def test_a_sound_that_was_spoiled_since_the_plan_was_made_opens_no_session(tmp_path: Path):
     """It is found before anything is created: exit 4, and the service was asked nothing."""
-    done = run(tmp_path, "  - audio-echo: chime.wav\n", before=lambda: (tmp_path / "chime.wav").write_bytes(CHIME[:60]))
+    done = run(tmp_path, "  - audio-echo: chime.wav\n", meanwhile=lambda *_: (tmp_path / "chime.wav").write_bytes(CHIME[:60]))
     assert done.exit == ("error", 4)
     assert "it has changed since the plan was made" in (done.outcome.result.reason or "")
     assert done.calls == []
@@ -324,22 +294,16 @@ def test_text_that_is_unavailable_fails_once_and_says_what_it_means(tmp_path: Pa
     assert (failed["task"], failed["outcome"], failed["status"]) == ("hello", "refused", 503)
     assert "voiceConfig.id" in failed["reason"]
     assert "local-voice" in failed["reason"]
-    assert done.left == 0
+    assert done.still_open == 0
 
 
 def test_a_session_without_a_voice_refuses_text_but_takes_sound(tmp_path: Path):
     """The likely reason of the 503s that were seen: `check` warns of it, and sounds still go through."""
-    face = KalturaEmulator(say_text="needs-voice")
-    settings = {"visualConfig": {"id": "visual-1"}}
-    warned: list[str] = []
-
-    def note(plan: Plan) -> Plan:
-        warned.extend(problem.code for problem in plan.warnings)
-        return plan
-
+    stand = stand_at(KalturaEmulator(say_text="needs-voice"), {"visualConfig": {"id": "visual-1"}})
     timeline = HELLO + "    on_error: continue\n  - audio-echo: chime.wav\n    id: chime\n"
-    done = run(tmp_path, timeline, emulator=face, settings=settings, edit=note)
-    assert warned == ["PB481"]
+    plan = plan_of(playbook_text(stand, timeline), tmp_path)
+    assert [problem.code for problem in plan.warnings] == ["PB481"]
+    done = perform(stand, plan, tmp_path, Run)
     assert done.exit == ("passed", 0)
     assert done.spoken == ["chime"]
 
@@ -448,7 +412,7 @@ def test_a_ks_is_minted_however_it_is_handed_out(way: str, reply: str, tmp_path:
     assert done.exit == ("passed", 0)
     minted = [entry["kind"] for entry in done.emulator.journal if entry["what"] == "ks_minted"]
     assert minted == {"secret": ["administrator"], "token": ["user", "administrator"]}[way]
-    assert secrets_left(done.stand, tmp_path, "planted-admin-secret", APP_TOKEN) == []
+    assert found({"planted-admin-secret", APP_TOKEN}, tmp_path) == []
 
 
 @pytest.mark.parametrize("algorithm", ["SHA1", "sha-256", "SHA512", "md5"])
@@ -650,7 +614,7 @@ def test_bad_luck(what: str, tmp_path: Path):
     assert done.exit == luck.exit, told
     assert any(luck.reason in reason for reason in told), told
     assert {line["outcome"] for line in failures} == ({luck.outcome} - {None})
-    assert done.left == luck.open
+    assert done.still_open == luck.open
     assert done.open_in_journal == luck.recorded
     if luck.calls is not None:
         assert " ".join(done.calls[1:]) == luck.calls
@@ -668,31 +632,24 @@ def test_every_named_fault_has_its_row():
 def test_speech_after_an_interrupt_changes_nothing_that_we_can_know(tmp_path: Path):
     """The service reports no speech, so what the face says afterwards stays unknown: the line is closed as interrupted, by estimate."""
 
-    async def main() -> tuple[Outcome, list[str]]:
-        face = KalturaEmulator(faults=["speech-after-interrupt@long"])
-        async with face.serve():
-            stand = Stand(KalturaProvider(), face.environment(), VOICED, face)
-            timeline = "  - say: A long sentence that somebody stops.\n    id: long\n    until: 1s\n  - interrupt:\n  - wait: 5s\n"
-            outcome = await perform(stand, compile_on(write_playbook(tmp_path, stand, timeline)), tmp_path)
-            return outcome, [entry["task"] for entry in face.journal if entry["what"] == "speech_started"]
-
-    outcome, spoken = clock.run(main(), "virtual")
-    assert spoken == ["long", "long"]
-    assert (outcome.result.end, outcome.result.exit_code) == ("passed", 0)
-    line = closings(checked(outcome.folder))["long"]
+    stand = stand_at(KalturaEmulator(faults=["speech-after-interrupt@long"]))
+    timeline = "  - say: A long sentence that somebody stops.\n    id: long\n    until: 1s\n  - interrupt:\n  - wait: 5s\n"
+    done = perform(stand, playbook_text(stand, timeline), tmp_path, Run)
+    assert done.spoken == ["long", "long"]
+    assert done.exit == ("passed", 0)
+    line = closings(done.lines)["long"]
     assert (line["evidence"], line["interrupted"]) == ("estimated", True)
 
 
 def test_an_empty_text_is_refused_by_the_service_and_the_log_says_so(tmp_path: Path):
     """`check` lets none through; a plan that was made by other means is answered by 400."""
 
-    def emptied(plan: Plan) -> Plan:
-        [first, *rest] = plan.steps
-        assert isinstance(first.action, Say)
-        hollow = replace(first.action, chunks=(replace(first.action.chunks[0], text=""),))
-        return replace(plan, steps=(replace(first, action=hollow), *rest))
-
-    done = run(tmp_path, edit=emptied)
+    stand = stand_at(KalturaEmulator(viewer_after_ms=0))
+    plan = plan_of(playbook_text(stand, HELLO), tmp_path)
+    [first, *rest] = plan.steps
+    assert isinstance(first.action, Say)
+    hollow = replace(first.action, chunks=(replace(first.action.chunks[0], text=""),))
+    done = perform(stand, replace(plan, steps=(replace(first, action=hollow), *rest)), tmp_path, Run)
     assert done.exit == ("failed", 1)
     [failed] = of(done.lines, "event", "provider_failed")
     assert (failed["status"], failed["outcome"]) == (400, "refused")
@@ -726,7 +683,7 @@ def test_a_service_that_repeats_our_secrets_does_not_get_them_into_the_log(where
                 body = {"success": False, "error": f"KS {KS} or Bearer {token} or {token} is wrong"}
                 face.injections[:] = [Injection(path=f"*/{where}", status=status, body=body, times=None)]
 
-            return stand, await perform(stand, plan, tmp_path, watch=quote)
+            return stand, await perform_on(stand, plan, tmp_path, watch=quote)
 
     stand, outcome = clock.run(main(), "virtual")
     assert outcome.result.exit_code in (1, 4)
@@ -756,7 +713,7 @@ def test_a_session_that_could_not_be_ended_can_be_ended_later(tmp_path: Path):
         async with face.serve():
             face.injections += refuse(500, "end")
             stand = Stand(KalturaProvider(), face.environment(), VOICED, face)
-            await perform(stand, compile_on(write_playbook(tmp_path, stand, HELLO)), tmp_path)
+            await perform_on(stand, compile_on(write_playbook(tmp_path, stand, HELLO)), tmp_path)
             journal = Journal(tmp_path / "state")
             [record] = journal.open_sessions()
             with pytest.raises(ProviderError):
@@ -795,16 +752,8 @@ def test_the_shipped_tour_is_rehearsed(tmp_path: Path):
     """`playbooks/kaltura-tour.yaml` runs to its end, and has every verb."""
     file = Path(__file__).parent.parent / "playbooks" / "kaltura-tour.yaml"
 
-    async def main() -> tuple[Outcome, KalturaEmulator]:
-        face = KalturaEmulator(viewer_after_ms=0)
-        async with face.serve():
-            stand = Stand(KalturaProvider(), face.environment(), {}, face)
-            return await perform(stand, compile_on(file), tmp_path, cues=[Cue("go", 2_000)]), face
-
-    outcome, face = clock.run(main(), "virtual")
-    checked(outcome.folder)
-    assert (outcome.result.end, outcome.result.exit_code) == ("passed", 0)
-    assert face.open_sessions == ()
     plan = compile_on(file)
+    done = perform(stand_at(KalturaEmulator(viewer_after_ms=0)), plan, tmp_path, Run, cues=[Cue("go", 2_000)])
+    assert (done.exit, done.still_open) == (("passed", 0), 0)
     assert {step.verb for step in plan.steps} == {"say", "audio-echo", "wait", "interrupt", "end"}
     assert plan.warnings == ()

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import quote
 
 import pytest
 
@@ -27,6 +26,7 @@ from playbook.runner import Options, Runner
 from playbook.sessions import Journal
 from playbook.transports.http import Answer, Http, Request, Retry
 from tests.contract import STANDS, compile_on, write_playbook
+from tests.leaks import found, spellings
 from tests.logs import checked, of
 from tests.served import SESSIONS
 from tests.test_cli_sessions import Vendor, VendorSession
@@ -92,21 +92,6 @@ def emulators(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in (Kaltura, Avaturn, Tavus):
         monkeypatch.setattr(kind, "made", [])
         monkeypatch.setitem(EMULATORS, kind.name, f"{__name__}:{kind.name.capitalize()}")  # type: ignore[arg-type]  # it is a dict
-
-
-def spellings(secret: str) -> set[bytes]:
-    """How a secret may be written, also when its end was cut off."""
-    texts = {secret, secret.upper(), secret[:12], quote(secret), quote(secret, safe=""), repr(secret)[1:-1]}
-    texts |= {json.dumps(secret, ensure_ascii=ascii)[1:-1] for ascii in (True, False)}
-    return {text.encode() for text in texts}
-
-
-def found(secrets: Iterable[str], folder: Path, *streams: str) -> list[str]:
-    """Where a secret stands: files below a folder, and streams."""
-    forms = set().union(*map(spellings, secrets))
-    places = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-    places |= {f"stream {n}": stream.encode() for n, stream in enumerate(streams, 1)}
-    return [f"{place}: {form.decode()}" for place, data in places.items() for form in forms if form in data]
 
 
 def minted() -> set[str]:

@@ -27,10 +27,11 @@ from playbook.sessions import Journal
 from playbook.speech.audio import decode, resample
 from playbook.transports.room import MAX_MESSAGE_BYTES, encode
 from playbook.world import World
-from tests.contract import Stage, Stand, chime
+from tests.contract import Stage, Stand, chime, voice
 from tests.logs import ROOT, checked, closings, of
 from tests.scripts import plan, say
-from tests.tavus import CREATE, END, HEAD, KEY, PAL, THREE, Shown, perform, plan_of, voice
+from tests.shown import plan_of
+from tests.tavus import CREATE, END, HEAD, KEY, PAL, THREE, Shown, perform
 
 TALK = "This sentence goes on for quite some time, and somebody may well stop it before it has come to its end."
 

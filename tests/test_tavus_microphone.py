@@ -15,10 +15,10 @@ from playbook.providers.tavus import TavusProvider
 from playbook.speech.audio import decode, resample
 from playbook.speech.voice import Settings, Voice
 from playbook.transports.room import ClipEnded
-from tests.contract import Stage, Stand
+from tests.contract import Stage, Stand, voice
 from tests.logs import checked, closings, of
 from tests.scripts import plan, say
-from tests.tavus import CREATE, KEY, PAL, perform, voice
+from tests.tavus import CREATE, KEY, PAL, perform
 
 HEAD = f"version: 1\nprovider: tavus\nsession: {{pal_id: {PAL}, echo_via: microphone, language: en}}\n"
 SHOW = f"""\

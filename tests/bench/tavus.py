@@ -21,8 +21,8 @@ from playbook.runner import Options, Runner
 from playbook.transports.room import Room
 from playbook.world import World
 from tests.bench import Say, bench
-from tests.contract import chime
-from tests.tavus import HEAD, voice
+from tests.contract import VOICE, chime
+from tests.tavus import HEAD
 
 LINES = 300
 SECONDS = int(os.environ.get("PLAYBOOK_BENCH_SECONDS", "30"))
@@ -49,7 +49,7 @@ class Eager(TavusEmulator):
 
 async def perform(file: Path, folder: Path, emulator: TavusEmulator, **extras: Any) -> None:
     async with emulator.serve():
-        plan = compile_file(file, World(voice=voice()))
+        plan = compile_file(file, World(voice=VOICE))
         outcome = await Runner(plan, Options(folder=folder / "run", env=emulator.environment(), extras=extras)).run()
         assert outcome.result.exit_code == 0, outcome.result.reason
 
