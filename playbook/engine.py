@@ -220,6 +220,8 @@ class Engine:
         elif event.cause == "disk":
             self._leave_step("cut", event.reason)
             self._conclude("error", 4, event.reason)
+        elif event.cause == "nothing ran":
+            self._conclude("error", 5, event.reason)
         else:
             self._leave_step("cut", event.reason)
             self._conclude("stopped", 130 if event.reason == "SIGINT" else 143, event.reason)

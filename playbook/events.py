@@ -116,16 +116,15 @@ class SessionClosed:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """The run must stop in order. `reason`: `SIGINT`, `SIGTERM`, `SIGHUP`, `cancelled`, `stall: …`, `disk: …`."""
+    """The run must stop in order. `reason`: `SIGINT`, `SIGTERM`, `SIGHUP`, `cancelled`, `stall: …`, `disk: …`, `nothing ran: …`."""
 
     reason: str
 
     @property
-    def cause(self) -> Literal["stall", "disk", "somebody"]:
+    def cause(self) -> Literal["stall", "disk", "nothing ran", "somebody"]:
         """What wants it."""
-        if self.reason.startswith("stall:"):
-            return "stall"
-        return "disk" if self.reason.startswith("disk:") else "somebody"
+        causes: tuple[Literal["stall", "disk", "nothing ran"], ...] = ("stall", "disk", "nothing ran")
+        return next((cause for cause in causes if self.reason.startswith(f"{cause}:")), "somebody")
 
 
 Event = SessionOpened | TaskAccepted | SpeechStarted | SpeechEnded | TimerFired | Trigger | ProviderFailed | SessionClosed | StopRequested

@@ -75,10 +75,59 @@ def test_every_transport_is_taped(shell, name):
     assert done.code == 0, done.out
 
 
+TOLERANT = """\
+version: 1
+provider: kaltura
+session: {visualConfig: {id: any}, voiceConfig: {id: any}}
+vars: {word: {type: string, default: one}}
+timeline:
+  - say: "This is {{ word }}."
+    id: line
+    on_error: continue
+  - end:
+"""
+
+
+@pytest.mark.parametrize("mode", ["none", "once", "new_episodes"])
+def test_a_miss_fails_the_run_whatever_the_step_says(shell, mode):
+    """Other words than the recorded ones are a miss, which `on_error: continue` does not excuse; the remedy is told, and works; the
+    cassette is not spoilt."""
+    common = ("run", shell.write("tolerant.yaml", TOLERANT), "--clock", "virtual", "--emulate")
+    assert shell.call(*common, "--out", "one", "--record", "tape").code == 0
+    before = Path("tape").read_bytes()
+    how = ("--from-cassette", "tape") if mode == "none" else ("--record", "tape", "--record-mode", mode)
+    done = shell.call(*common, "--out", "two", *how, "--var", "word=two")
+    assert (done.code, "failed: cassette: tape was missed: tape has no answer to POST" in done.out) == (1, True)
+    assert "tape does not have what was asked; `--record tape --record-mode all` records the run anew\n" in done.err
+    assert checked(Path("two"))[-1]["end"] == "failed"
+    assert shell.call("replay", "two").out.startswith("identical")
+    assert Path("tape").read_bytes() == before
+    assert shell.call(*common, "--out", "three", "--record", "tape", "--record-mode", "all", "--var", "word=two").code == 0
+    assert shell.call(*common[:-1], "--out", "four", "--from-cassette", "tape", "--var", "word=two").code == 0
+
+
+def test_what_becomes_of_a_cassette_is_told(shell):
+    """Whether a run was recorded or performed against what there was; --quiet keeps that to itself."""
+    common = ("run", shell.write("tolerant.yaml", TOLERANT), "--clock", "virtual", "--emulate", "--record", "tape", "--record-mode")
+
+    def last_words(mode: str, *more: str) -> list[str]:
+        done = shell.call(*common, mode, *more)
+        assert done.code == 0, done.err
+        return done.err.splitlines()[-1:]
+
+    assert last_words("once") == ["recorded tape"]
+    assert last_words("once") == last_words("none") == ["performed against tape; nobody was asked, and --emulate did nothing"]
+    assert last_words("new_episodes") == ["performed against tape"]
+    assert last_words("all") == ["recorded tape"]
+    assert "recorded" not in shell.call(*common, "all", "--quiet").err
+    assert not Path(shell.env["PLAYBOOK_STATE_DIR"]).exists()
+
+
 def test_cassettes_used_wrongly(shell):
-    """Both ways at once, nothing to record, nothing to play, and a date that is none."""
+    """Both ways at once, nothing to record, nothing to play, and a date that is none, or none to come."""
     assert emulated(shell, "--record", "a", "--from-cassette", "b").code == 2
     assert emulated(shell, "--record", "a", "--record-expires", "soon").code == 2
+    assert "is no day to come" in emulated(shell, "--emulate", "--record", "a", "--record-expires", "2020-01-31").err
     assert emulated(shell, "--from-cassette", "nothing.jsonl").code == 4
     assert shell.call("run", shell.write("hello.yaml"), "--record", "a").code == 2
 

@@ -204,6 +204,50 @@ def test_triggers_come_from_a_pipe(shell):
     assert [line["trigger"] for line in of(lines, "event", "trigger")] == ["go", "next"]
 
 
+KIOSK = "version: 1\nprovider: local\nstart: go\ntimeline:\n  - wait: 500ms\n  - end:\n"
+
+
+def test_a_kiosk_waits_for_each_visitor(shell):
+    """One run after the other reads the same input: what comes during a show is ignored, the next begins another, and the end of the input
+    ends the last one with 5."""
+    shell.write("kiosk.yaml", KIOSK)
+    reading, writing = os.pipe()
+    ends = []
+    for number in range(3):
+        process = shell.start("run", "kiosk.yaml", "--triggers", "-", "--out", str(number), stdin=reading)
+        for line in process.stderr:
+            if "is open" in line and number < 2:
+                os.write(writing, b"go\n")
+            elif "is open" in line:
+                os.close(writing)
+            elif "wait 500ms" in line:
+                os.write(writing, b"go\n")
+        process.wait(20)
+        ends.append(process.returncode)
+    assert ends == [0, 0, 5]
+    assert [line["reason"] for line in of(checked(Path("0")), "note", "ignored")] == ["nothing waits for the trigger 'go'"]
+    last = checked(Path("2"))[-1]
+    assert (last["end"], last["reason"]) == ("error", "nothing ran: the input ended before the trigger 'go' came")
+    assert shell.call("replay", "2").code == 0
+    os.close(reading)
+
+
+@pytest.mark.parametrize("left", ["a pipe", "nothing"])
+def test_no_session_is_opened_for_an_input_that_has_ended(shell, left):
+    """When nobody can begin a show any more, nothing is opened, and nothing is left behind."""
+    shell.write("kiosk.yaml", KIOSK)
+    if left == "nothing":
+        stdin = subprocess.DEVNULL
+    else:
+        stdin, writing = os.pipe()
+        os.close(writing)
+    done = shell.perform("run", "kiosk.yaml", "--triggers", "-", stdin=stdin)
+    assert (done.code, done.out, done.err) == (5, "", "nothing ran: the input ended before the trigger 'go' came\n")
+    assert not Path("runs").exists()
+    if left == "a pipe":
+        os.close(stdin)
+
+
 # --- at a terminal ------------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import pytest
 import playbook
 from playbook import clock
 
+from .commands import HELLO
 from .logs import checked, closings, of
 
 STALL = "version: 1\nprovider: local\ntimeline:\n  - wait: {event: next}\n    id: pause\n  - wait: 1s\n"

@@ -153,6 +153,21 @@ def err(text: str) -> None:
         to_nowhere(sys.stderr)
 
 
+def log(text: str, args: argparse.Namespace) -> None:
+    """What became of a command, on standard error. A log, which `--quiet` goes to, gets one line, and with it the time."""
+    err(args.redact(_stamp() + " ".join(text.split()) if _is_log(args) else text))
+
+
+def _is_log(args: argparse.Namespace | None) -> bool:
+    return bool(getattr(args, "quiet", False)) and not sys.stderr.isatty()
+
+
+def _stamp() -> str:
+    from playbook.clock import wall_time
+
+    return wall_time().strftime("%Y-%m-%dT%H:%M:%SZ ")
+
+
 def to_nowhere(stream: TextIO) -> None:
     """Whatever is still in the stream's buffer, and all that follows, is dropped."""
     with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
@@ -184,6 +199,7 @@ def carry_out(argv: Sequence[str], env: Mapping[str, str]) -> int:
             reconfigure(errors="backslashreplace")
     last_words: list[str] = []  # what must stand at the bottom of the screen, whatever else is said
     redact = Redactor(value for name, value in env.items() if _is_credential(name) and len(value) >= 8)
+    args: argparse.Namespace | None = None
     try:
         if not argv or argv[0] in ("-h", "--help", "help"):
             (out if argv else err)(overview())
@@ -205,7 +221,10 @@ def carry_out(argv: Sequence[str], env: Mapping[str, str]) -> int:
     except SystemExit as left:  # argparse, after --help
         return left.code if isinstance(left.code, int) else 0
     except PlaybookError as error:
-        show_error(error, redact, env)
+        if args is not None and _is_log(args) and not isinstance(error, AuthorError):
+            log(f"error: {error.message}" + (f" ({error.remedy})" if error.remedy else ""), args)
+        else:
+            show_error(error, redact, env)
         return error.exit_code
     except KeyboardInterrupt:
         return 130

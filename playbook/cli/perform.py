@@ -10,30 +10,30 @@ import inspect
 import json
 import os
 import shlex
-import shutil
 import signal
 import sys
 import traceback
 from argparse import Namespace
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from playbook import clock as clocks
-from playbook.cli.author import add_inputs, credentials, load
-from playbook.cli.options import Command, Parser, cue, err, in_colour, is_live, name_and_value, out
+from playbook.cli.author import add_inputs, load
+from playbook.cli.options import Command, Parser, cue, err, in_colour, is_live, log, name_and_value, out, width
 from playbook.cli.sessions import left_open, remind
+from playbook.cli.triggers import given, has_ended
 from playbook.emulators import EMULATORS, rehearsal
 from playbook.emulators import need as need_emulator
 from playbook.errors import SetupError, UsageError
 from playbook.model import Plan
+from playbook.providers.registry import let_in
 from playbook.sessions import state_folder
 from playbook.world import World, cache_folder
 
 if TYPE_CHECKING:
     from playbook.emulators.base import Emulator
-    from playbook.providers.base import Provider
     from playbook.runner import Outcome, Runner
     from playbook.speech.loudspeaker import Loudspeaker
     from playbook.transports.cassette import Cassette, Mode
@@ -55,7 +55,13 @@ def add_run(parser: Parser) -> None:
     parser.add_argument("--emulate", action="store_true", help="perform it against the provider's emulator, without a key")
     parser.add_argument("--fault", metavar="NAME[@STEP]", action="append", help="let the emulator fail in this way")
     parser.add_argument("--record", metavar="FILE", type=Path, help="record what the provider answers on a cassette")
-    parser.add_argument("--record-mode", choices=RECORD_MODES, default="all", help="what to do with a cassette that exists (all: anew)")
+    parser.add_argument(
+        "--record-mode",
+        choices=RECORD_MODES,
+        default="all",
+        help="all (the default) records anew and replaces what there is; once performs against a cassette that exists, else records one;"
+        " none performs against it and records nothing; new_episodes performs against it and adds reads that it does not have",
+    )
     parser.add_argument("--record-expires", metavar="DATE", type=_date, help="from this day on the cassette is no longer believed")
     parser.add_argument("--from-cassette", metavar="FILE", type=Path, help="perform it against a cassette, without network or key")
     parser.add_argument("--json", action="store_true", help="the outcome as JSON")
@@ -74,27 +80,33 @@ def _run(args: Namespace) -> int:
         raise UsageError("--fault is for emulated runs", remedy="add --emulate")
     cassette, loudspeaker = _cassette(plan, args), _loudspeaker(plan, args)
     at_terminal = sys.stdin is not None and sys.stdin.isatty() and not args.triggers and args.clock == "system"
-    billed = not args.emulate and (cassette is None or cassette.recording)
+    emulated = args.emulate and (cassette is None or cassette.recording)
+    billed = not args.emulate and (cassette is None or cassette.whole)
     journal = state_folder(args.env) if billed else None
     runner: Runner | None = None
+    outcome: Outcome | None = None
     if journal is not None and plan.provider != "local":
         remind(journal)
+    if args.triggers and plan.start.kind == "go" and not any(cue.trigger == "go" for cue in args.trigger or ()) and has_ended(sys.stdin):
+        log("nothing ran: the input ended before the trigger 'go' came", args)
+        return 5
 
     async def perform() -> Outcome:
         nonlocal runner
         from playbook.runner import Options, Runner, Stall
 
         asyncio.get_running_loop().set_exception_handler(lambda _, context: _aside(context, args, runner))
-        async with rehearsal(plan, args.env, args.fault or ()) if args.emulate else _nothing(args.env) as (env, extras):
+        async with rehearsal(plan, args.env, args.fault or (), wanted=emulated) as (env, extras):
             with _progress(plan, args, interactive=at_terminal) as (watch, started):
                 provider = world.provider(plan.provider)
                 options = Options(
                     folder=args.out,
-                    env=env if cassette is None or cassette.recording else _let_in(env, provider),
+                    env=env if cassette is None or cassette.recording else let_in(provider, env),
                     state_dir=journal,
                     cues=args.trigger or (),
                     interactive=at_terminal or bool(args.triggers),
                     watch=watch,
+                    objection=(lambda: None) if cassette is None else cassette.objection,
                     live=None if loudspeaker is None else loudspeaker.begin,
                     extras=extras if cassette is None else cassette.extras(extras),
                     provider=provider,
@@ -103,7 +115,7 @@ def _run(args: Namespace) -> int:
                 if cassette is not None:
                     cassette.redact = runner.redact
                 started(clocks.Clock().now_ms)
-                with cassette or contextlib.nullcontext(), _triggers(runner, at_terminal=at_terminal, to_the_end=bool(args.triggers)):
+                with cassette or contextlib.nullcontext(), given(runner, at_terminal=at_terminal, to_the_end=bool(args.triggers)):
                     try:
                         return await runner.run()
                     except Stall as stall:
@@ -115,6 +127,8 @@ def _run(args: Namespace) -> int:
         with loudspeaker or contextlib.nullcontext():
             outcome = clocks.run(perform(), args.clock)
         code = outcome.result.exit_code
+        if cassette is not None:
+            _tell_of(cassette, args)
         try:
             _show(outcome, args)
         except SetupError:  # standard output is full: no reason to forget how the run went
@@ -124,6 +138,8 @@ def _run(args: Namespace) -> int:
     finally:
         if runner is not None:
             args.redact.absorb(runner.redact)
+            if outcome is None and runner.folder is not None and (runner.folder / "run.jsonl").exists():
+                args.last_words.append(f"its log is in {runner.folder}")
             if journal is not None and runner.folder is not None:
                 run, pid = runner.folder.name, os.getpid()
                 args.last_words += left_open(journal, lambda record: (record.run, record.pid) == (run, pid))
@@ -163,16 +179,19 @@ def _show(outcome: Outcome, args: Namespace) -> None:
         data = {"folder": folder, **run_to_json(outcome.result, outcome.summary, outcome.failures)}
         out(args.redact(json.dumps(data, ensure_ascii=False, indent=1)))
         if outcome.result.exit_code:
-            err(args.redact(verdict(outcome.result)))
+            log(verdict(outcome.result), args)
     elif args.quiet:
         lines = count(len(outcome.summary.utterances), "line")
         out(args.redact(f"{verdict(outcome.result)}; {lines}; {folder}"))
+        if outcome.result.exit_code and not (sys.stdout.isatty() and sys.stderr.isatty()):
+            log(f"{verdict(outcome.result)}; {folder}", args)
     else:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         colour = in_colour(sys.stdout, args.env)
         if sys.stdout.isatty() and sys.stderr.isatty():
             out("")
-        text = run_report(outcome.result, outcome.summary, outcome.failures, width=width, colour=colour)
+        text = run_report(outcome.result, outcome.summary, outcome.failures, width=width(), colour=colour)
+        if (sound := outcome.folder / "audio.wav").exists():
+            text += f"\nhear it: {sound}"
         out(args.redact(f"{text}\n{folder}"))
 
 
@@ -192,62 +211,7 @@ def _progress(
         yield progress.watch, lambda now_ms: setattr(progress, "now_ms", now_ms)
 
 
-# triggers
-
-
-@contextlib.contextmanager
-def _triggers(runner: Runner, *, at_terminal: bool, to_the_end: bool) -> Iterator[None]:
-    """Standard input gives triggers: a line is a trigger's name, an empty one is `go`."""
-    if not (at_terminal or to_the_end):
-        yield
-        return
-    loop, number, rest = asyncio.get_running_loop(), sys.stdin.fileno(), b""
-
-    def read() -> None:
-        nonlocal rest
-        lost = False
-        try:
-            if at_terminal and os.tcgetpgrp(number) != os.getpgrp():  # in the background, reading would suspend us
-                loop.remove_reader(number)
-                loop.call_later(1.0, listen)
-                return
-            data = os.read(number, 4096)
-        except BlockingIOError:
-            return
-        except OSError:  # the terminal is lost
-            data, lost = b"", True
-        *lines, rest = (rest + data).split(b"\n")
-        for line in lines:
-            runner.trigger(line.decode("utf-8", "replace").strip() or "go")
-        if not data:
-            stop()
-            if to_the_end or lost:
-                runner.no_more_triggers()
-
-    def listen() -> None:
-        try:
-            loop.add_reader(number, read)
-        except PermissionError:  # a plain file is always ready, and epoll does not take it
-            for line in sys.stdin:
-                runner.trigger(line.strip() or "go")
-            runner.no_more_triggers()
-
-    def stop() -> None:
-        loop.remove_reader(number)
-
-    loop.call_soon(listen)
-    try:
-        yield
-    finally:
-        stop()
-
-
 # what stands in for the vendor
-
-
-@contextlib.asynccontextmanager
-async def _nothing(env: Mapping[str, str]) -> AsyncIterator[tuple[Mapping[str, str], Mapping[str, Any]]]:
-    yield env, {}
 
 
 def _loudspeaker(plan: Plan, args: Namespace) -> Loudspeaker | None:
@@ -274,17 +238,31 @@ def _cassette(plan: Plan, args: Namespace) -> Cassette | None:
         raise UsageError("the local provider has nothing to record", remedy="a cassette holds what a vendor answered")
     from playbook.transports.cassette import Cassette
 
+    if args.record_expires is not None and args.record_expires <= clocks.wall_time().date():
+        raise UsageError(
+            f"--record-expires {args.record_expires} is no day to come", remedy="name the day from which on it is not believed"
+        )
     mode: Mode = args.record_mode if args.record else "none"
     return Cassette(path, mode, provider=plan.provider, playbook=plan.name, expires=args.record_expires)
 
 
-def _let_in(env: Mapping[str, str], provider: Provider | None) -> Mapping[str, str]:
-    """An environment for a run that reaches nobody: where there is no credential, something that looks like one."""
-    groups = [list(group) for group in credentials(provider)] if provider is not None else []
-    if not groups or any(all(env.get(name) for name in group) for group in groups):
-        return env
-    simplest = min(groups, key=len)
-    return {**env, **dict.fromkeys(simplest, "from-a-cassette")}
+def _tell_of(cassette: Cassette, args: Namespace) -> None:
+    """What became of the cassette."""
+    if cassette.misses:
+        log(f"{cassette.path} does not have what was asked; {cassette.misses[0].remedy}", args)
+    if args.quiet:
+        return
+    if cassette.whole:
+        log(f"recorded {cassette.path}" if cassette.added else f"nothing was recorded on {cassette.path}", args)
+        return
+    from playbook.report import count
+
+    told = f"performed against {cassette.path}"
+    if cassette.added:
+        told += f", and recorded {count(cassette.added, 'read')} on it"
+    if args.emulate and not cassette.recording:
+        told += "; nobody was asked, and --emulate did nothing"
+    log(told, args)
 
 
 def _date(text: str) -> datetime.date:

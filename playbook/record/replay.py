@@ -28,8 +28,9 @@ from playbook.record.summary import RunSummary
 
 MAX_SHOWN = 100
 """How many lines of one divergence are kept: enough to see it, and a log of nothing but differences does not fill the memory."""
-_NOT_ITS_OWN = ("internal error", "disk: ", "the sound ")
-"""How reasons begin for which a run ended though its engine had not: a bug of that time, a full disk, a sound file that was gone."""
+_NOT_ITS_OWN = ("internal error", "disk: ", "the sound ", "cassette: ")
+"""How reasons begin for which a run ended though its engine had not: a bug of that time, a full disk, a sound file that was gone, a
+cassette that was missed."""
 _OTHER_WORDS = "the provider says other words than the plan"
 
 
@@ -151,7 +152,7 @@ class _Replay:
         self.due.extend(self.failures)
 
     def _check_end(self, line: Line) -> None:
-        if line["end"] == "error" and line.get("reason", "").startswith(_NOT_ITS_OWN):
+        if line["end"] in ("error", "failed") and line.get("reason", "").startswith(_NOT_ITS_OWN):
             return
         result = self.engine.result
         if not self.engine.done or result is None:
