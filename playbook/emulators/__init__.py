@@ -12,10 +12,11 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from playbook.errors import UsageError
-from playbook.model import Plan, Say
+from playbook.model import Plan, Say, Step
 
 if TYPE_CHECKING:
     from playbook.emulators.base import Emulator
+    from playbook.emulators.faults import Chosen
 
 VIEWER_MS = 500
 """When somebody begins to watch a rehearsed session: some vendors speak only then."""
@@ -53,13 +54,15 @@ async def rehearsal(
     faults: Sequence[str] = (),
     *,
     wanted: bool = True,
+    idle: list[str] | None = None,
     delay_ms: int = 0,
     jitter_ms: int = 0,
     seed: int = 0,
 ) -> AsyncIterator[tuple[Mapping[str, str], Mapping[str, Any]]]:
     """Serve the emulator of a plan's provider meanwhile: the environment for a run, and stand-ins for its transports.
 
-    Where it is not wanted, or the provider is the local one, which reaches nobody, everything stays as it is.
+    Where it is not wanted, or the provider is the local one, which reaches nobody, everything stays as it is. Afterwards `idle` has the
+    faults that never struck.
     """
     if not wanted or plan.provider == "local":
         if faults:
@@ -68,10 +71,8 @@ async def rehearsal(
         return
     kind = need(plan.provider)
     from playbook.emulators.base import refuse
-    from playbook.emulators.faults import choose
 
-    texts = {step.id: step.action.text for step in plan.steps if isinstance(step.action, Say)}
-    chosen = [choose(fault, texts) for fault in faults]
+    chosen = [aim(fault, plan) for fault in faults]
     refuse(f"{plan.provider}, as the session is set,", chosen, kind.impossible(plan.session))
     emulator = kind(faults=chosen, viewer_after_ms=VIEWER_MS)
     emulator.weather(delay_ms=delay_ms, jitter_ms=jitter_ms, seed=seed)
@@ -79,3 +80,34 @@ async def rehearsal(
         # A real credential has no business here.
         others = {name: value for name, value in env.items() if not name.startswith(f"{plan.provider.upper()}_")}
         yield {**others, **emulator.environment()}, emulator.extras()
+        if idle is not None:
+            idle += [str(fault) for fault in emulator.faults.idle]
+
+
+class NoSuchLine(UsageError):
+    """A fault is to strike a line that the playbook does not have."""
+
+
+def aim(spec: str, plan: Plan) -> Chosen:
+    """A fault and the line of this plan that it is meant for: by its step's id, its number among the lines, or its text. Raises
+    `NoSuchLine`, since a fault that hits nothing proves nothing."""
+    from playbook.emulators.faults import FAULTS, Chosen, choose
+
+    name, _, which = spec.partition("@")
+    if not which or name not in FAULTS or FAULTS[name].at == "create":
+        return choose(spec)
+    lines = [step for step in plan.steps if step.speaks]
+    called = {step.id: {step.id, *_texts(step)} for step in lines}
+    numbered = {str(n): called[step.id] for n, step in enumerate((step for step in lines if step.skipped is None), 1)}
+    names = called.get(which) or numbered.get(which) or next((names for names in called.values() if which in names), None)
+    if names is None:
+        near = get_close_matches(which, called, n=1)
+        some = ", ".join(list(called)[:10]) + (", …" if len(called) > 10 else "")
+        hint = f"did you mean '{near[0]}'?" if near else f"its lines are {some}" if called else "it has no lines"
+        raise NoSuchLine(f"the playbook has no line '{which}', which the fault '{spec}' is for", remedy=hint)
+    return Chosen(name, frozenset(names), spec)
+
+
+def _texts(step: Step) -> list[str]:
+    """What a line says, as a whole and in pieces."""
+    return [step.action.text, *(chunk.text for chunk in step.action.chunks)] if isinstance(step.action, Say) else []

@@ -184,8 +184,9 @@ class AvaturnSession(LiveSession):
             return
         self._open, self._void, self._bytes = uid, False, 0
         segment = self.segments[uid] = f"seg-{len(self.queue.lines) + 1}"
-        names = self.queue.line(uid).names
-        self.queue.add(uid, duration_ms=0, final=False)
+        line = uid.partition("#")[0]  # whoever calls the segments of one line `x`, `x#2` and so on may let a fault strike the line
+        names = self.queue.line(uid, of=line).names
+        self.queue.add(uid, duration_ms=0, final=False, of=line)
         delay_ms = SLOW_MS if self.emulator.faults.hits("slow-accept", *names) else 0
         self._later(delay_ms, lambda: self._say("avatar.speech.segment.created", segment_id=segment, segment_uid=uid))
 
@@ -246,6 +247,11 @@ class AvaturnSession(LiveSession):
             do()
 
 
+_NO_REQUESTS = frozenset({"rate-limit", "flap", "half-body"})
+"""Faults of requests; lines for the external engine are none."""
+_NO_REPORTS = frozenset({"end-missing", "end-early", "end-late", "end-twice", "start-missing", "wrong-id"})
+"""Faults of reports; the other engines tell only the viewer's page."""
+
 _COMMANDS: dict[str, Callable[[AvaturnSession, str], None]] = {
     "avatar.speech.segment.create": AvaturnSession._create,
     "avatar.speech.segment.close": AvaturnSession._close,
@@ -266,7 +272,7 @@ class AvaturnEmulator(Emulator):
     @classmethod
     def impossible(cls, settings: Mapping[str, Any]) -> frozenset[str]:
         external = (settings.get("conversation_engine") or {}).get("type") == "external"
-        return cls.never | ({"rate-limit", "flap", "half-body"} if external else frozenset())  # its lines are no requests
+        return cls.never | (_NO_REQUESTS if external else _NO_REPORTS)
 
     def __init__(
         self,

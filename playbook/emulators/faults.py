@@ -72,8 +72,9 @@ class Chosen:
         return self.spec or self.name
 
 
-def choose(spec: str, also: Mapping[str, str] | None = None) -> Chosen:
-    """Read `name` or `name@which`. `also` maps step ids to the texts of their lines, for vendors that are never told an id of ours."""
+def choose(spec: str, also: Mapping[str, Iterable[str]] | None = None) -> Chosen:
+    """Read `name` or `name@which`. `also` maps step ids to the texts of their lines and of the pieces of these, for vendors that are never
+    told an id of ours."""
     name, at, which = spec.partition("@")
     if name not in FAULTS:
         near = difflib.get_close_matches(name, FAULTS, n=1)
@@ -83,7 +84,7 @@ def choose(spec: str, also: Mapping[str, str] | None = None) -> Chosen:
         raise UsageError(f"the fault '{spec}' says no line after the @", remedy=f"write {name}@ID, {name}@3 for the third line, or {name}")
     targets = {which} if which else set()
     if which and also and which in also:
-        targets.add(also[which])
+        targets.update(also[which])
     return Chosen(name, frozenset(targets), spec)
 
 
@@ -93,6 +94,7 @@ class Faults:
     def __init__(self, chosen: Iterable[Chosen | str] = ()) -> None:
         self.chosen = tuple(choose(item) if isinstance(item, str) else item for item in chosen)
         self._spent: set[Hashable] = set()
+        self._struck: set[Chosen] = set()
 
     def hits(self, name: str, *names: str) -> bool:
         """Whether this fault strikes an occasion that goes by these names (a line's task, text and number; a creation's number)."""
@@ -100,8 +102,14 @@ class Faults:
             if fault.name == name:
                 targets = fault.targets or ({"1"} if FAULTS[name].first else None)
                 if targets is None or not targets.isdisjoint(names):
+                    self._struck.add(fault)
                     return True
         return False
+
+    @property
+    def idle(self) -> tuple[Chosen, ...]:
+        """Those that never struck."""
+        return tuple(fault for fault in self.chosen if fault not in self._struck)
 
     def once(self, name: str, occasion: Hashable, *names: str) -> bool:
         """`hits`, but only the first time for one occasion."""

@@ -25,7 +25,10 @@ TAIL_MS = 150
 
 @dataclass(slots=True, eq=False)
 class Utterance:
-    """One line. `n` counts a session's lines from 1; `length_ms` is of what is there so far; `heard_ms` of what was spoken."""
+    """One line. `n` counts a session's lines from 1; `length_ms` is of what is there so far; `heard_ms` of what was spoken.
+
+    Where a vendor takes the pieces of a line for lines of their own, `of` is the line's name, and `n` is the line's.
+    """
 
     task: str
     n: int
@@ -38,11 +41,12 @@ class Utterance:
     heard_ms: int = 0
     ready_ms: int | None = None
     """When enough of it was there to begin."""
+    of: str = ""
 
     @property
-    def names(self) -> tuple[str, str, str]:
-        """What a fault may call it."""
-        return self.task, self.text, str(self.n)
+    def names(self) -> tuple[str, str, str, str]:
+        """What a fault may call it: a fault of a line strikes all of its pieces."""
+        return self.task, self.text, str(self.n), self.of or self.task
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +103,17 @@ class SpeechQueue:
         """The line that is being spoken."""
         return self._current
 
-    def line(self, task: str, text: str = "") -> Utterance:
+    def line(self, task: str, text: str = "", of: str = "") -> Utterance:
         """The open turn of this task, or what would be the next line (not yet part of the queue)."""
-        return self._open_turn(task) or Utterance(task, len(self.lines) + 1, text)
+        last = self.lines[-1] if self.lines else None
+        number = 1 if last is None else last.n + (not of or last.of != of)
+        return self._open_turn(task) or Utterance(task, number, text, of=of)
 
-    def add(self, task: str, *, text: str = "", duration_ms: int | None = None, final: bool = True) -> Utterance:
+    def add(self, task: str, *, text: str = "", duration_ms: int | None = None, final: bool = True, of: str = "") -> Utterance:
         """Queue a line, or the next piece of an open one."""
         utterance = self._open_turn(task)
         if utterance is None:
-            utterance = Utterance(task, len(self.lines) + 1)
+            utterance = self.line(task, of=of)
             self.lines.append(utterance)
             self._waiting.append(utterance)
         utterance.text += text
@@ -117,6 +123,8 @@ class SpeechQueue:
             utterance.ready_ms = self._clock.now_ms()
         if utterance is self._current:
             self._continue()
+            if final:
+                self._tell_early(utterance)
         else:
             self._next()
         return utterance
@@ -206,11 +214,16 @@ class SpeechQueue:
         self._note("speech_started", task=utterance.task, text=utterance.text)
         if not self.faults.hits("start-missing", *utterance.names):
             self._tell(Sighting("started", utterance))
-        if self.faults.hits("end-early", *utterance.names):
-            half_ms = utterance.length_ms // 2
-            self._later(half_ms, Sighting("ended", utterance, heard_ms=half_ms))
         if self._current is utterance:  # whoever was told may have ended the session
             self._continue()
+            if utterance.final:
+                self._tell_early(utterance)
+
+    def _tell_early(self, utterance: Utterance) -> None:
+        """Let the end be reported when half of it has been spoken; how much that is, is known when all of it is there."""
+        if self._current is utterance and self.faults.hits("end-early", *utterance.names):
+            half_ms = utterance.length_ms // 2
+            self._later(max(0, half_ms - self._position()), Sighting("ended", utterance, heard_ms=half_ms))
 
     def _position(self) -> int:
         """How much of the current line has been spoken."""

@@ -5,7 +5,8 @@ The roles are turned round: Avaturn connects to a WebSocket of ours as soon as t
 
 * Sound is 24 kHz mono PCM, sent as fast as it goes, inside a *segment*. One segment is open at a time, and we never leave one open across
   a pause, so each chunk of a line is a segment. A line begins with the first of its segments and ends with the last.
-* Playback is reported for each segment: started, and ended or interrupted (both may come, or twice).
+* Playback is reported for each segment: started, and ended or interrupted (both may come, or twice). A line of which a segment's reports
+  are missing is not simply `reported`.
 * To interrupt, the open segment is closed first. Segments that never began are dropped without a word, so we close their lines ourselves.
 
 `say` is spoken by the embedded voice, in one breath also when it comes in chunks.
@@ -50,8 +51,15 @@ ANSWER_S = 10.0
 """How long it may take to acknowledge a segment, or to take a second's worth of sound."""
 GRACE_MS = 1_000
 """How long after an interrupt reports may still be under way. What has not begun by then never will."""
+EARLY_MS = 100
+"""By how much less than its sound a segment may have been played, by Avaturn's own clock, without a doubt that it was played to its end."""
+NOTICED_MS = 500
+"""From when on whoever performs the plan sees by itself that the end of a line came too early."""
 REMEMBERED = 256
 """How many lines that are over are kept for what may still be told of them."""
+
+
+STRANGER = "a segment that we never sent"
 
 
 @dataclass(slots=True, eq=False)
@@ -63,7 +71,18 @@ class _Line:
     sent_ms: int = 0
     heard_ms: int = 0
     segments: list[_Segment] = field(default_factory=list)
+    first: _Segment | None = None  # the one whose start was reported first
     over: bool = False
+
+    def missing(self) -> str | None:
+        """What was not reported of the segments before the last, when that has ended: they are played in order."""
+        for number, segment in enumerate(self.segments[:-1], 1):
+            if segment.state != "over":
+                what = "the end" if segment.state == "playing" else "neither start nor end"
+                return (
+                    f"{what} of piece {number} of {len(self.segments)} {'had not been' if segment.state == 'playing' else 'was'} reported"
+                )
+        return None
 
 
 @dataclass(slots=True, eq=False)
@@ -78,6 +97,7 @@ class _Segment:
     closed: asyncio.Future[None]
     id: str | None = None
     state: Literal["sent", "playing", "over"] = "sent"
+    began_ms: int | None = None
     started_s: float | None = None
     load: Callable[[], Sound] | None = None
     placement: Placement | None = None
@@ -273,34 +293,65 @@ class ExternalSession(AvaturnSession):
             segment.closed.set_result(None)
 
     def _started(self, segment: _Segment | None, message: dict[str, Any]) -> None:
-        id = _text(message, "segment_id")
+        id, named = _text(message, "segment_id"), segment is not None
+        segment = segment or self._meant("sent")
         if segment is None:
-            self.emit(SpeechStarted(None, provider_task=id, reason="a segment that we never sent"))
+            self.emit(SpeechStarted(None, provider_task=id, reason=STRANGER))
             return
+        line = segment.line
         if segment.state == "sent":
-            segment.state, segment.started_s = "playing", _number(message, "timestamp")
+            segment.state, segment.started_s, segment.began_ms = "playing", _number(message, "timestamp"), self.context.clock.now_ms()
             self._record(segment)
-        if segment is segment.line.segments[0]:
-            self.emit(SpeechStarted(segment.line.task, provider_task=id, reason=self._take_remark()))
+            line.first = line.first or segment
+        if segment is line.first:
+            self.emit(SpeechStarted(line.task if named else None, provider_task=id, reason=self._take_remark() if named else STRANGER))
 
     def _ended(self, segment: _Segment | None, message: dict[str, Any]) -> None:
-        id = _text(message, "segment_id")
+        id, named = _text(message, "segment_id"), segment is not None
+        segment = segment or self._meant("playing") or self._meant("sent")
         if segment is None:
-            self.emit(SpeechEnded(None, provider_task=id, reason="a segment that we never sent"))
+            self.emit(SpeechEnded(None, provider_task=id, reason=STRANGER))
             return
         line, first = segment.line, segment.state != "over"
         segment.state = "over"
         if first:
             line.heard_ms += segment.length_ms
-        if segment.final:
-            self._done_with(line)
+        if not segment.final:
+            return
+        whole = not line.over  # else it is told once more
+        self._done_with(line)
+        if not named:
+            self.emit(SpeechEnded(None, provider_task=id, reason=STRANGER))
+        elif whole and (missing := line.missing()) is not None:
+            evidence = Evidence.timeout if missing.startswith("neither") else Evidence.estimated
+            self.emit(SpeechEnded(line.task, evidence, id, reason=missing))
+        elif whole and (early_ms := self._unnoticed(segment, message)):
+            assert segment.began_ms is not None
+            reason = f"Avaturn reported the end {early_ms} ms before the sound can have ended"
+            ended = SpeechEnded(line.task, Evidence.estimated, id, reason=reason)
+            self.context.clock.call_at(segment.began_ms + segment.length_ms, lambda: None if self._closing else self.emit(ended))
+        else:
             self.emit(SpeechEnded(line.task, provider_task=id, duration_ms=_lasted(segment, message), reason=self._take_remark()))
+
+    def _meant(self, state: str) -> _Segment | None:
+        """The segment that a report without a name of ours can mean: the first in this state of the only line that is not over."""
+        lines = [line for line in self._lines.values() if not line.over]
+        return next((segment for segment in lines[0].segments if segment.state == state), None) if len(lines) == 1 else None
+
+    def _unnoticed(self, segment: _Segment, message: dict[str, Any]) -> int | None:
+        """How much too early, by Avaturn's own clock, this end comes, where nobody else can see it: it is less than a network's delays may
+        make of it, or hidden by pauses between the segments."""
+        ended_s = _number(message, "timestamp")
+        if segment.started_s is None or ended_s is None:
+            return None
+        early_ms = segment.length_ms - round((ended_s - segment.started_s) * 1000)
+        return early_ms if early_ms > EARLY_MS and (early_ms < NOTICED_MS or len(segment.line.segments) > 1) else None
 
     def _interrupted(self, segment: _Segment | None, message: dict[str, Any]) -> None:
         id, played_s = _text(message, "segment_id"), _number(message, "played_duration")
         played_ms = None if played_s is None else round(played_s * 1000)
         if segment is None:
-            self.emit(SpeechEnded(None, provider_task=id, interrupted=True, heard_ms=played_ms, reason="a segment that we never sent"))
+            self.emit(SpeechEnded(None, provider_task=id, interrupted=True, heard_ms=played_ms, reason=STRANGER))
             return
         if segment.state != "over":
             segment.state = "over"
