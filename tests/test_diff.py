@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import lxml.html
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -348,6 +349,22 @@ def test_the_page_needs_nothing_and_escapes_everything():
     assert "<script>alert(1)</script>" in "".join(reader.text)
     assert "\x00" not in page
     assert "\x1b" not in page
+
+
+def test_the_page_on_a_narrow_screen(shell):
+    """There the headers are hidden and each cell is a row of its own: times before and after say which they are, and words end with `…`."""
+    two_runs(shell, ("500ms", "1s"))
+    shell.call("diff", "one", "two", "--html", "page.html")
+    page = lxml.html.parse("page.html")
+    for table in page.iter("table"):
+        first, *rows = table.iter("tr")
+        assert (first.get("class"), [cell.tag for row in rows for cell in row if cell.tag != "td"]) == ("head", [])
+        figures = [cell for row in rows for cell in row if cell.get("class") == "n"]
+        assert figures
+        assert all(cell.get("data-of") for cell in figures)
+    style = page.findtext(".//style")
+    assert "@media (max-width: 45rem)" in style
+    assert "text-overflow: ellipsis" in style
 
 
 def test_diff_writes_the_page(shell):

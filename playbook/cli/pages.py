@@ -40,7 +40,8 @@ p { margin: .25rem 0; } .soft { color: var(--soft); } code { font: 13px/1.5 ui-m
   white-space: nowrap; font-size: .75rem; line-height: 1.6rem; color: var(--say-ink); }
 .bar.say { background: var(--say); } .bar.changed { outline: 2px solid var(--bad); outline-offset: -2px; }
 .bar.only { background: repeating-linear-gradient(45deg, var(--bad) 0 3px, var(--say) 3px 8px); }
-.bar span { padding: 0 .3rem; } .axis { position: relative; height: 1.2rem; font-size: .72rem; color: var(--soft); }
+.bar span { display: block; padding: 0 .3rem; overflow: hidden; text-overflow: ellipsis; }
+.axis { position: relative; height: 1.2rem; font-size: .72rem; color: var(--soft); }
 .axis span { position: absolute; transform: translateX(-50%); } .axis span:first-child { transform: none; }
 .axis span:last-child { transform: translateX(-100%); }
 table { border-collapse: collapse; width: 100%; }
@@ -51,7 +52,14 @@ td.n { white-space: nowrap; font-variant-numeric: tabular-nums; } del { backgrou
   text-decoration: none; } .good { color: var(--good); } .bad { color: var(--bad); } .odd { color: var(--odd); }
 summary { cursor: pointer; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .4rem 0; font: 13px/1.45 ui-monospace, monospace; }
+@media (min-width: 45.01rem) and (max-width: 60rem) { .axis span:nth-child(even) { display: none; } }
+@media (max-width: 45rem) { body { padding: 1.25rem 1rem 3rem; } .axis span:not(:nth-child(5n + 1)) { display: none; }
+  table, tbody, tr, td { display: block; } tr.head, td:empty { display: none; }
+  tr { padding: .4rem 0; border-bottom: 1px solid var(--line); } td { padding: 0; border: 0; }
+  td[data-of]::before { content: attr(data-of) ": "; color: var(--soft); font-size: .8rem; }
+  td.id, td.case, td[data-of] { display: inline-block; min-width: 0; padding-right: .75rem; } td.n { white-space: normal; } }
 """
+"""On a narrow screen a table's rows stand below each other, and each cell says by itself what it is of (`data-of`)."""
 
 
 def _page(title: str, body: Iterator[str]) -> str:
@@ -102,11 +110,13 @@ def _compared(comparison: Comparison, tolerance: str) -> Iterator[str]:
     yield from _show(b, end_ms, changed, only)
     yield _axis(end_ms)
     if not a.planned and not b.planned:
-        yield "<h2>Whose waiting it was</h2><table><tr><th></th><th>our timers, late</th><th>the provider, from command to sound</th></tr>"
+        yield "<h2>Whose waiting it was</h2>"
+        yield '<table><tr class="head"><th></th><th>our timers, late</th><th>the provider, from command to sound</th></tr>'
         for run in (a, b):
             waits = latency(run)
-            yield f'<tr><td><code>{escape(run.name)}</code></td><td class="n">{waits.ours_median} ms, at most {waits.ours_max} ms</td>'
-            yield f'<td class="n">{waits.provider_median} ms, at most {waits.provider_max} ms</td></tr>'
+            yield f"<tr><td><code>{escape(run.name)}</code></td>"
+            yield f'<td class="n" data-of="our timers, late">{waits.ours_median} ms, at most {waits.ours_max} ms</td>'
+            yield f'<td class="n" data-of="the provider">{waits.provider_median} ms, at most {waits.provider_max} ms</td></tr>'
         yield "</table>"
     if comparison.changes:
         yield "<h2>Changes</h2>"
@@ -115,7 +125,7 @@ def _compared(comparison: Comparison, tolerance: str) -> Iterator[str]:
 
 def changes_table(changes: Sequence[Change]) -> Iterator[str]:
     """Changes as an HTML table, as many as a page can bear."""
-    yield "<table><tr><th>step</th><th>what</th><th>before</th><th>after</th><th></th></tr>"
+    yield '<table><tr class="head"><th>step</th><th>what</th><th>before</th><th>after</th><th></th></tr>'
     for change in changes[:MAX_ROWS]:
         step = escape(change.step) or "(the whole)"
         yield f'<tr><td class="id"><code>{step}</code></td><td class="id">{escape(change.what)}</td>{_cells(change)}</tr>'
@@ -129,10 +139,15 @@ def _cells(change: Change) -> str:
         tags = {"same": "{}", "gone": "<del>{}</del>", "come": "<ins>{}</ins>"}
         return f'<td colspan="3">{"".join(tags[kind].format(escape(text)) for kind, text in words(str(change.a), str(change.b)))}</td>'
     if change.limit_ms is not None:
-        times = f'<td class="n">{seconds_exact(change.a)}</td><td class="n">{seconds_exact(change.b)}</td>'
-        return f"{times}<td>{escape(off_text(change))}</td>"
+        return _both("n", seconds_exact(change.a), seconds_exact(change.b)) + f"<td>{escape(off_text(change))}</td>"
     what = "" if change.is_presence else change.what
-    return f"<td>{escape(value_text(what, change.a))}</td><td>{escape(value_text(what, change.b))}</td><td></td>"
+    return _both("", value_text(what, change.a), value_text(what, change.b)) + "<td></td>"
+
+
+def _both(kind: str, a: str, b: str) -> str:
+    return "".join(
+        f'<td class="{kind}" data-of="{of}">{escape(text)}</td>' if text else "<td></td>" for of, text in (("before", a), ("after", b))
+    )
 
 
 # timelines
@@ -193,16 +208,17 @@ def _tested(results: Sequence[Result], repeat: int, started_at: str, took_ms: in
             yield f'<div class="verdict {hue}"><b>{number}</b>{status}</div>'
     yield "</div>"
     if repeat > 1:
-        yield "<h2>Pass rates</h2><table><tr><th>case</th><th>passed</th></tr>"
+        yield '<h2>Pass rates</h2><table><tr class="head"><th>case</th><th>passed</th></tr>'
         for name, (passed, ran) in rates(results).items():
             hue = "good" if passed == ran else "bad"
             yield f'<tr><td><code>{escape(name)}</code></td><td class="n {hue}">{passed} of {ran}</td></tr>'
         yield "</table>"
-    yield "<h2>Cases</h2><table><tr><th>case</th><th>status</th><th>baseline</th><th>took</th><th>why</th></tr>"
+    yield '<h2>Cases</h2><table><tr class="head"><th>case</th><th>status</th><th>baseline</th><th>took</th><th>why</th></tr>'
     for result in sorted(results, key=lambda result: result.status not in ("failed", "error")):
         yield f'<tr><td class="case"><code>{escape(label(result, repeat))}</code></td>'
-        yield f'<td class="n {_HUES[result.status]}">{result.status}</td><td class="n">{result.baseline if result.performance else ""}</td>'
-        yield f'<td class="n">{result.took_ms / 1000:.2f} s</td><td>{_why(result)}</td></tr>'
+        yield f'<td class="n {_HUES[result.status]}">{result.status}</td>'
+        yield f'<td class="n" data-of="baseline">{result.baseline}</td>' if result.performance else "<td></td>"
+        yield f'<td class="n" data-of="took">{result.took_ms / 1000:.2f} s</td><td>{_why(result)}</td></tr>'
     yield "</table>"
 
 
