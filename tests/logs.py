@@ -10,14 +10,24 @@ from typing import Any
 
 import jsonschema
 
+from playbook.language.schema import Test, compile_schema, load_schema
+
 ROOT = Path(__file__).parent.parent
 
 
 @functools.cache
-def _validator() -> jsonschema.Draft7Validator:
-    schema = json.loads((ROOT / "schemas" / "runlog.schema.json").read_text("utf-8"))
+def validator() -> jsonschema.Draft7Validator:
+    """The judge of a log's lines."""
+    schema = load_schema("runlog.schema.json")
     jsonschema.Draft7Validator.check_schema(schema)
     return jsonschema.Draft7Validator(schema)
+
+
+@functools.cache
+def quick_test() -> Test:
+    """The same in a fraction of the time, for the tens of thousands of lines of the tests; `test_runlog` proves that they agree."""
+    schema = load_schema("runlog.schema.json")
+    return compile_schema(schema, schema, templates=False)
 
 
 def checked(path: Path, *, complete: bool = True) -> list[dict[str, Any]]:
@@ -25,7 +35,8 @@ def checked(path: Path, *, complete: bool = True) -> list[dict[str, Any]]:
     path = path / "run.jsonl" if path.is_dir() else path
     lines = [json.loads(line) for line in path.read_bytes().splitlines()]
     for line in lines:
-        _validator().validate(line)
+        if not quick_test()(line):
+            validator().validate(line)
     assert "runlog" in lines[0]
     assert [line["n"] for line in lines[1:]] == list(range(1, len(lines)))
     assert all(a["at_ms"] <= b["at_ms"] for a, b in itertools.pairwise(lines[1:])), "time went back"

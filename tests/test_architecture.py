@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "playbook"
@@ -44,7 +45,8 @@ def room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports(path: Path):
+@functools.cache
+def imports(path: Path) -> tuple[str, ...]:
     """Every imported module, also inside functions; those for type checkers only are left out."""
     tree = ast.parse(path.read_text("utf-8"))
     typing_only = {
@@ -53,15 +55,17 @@ def imports(path: Path):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
+    found: list[str] = []
     for node in ast.walk(tree):
         if id(node) in typing_only:
             continue
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
             module = node.module or ""
-            yield from (f"{module}.{alias.name}" for alias in node.names) if module == "playbook" else (module,)
+            found += (f"{module}.{alias.name}" for alias in node.names) if module == "playbook" else (module,)
+    return tuple(found)
 
 
 def test_every_file_has_a_room():

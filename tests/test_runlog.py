@@ -27,7 +27,7 @@ from playbook.record.runlog import Header, RunLog, read_log, to_event, to_line
 from playbook.record.summary import MAX_KEPT, MAX_TEXT, RunSummary
 from playbook.speech.show import ShowRecorder
 
-from .logs import checked
+from .logs import ROOT, checked, quick_test, validator
 from .scripts import FakeProvider, do, drive, plan, say
 from .test_engine import EVENTS, given
 
@@ -71,6 +71,22 @@ def test_a_log_is_valid_and_read_back(tmp_path):
     assert [log.header, *log] == lines
     assert log.complete
     assert log.damage is None
+
+
+def test_the_quick_test_of_a_line_is_the_judge():
+    """Every kind of line that is kept here, whole, without each of its keys, and with each value bent: both say the same of it."""
+    lines = [json.loads(line) for path in sorted((ROOT / "tests" / "golden").rglob("run.jsonl")) for line in path.read_bytes().splitlines()]
+    kinds = {tuple(line) + tuple(line.get(key) for key in ("event", "command", "note")): line for line in lines}
+    tried, valid = 0, 0
+    for line in kinds.values():
+        without = ({key: value for key, value in line.items() if key != gone} for gone in line)
+        bent = ({**line, key: wrong} for key in [*line, "other"] for wrong in (None, -1, 1.5, "", "x", True, {}, ["x"]))
+        for one in (line, *without, *bent):
+            judged = validator().is_valid(one)
+            assert quick_test()(one) == judged, one
+            tried, valid = tried + 1, valid + judged
+    assert valid > len(kinds)
+    assert tried - valid > 1000
 
 
 def do_interrupt():
