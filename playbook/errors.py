@@ -18,8 +18,9 @@ one; `CODES` holds all of them. This room imports nothing from the package.
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -63,6 +64,7 @@ CODES: Mapping[str, str] = {
     "PB215": "too short or too long",
     "PB216": "keys that exclude or need each other",
     "PB217": "a value that does not fit the schema",
+    "PB218": "a playbook without a provider, or a part",
     # templates and variables
     "PB301": "a malformed template",
     "PB302": "an undefined name in a template",
@@ -75,6 +77,8 @@ CODES: Mapping[str, str] = {
     "PB309": "a variable's value of the wrong type",
     "PB310": "a value for a variable that is not declared",
     "PB311": "a part is given a variable it does not declare",
+    "PB312": "text that is nearly a template",
+    "PB313": "markup that would be read out",
     # plan and capabilities; PB450 to PB499 are the providers' own
     "PB401": "two steps with one id",
     "PB402": "a step after the end",
@@ -99,6 +103,8 @@ CODES: Mapping[str, str] = {
     "PB431": "session settings that belong to another provider",
     "PB432": "an interrupt with nothing to stop",
     "PB433": "a wait that may outlast the provider's patience",
+    "PB434": "seconds where milliseconds may be meant",
+    "PB435": "an until that goes on long after the line",
     "PB450": "a voice or language that the local voice does not have",
     "PB451": "a line's voice that the local voice does not have",
     "PB452": "an Avaturn engine that cannot speak given lines",
@@ -114,7 +120,7 @@ CODES: Mapping[str, str] = {
     "PB481": "text for Kaltura without a voice",
     "PB482": "a line for Kaltura that nobody may see",
 }
-"""Every problem there is: code and title. Each has a case under `tests/problems/`. PB120 and PB43x are warnings."""
+"""Every problem there is: code and title. Each has a case under `tests/problems/`. PB120, PB218, PB312, PB313 and PB43x are warnings."""
 
 
 MASK = "***"
@@ -195,6 +201,50 @@ def cells(text: str) -> int:
 def _printable(text: str) -> str:
     """Text from a file, without the power to move the reader's cursor."""
     return "".join(c if c.isprintable() else " " if c in "\t\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+_PARTS = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
+"""Where a name has its joints: `face_id`, `audio-echo`, `faceId`."""
+
+
+def near(word: str, words: Iterable[str]) -> str:
+    """The one of some words that was surely meant, or nothing: a wrong guess is worse than none.
+
+    What begins or ends with the word, part by part, comes before what merely looks like it: `face` is `face_id` and not `pace`.
+    """
+    from difflib import SequenceMatcher
+
+    def parts(name: str) -> list[str]:
+        return [part.lower() for part in _PARTS.split(name) if part]
+
+    given, known = parts(word), list(words)
+    related = [each for each in known if _begins_or_ends(given, parts(each))]
+    if len(related) == 1 and len(word) > 2:
+        return related[0]
+    matcher = SequenceMatcher(b=word.lower())  # what is compared with many is its second
+    best, found = 0.0, ""
+    for each in known:
+        matcher.set_seq1(each.lower())
+        least = 0.75 if max(len(word), len(each)) > 4 else 0.8
+        if sorted(word.lower()) == sorted(each.lower()):
+            least = 0.6  # letters that changed places
+        if matcher.real_quick_ratio() >= least and matcher.quick_ratio() >= least and (ratio := matcher.ratio()) >= least and ratio > best:
+            best, found = ratio, each
+    return found
+
+
+def _begins_or_ends(one: list[str], other: list[str]) -> bool:
+    short, long = sorted((one, other), key=len)
+    return bool(short) and short in (long[: len(short)], long[-len(short) :])
+
+
+def near_or_all(word: str, words: Iterable[str], otherwise: str | None = None) -> str:
+    """What to do about a word that is none of these: the one that was meant, or `otherwise`, or all that there are."""
+    known = list(words)
+    meant = near(word, known)
+    if meant:
+        return f"did you mean '{meant}'?"
+    return f"there are {', '.join(known)}" if otherwise is None else otherwise
 
 
 class PlaybookError(Exception):

@@ -7,20 +7,28 @@ rendering, nothing is a template any more.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Literal
 
-from playbook.errors import Place
+from playbook.errors import Place, near
 from playbook.language.durations import EXAMPLES, parse_duration
 from playbook.language.schema import Test, Unsupported, compile_schema, is_type, load_schema, resolve
-from playbook.language.source import Findings, Node, looks_templated
+from playbook.language.source import COLON, Findings, Node, lacks_space, looks_templated, loose_comment
 
 VERBS = ("say", "audio-echo", "wait", "interrupt", "end", "include")
-PLAYBOOK_ONLY = ("session", "limits", "start", "expect")
+PLAYBOOK_ONLY = ("provider", "session", "limits", "start", "expect")
+_OTHER_VERBS: Mapping[str, str] = {
+    **dict.fromkeys(("speak", "speech", "text", "line", "tell", "talk"), "did you mean 'say'?"),
+    **dict.fromkeys(("pause", "sleep", "delay"), "did you mean 'wait'?"),
+    **dict.fromkeys(("play", "audio", "sound"), "did you mean 'audio-echo'?"),
+    **dict.fromkeys(("stop", "cancel"), "`interrupt:` stops a line, `end:` the show"),
+}
+"""What a verb is called elsewhere, and what it is called here."""
 Pass = Literal["written", "rendered"]
 
 
@@ -95,17 +103,20 @@ def check_file_node(root: Node, findings: Findings, via: tuple[Place, ...]) -> l
     """Judge a whole file as written. Its steps, as far as they have a verb; None when there is nothing to go on with."""
     data = root.data
     if not isinstance(data, dict):
-        findings.add("PB201", f"a playbook is a mapping, not {show(data)}", root.place, "begin with `version: 1`", via=via)
+        remedy = COLON if isinstance(data, str) and lacks_space(data) else "begin with `version: 1`"
+        findings.add("PB201", f"a playbook is a mapping, not {show(data)}", root.place, remedy, via=via)
         return None
-    playbook = "provider" in data or any(key in data for key in PLAYBOOK_ONLY)
-    judge(root, playbook_format(), "playbook" if playbook else "part", findings, via)
+    judge(root, playbook_format(), "part" if is_part(root) else "playbook", findings, via)
     _refuse_templates(root, findings, via)
     timeline = root.get("timeline")
     steps = []
+    commented = " # " in root.document.text
     for number, node in enumerate(timeline.entries() if timeline is not None else (), 1):
         verb = _verb(node, number, findings, via)
         if verb is None:
             continue
+        if commented and verb == "say":
+            _doubt_comments(node, findings, via)
         valid = judge(node, playbook_format(), f"{verb}-step", findings, via)
         if node.templated:
             for key in ("id", "as"):
@@ -115,8 +126,20 @@ def check_file_node(root: Node, findings: Findings, via: tuple[Place, ...]) -> l
 
 
 def is_part(root: Node) -> bool:
-    """Whether a file is to be included, not performed."""
-    return isinstance(root.data, dict) and "provider" not in root.data and not any(key in root.data for key in PLAYBOOK_ONLY)
+    """Whether a file is to be included, not performed: nothing in it is a playbook's alone, nor is meant to be `provider`."""
+    if not isinstance(root.data, dict) or any(key in root.data for key in PLAYBOOK_ONLY):
+        return False
+    unknown = (key for key in root.data if key not in playbook_format().definition("part")["properties"])
+    return not any(near(key, ("provider",)) for key in islice(unknown, 10))
+
+
+def _doubt_comments(node: Node, findings: Findings, via: tuple[Place, ...]) -> None:
+    """Doubt a comment that may have been meant as the rest of a line."""
+    said = node.at(["say"])
+    for text in (said, *(child for _, child in said.items()), *said.at(["chunks"]).entries()):
+        if isinstance(text.data, str) and (comment := loose_comment(text)) is not None:
+            remedy = "put the text in quotes; a comment stands two spaces behind it"
+            findings.add("PB120", "the text ends here: # begins a comment", comment, remedy, via=via, severity="warning")
 
 
 def _refuse_templates(root: Node, findings: Findings, via: tuple[Place, ...]) -> None:
@@ -139,6 +162,8 @@ def _verb(node: Node, number: int, findings: Findings, via: tuple[Place, ...]) -
     listed = f"a step has one of {', '.join(VERBS)}"
     if not isinstance(node.data, dict):
         remedy = f"write `- {node.data}:`" if node.data in ("interrupt", "end") else listed
+        if isinstance(node.data, str) and lacks_space(node.data):
+            remedy = COLON
         findings.add("PB206", f"step {number} is {show(node.data)}, not a step", node.place, remedy, via=via)
         return None
     verbs = [key for key in node.data if key in VERBS]
@@ -150,11 +175,10 @@ def _verb(node: Node, number: int, findings: Findings, via: tuple[Place, ...]) -
             "PB207", f"one step with {len(verbs)} verbs: {', '.join(verbs)}", places, f"begin a new step: `- {verbs[1]}:`", via=via
         )
         return None
-    known = set(_keys_of_steps())
-    for key in node.data:
-        near = get_close_matches(key, VERBS, n=1) if key not in known else []
-        if near:
-            findings.add("PB206", f"step {number} has no verb; '{key}' is none", node.key_place(key), f"did you mean '{near[0]}'?", via=via)
+    for key in islice(node.data, 20):
+        remedy = "" if key in _keys_of_steps() else _OTHER_VERBS.get(key) or findings.guess(key, VERBS, "")
+        if remedy:
+            findings.add("PB206", f"step {number} has no verb; '{key}' is none", node.key_place(key), remedy, via=via)
             return None
     findings.add("PB206", f"step {number} has no verb", node.place, listed, via=via)
     return None
@@ -222,11 +246,13 @@ class _Words:
             return self._unknown_keys(error, path)
         if keyword == "required":
             absent = next(key for key in error.validator_value if error.message.startswith(repr(key)))  # one error for each
-            self._add("PB202", f"{self._whole(error, path)} needs '{absent}'", path, f"add `{absent}:`")
+            known = error.schema.get("properties", {})
+            if not any(near(key, (absent,)) for key in islice((key for key in value if key not in known), 10)):  # that one is told
+                self._add("PB202", f"{self._whole(error, path)} needs '{absent}'", path, f"add `{_EXAMPLES.get(absent, absent + ':')}`")
             return True
         if "propertyNames" in error.absolute_schema_path:
             place = self.node.at(path).key_place(str(value))
-            remedy = "letters, digits and _, and no word of the template language"
+            remedy = COLON if lacks_space(str(value)) else "letters, digits and _, and no word of the template language"
             self.findings.add("PB214", f"{value!r} is not {self._wanted(error.schema)}", place, remedy, via=self.via)
             return True
         if keyword == "dependencies":
@@ -245,7 +271,9 @@ class _Words:
         """A value that is wrong by itself."""
         value, schema, label = error.instance, error.schema, self._label(path)
         if path == ("version",) and not self.where:
-            self._add("PB211", f"version {self._show(path, value)} is unknown", path, "this program reads version 1")
+            quoted = isinstance(value, str) and value.strip() in ("1", "1.0")
+            remedy = "remove the quotes: version: 1" if quoted else "this program reads version 1"
+            self._add("PB211", f"version {self._show(path, value)} is unknown", path, remedy)
         elif keyword == "type":
             self._mismatch(schema, path, value)
         elif keyword in ("enum", "const"):
@@ -253,14 +281,14 @@ class _Words:
         elif keyword == "pattern":
             wanted = "empty" if isinstance(schema, dict) and schema.get("pattern") == "\\S" else ""
             message = f"{label} is empty" if wanted else f"{label} must be {self._wanted(schema)}, not {self._show(path, value)}"
-            remedy = "letters, digits, - and _" if path[-1:] == ("id",) else ""
+            remedy = "letters, digits, - and _" if path[-1:] == ("id",) else _EMPTY if wanted else ""
             self._add("PB215" if wanted else "PB214", message, path, remedy)
         elif keyword in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
             bound = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "more than", "exclusiveMaximum": "less than"}[keyword]
             self._add("PB209", f"{label} must be {bound} {error.validator_value}, not {self._show(path, value)}", path)
         elif keyword in ("minLength", "minItems", "minProperties", "maxLength", "maxItems", "maxProperties"):
             if not len(value):
-                self._add("PB215", f"{label} is empty", path)
+                self._add("PB215", f"{label} is empty", path, _EMPTY if path[:1] == ("say",) and isinstance(value, str) else "")
             else:
                 bound = "at least" if keyword.startswith("min") else "at most"
                 unit = {"Length": "characters", "Items": "entries", "Properties": "keys"}[keyword[3:]]
@@ -273,20 +301,25 @@ class _Words:
         schema: Any = error.schema
         known = list(schema.get("properties", {}))
         holder = self.node.at(path)
+        whole, listed = self._whole(error, path), f"its keys are {', '.join(known)}"
+        verb = next((key for key in known if key in VERBS), "") if not path else ""
         for key in error.instance:
+            if self.findings.full:
+                break
             if key in known or looks_templated(key):
                 continue
-            whole = self._whole(error, path)
-            if not path and key in _keys_of_steps() and any(verb in known for verb in VERBS):
-                code, message = "PB213", f"'{key}' does not apply to {whole}"
-                remedy = f"its keys are {', '.join(known)}"
+            code, message = "PB203", f"unknown key '{key}' in {whole}"
+            if key in _INSIDE.get(verb, {}):
+                remedy = _INSIDE[verb][key]
+            elif verb and key in _keys_of_steps():
+                code, message, remedy = "PB213", f"'{key}' does not apply to {whole}", listed
+            elif lacks_space(key):
+                remedy = COLON
             else:
-                near = get_close_matches(key, known, n=1)
-                code, message = "PB203", f"unknown key '{key}' in {whole}"
-                remedy = f"did you mean '{near[0]}'?" if near else f"its keys are {', '.join(known)}"
-                if error.instance[key] is None and not near and "text" in known:  # {text: Good evening, ladies}
+                remedy = self.findings.guess(key, known, "")
+                if error.instance[key] is None and not remedy and "text" in known:  # {text: Good evening, ladies}
                     remedy = "in braces, text with a comma must be in quotes"
-            self.findings.add(code, message, holder.key_place(key), remedy, via=self.via)
+            self.findings.add(code, message, holder.key_place(key), remedy or listed, via=self.via)
         return True
 
     def _alternatives(self, error: Any, path: tuple[str | int, ...]) -> bool:
@@ -347,18 +380,20 @@ class _Words:
 
     def _mismatch(self, schema: Any, path: tuple[str | int, ...], value: object) -> None:
         """A value that is nothing of what it could be."""
+        if path[:-1] == ("vars",) and lacks_space(str(path[-1])):
+            return  # that is what is said of the key
         label, shown, wanted = self._label(path), self._show(path, value), self._wanted(schema)
         words = self._words_of(schema)
-        near = get_close_matches(value, words, n=1, cutoff=0.75) if isinstance(value, str) else []
-        if near:
-            self._add("PB205", f"{label} must be {wanted}, not {shown}", path, f"did you mean '{near[0]}'?")
+        meant = self.findings.near(value, words) if isinstance(value, str) else ""
+        if meant:
+            self._add("PB205", f"{label} must be {wanted}, not {shown}", path, f"did you mean '{meant}'?")
         elif self._durations(schema) and isinstance(value, (str, int, float)) and not isinstance(value, bool):
             try:
                 parse_duration(value)
                 reason = "is not"
             except ValueError as error:
                 reason = str(error)
-            self._add("PB208", f"{label} must be {wanted}; {shown} {reason}", path, EXAMPLES)
+            self._add("PB208", f"{label} must be {wanted}; {shown} {reason}", path, _instead_of(label, value) or EXAMPLES)
         elif words and isinstance(value, str):
             self._not_allowed(words, path, value)
         elif self._takes_text(schema) and not isinstance(value, (list, dict)):
@@ -372,17 +407,25 @@ class _Words:
                     remedy = "text that begins with # must be in quotes" if behind.startswith("#") else "write some text"
             self._add("PB210", f"{label} must be {wanted}, not {shown}", path, remedy)
         else:
-            remedy = ""
-            if path and wanted.partition(",")[0] == "nothing":
+            remedy = _instead_of(label, value)
+            if path[:-1] == ("vars",) and not isinstance(value, (dict, type(None))):
+                example = self.node.at(path).raw if not isinstance(value, list) and len(str(value)) <= 40 else "…"
+                remedy = f"write `{label}: {{type: {_type_of(value)}, default: {example}}}`"
+            elif "string" in str(schema.get("type", "")) and isinstance(value, (bool, int, float)) and not remedy:
+                remedy = f'put it in quotes: "{self.node.at(path).raw}"'
+            elif path and wanted.partition(",")[0] == "nothing":
                 remedy = f"write `{label}:` with nothing after it"
             elif isinstance(value, list) and self._takes_text(schema):
                 remedy = "put text in quotes" + (f"; several pieces are `{label}: {{chunks: […]}}`" if "{chunks" in wanted else "")
             self._add("PB204", f"{label} must be {wanted}, not {shown}", path, remedy)
 
     def _not_allowed(self, allowed: list[Any], path: tuple[str | int, ...], value: object) -> None:
-        near = get_close_matches(value, [word for word in allowed if isinstance(word, str)], n=1) if isinstance(value, str) else []
         listed = ", ".join(show(word).strip("'") for word in allowed)
-        remedy = f"did you mean '{near[0]}'?" if near else f"use one of {listed}" if len(allowed) > 1 else f"write {listed}"
+        remedy = f"use one of {listed}" if len(allowed) > 1 else f"write {listed}"
+        if isinstance(value, str):
+            meant = _OTHER_TYPES.get(value.lower()) if path[:1] == ("vars",) and path[-1] == "type" else None
+            words = [word for word in allowed if isinstance(word, str)]
+            remedy = f"did you mean '{meant}'?" if meant in words else self.findings.guess(value, words, remedy)
         self._add("PB205", f"{self._label(path)} may not be {self._show(path, value)}", path, remedy)
 
     def _label(self, path: tuple[str | int, ...]) -> str:
@@ -423,6 +466,42 @@ class _Words:
         self.findings.add(code, message, node.key_place(key) if key else node.place, remedy, via=self.via)
 
 
+def _instead_of(key: str, value: object) -> str:
+    looks, remedy = _INSTEAD.get(key, ("", ""))
+    return remedy.format(value) if remedy and isinstance(value, (str, int, float)) and re.fullmatch(looks, str(value)) else ""
+
+
+def _type_of(value: object) -> str:
+    return next(name for name in ("string", "boolean", "integer", "number", "array", "object", "null") if is_type(value, name))
+
+
+_EMPTY = "write some text, or wait"
+_EXAMPLES: Mapping[str, str] = {"version": "version: 1", "provider": "provider: local"}
+"""What to write where a key is missing."""
+_INSIDE: Mapping[str, Mapping[str, str]] = {
+    "say": {"voice": "it belongs to the text: `say: {text: …, voice: …}`", "chunks": "write `say: {chunks: […]}`"},
+    "audio-echo": dict.fromkeys(("base64", "sample_rate", "format"), "write `audio-echo: {base64: …, sample_rate: …, format: pcm16}`"),
+    "wait": dict.fromkeys(("event", "on_timeout"), "write `wait: {event: …, timeout: …, on_timeout: …}`"),
+    "end": {"drain": "write `end: {drain: …}`"},
+}
+"""Keys of a verb's long form that stand beside the verb, and where they belong."""
+_INSTEAD: Mapping[str, tuple[str, str]] = {
+    "wait": (r"[^\W\d][\w-]*", "a trigger is waited for with `wait: {{event: {0}}}`"),
+    **dict.fromkeys(("when", "foreach", "repeat"), (r"[^\W\d]\w*", 'a variable is written "{{{{ {0} }}}}"')),
+    "lasts": (r".*", "write `lasts: {{min: …, max: …}}`"),
+    "limits": (r".*", "write `limits: {{max_duration: …}}`"),
+}
+"""What to write where a scalar like this stands."""
+_OTHER_TYPES: Mapping[str, str] = {
+    **dict.fromkeys(("list", "tuple"), "array"),
+    **dict.fromkeys(("str", "text"), "string"),
+    **dict.fromkeys(("dict", "map", "mapping"), "object"),
+    **dict.fromkeys(("float", "double", "decimal"), "number"),
+    "bool": "boolean",
+    "int": "integer",
+    "none": "null",
+}
+"""What a type is called elsewhere, and what it is called here."""
 _NOUNS: Mapping[str, str] = {
     "string": "text",
     "integer": "a whole number",

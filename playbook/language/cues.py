@@ -70,7 +70,7 @@ def cues(plan: Plan) -> tuple[Cue, ...]:
     return tuple(found)
 
 
-def total_ms(plan: Plan) -> int:
-    """How long the whole plan is expected to take, from the opened session to its end."""
-    timeline = cues(plan)
+def total_ms(plan: Plan, timeline: tuple[Cue, ...] | None = None) -> int:
+    """How long the whole plan is expected to take, from the opened session to its end. `timeline` are its cues, if they are known."""
+    timeline = cues(plan) if timeline is None else timeline
     return plan.start.delay_ms + (timeline[-1].next_ms if timeline else 0)

@@ -13,13 +13,13 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from typing import Any, cast
 
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, Undefined, UndefinedError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from playbook.language.templates import ENTRY, MAX_WEIGHT, Piece, Refused, weigh, work_of
+from playbook.errors import near_or_all
+from playbook.language.templates import ENTRY, MAX_WEIGHT, Piece, Refused, no_value, weigh, work_of
 
 MAX_BITS = 256
 """Of a whole number."""
@@ -141,7 +141,8 @@ def parse(text: str) -> tuple[str | Piece, ...]:
                     pieces.append(Piece(frozenset(names), node))
         return tuple(pieces)
     except TemplateSyntaxError as error:
-        raise Refused("PB301", f"malformed template: {error.message}", "{{", "an expression stands in double braces: {{ name }}") from error
+        reason = (error.message or "").replace("unexpected 'end of print statement'", "the expression ends too soon")
+        raise Refused("PB301", f"malformed template: {reason}", "{{", "an expression stands in double braces: {{ name }}") from error
     except (ValueError, OverflowError) as error:  # a literal with thousands of digits
         raise Refused("PB307", "a number in a template is too large", "{{") from error
     except RecursionError as error:
@@ -212,7 +213,7 @@ def compute(node: nodes.Expr, values: Callable[[str], Any], spend: Callable[[int
 
 def missing(name: str) -> Any:
     """What stands for a declared variable without a value: an error when it is used, but `is defined` and `default` understand it."""
-    return _ENVIRONMENT.undefined(f"'{name}' has no value", name=name)
+    return _ENVIRONMENT.undefined(name=name, exc=lambda _: no_value(name))  # type: ignore[arg-type]  # it is called, and what it gives raised
 
 
 class _Evaluation:
@@ -225,7 +226,12 @@ class _Evaluation:
     def of(self, node: nodes.Node) -> Any:
         """The value of a node, weighed if it is a new one."""
         self._spend(NODE)
-        value = _EVALUATORS[type(node)](self, node)
+        try:
+            value = _EVALUATORS[type(node)](self, node)
+        except TypeError as error:  # Python's words for it are no author's
+            callee = getattr(node, "node", None)
+            name = node.name if isinstance(node, (nodes.Filter, nodes.Test)) else getattr(callee, "attr", getattr(callee, "name", "this"))
+            raise Refused("PB306", f"the template cannot be computed: {name} does not go with what it is given", "{{") from error
         if isinstance(node, (nodes.Name, nodes.Getattr)):
             return value
         kind = type(value)
@@ -287,11 +293,18 @@ class _Evaluation:
         elif sign == "+" and isinstance(left, (str, list, tuple)):
             (a, b), (c, d) = weigh(left), weigh(right)
             self._charge(a + c, b + d)
-        return _BINARY[sign](left, right)
+        try:
+            return _BINARY[sign](left, right)
+        except TypeError as error:
+            remedy = "join text with ~" if sign == "+" and isinstance(left, str) != isinstance(right, str) else ""
+            raise _unfit(f"{_noun(left)} {sign} {_noun(right)}", remedy, left, right) from error
 
     def _unary(self, node: nodes.UnaryExpr) -> Any:
         value = self.of(node.node)
-        return not value if node.operator == "not" else -value if node.operator == "-" else +value
+        try:
+            return not value if node.operator == "not" else -value if node.operator == "-" else +value
+        except TypeError as error:
+            raise _unfit(f"{node.operator} {_noun(value)}", "", value) from error
 
     def _and(self, node: nodes.And) -> Any:
         return self.of(node.left) and self.of(node.right)
@@ -315,8 +328,12 @@ class _Evaluation:
         for operand in node.ops:
             right = self.of(operand.expr)
             self.reads(left, right)
-            if not _COMPARE[operand.op](left, right):
-                return False
+            try:
+                if not _COMPARE[operand.op](left, right):
+                    return False
+            except TypeError as error:
+                sign = {"in": "in", "notin": "not in", "lt": "<", "lteq": "<=", "gt": ">", "gteq": ">="}[operand.op]
+                raise _unfit(f"{_noun(left)} {sign} {_noun(right)}", "", left, right) from error
             left = right
         return True
 
@@ -347,8 +364,8 @@ class _Evaluation:
                 return holder[key]
             except (LookupError, TypeError):
                 pass
-        near = get_close_matches(key, holder, n=1) if isinstance(key, str) and isinstance(holder, dict) else []
-        hint = f"there is no {key!r} here" + (f"; did you mean '{near[0]}'?" if near else "")
+        meant = near_or_all(key, filter(_is_text, holder), "") if isinstance(key, str) and isinstance(holder, dict) else ""
+        hint = f"there is no {key!r} here" + (f"; {meant}" if meant else "")
         return _ENVIRONMENT.undefined(hint)
 
     # calls
@@ -365,7 +382,7 @@ class _Evaluation:
         if isinstance(holder, Undefined):
             holder._fail_with_undefined_error()
         if not isinstance(holder, (str, list, tuple, dict)) or not hasattr(holder, method):
-            raise TypeError(f"{type(holder).__name__} has no method {method}")
+            raise Refused("PB306", f"the template cannot be computed: {_noun(holder)} has no method {method}", method)
         if method != "get":
             self.reads(holder, *args)
         if method == "join":
@@ -417,6 +434,34 @@ class _Evaluation:
         assert node.node is not None  # only a filter block, which is a statement, has none
         named = cast("list[nodes.Keyword]", node.kwargs)  # Jinja's annotation says pairs
         return self.of(node.node), [self.of(arg) for arg in node.args], {arg.key: self.of(arg.value) for arg in named}
+
+
+_NOUNS: dict[type, str] = {
+    str: "text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    list: "a list",
+    tuple: "a list",
+    dict: "an object",
+    type(None): "nothing",
+}
+
+
+def _noun(value: Any) -> str:
+    return _NOUNS.get(type(value), "this")
+
+
+def _unfit(what: str, remedy: str, *values: Any) -> Exception:
+    """The complaint about values that do not go together, in our words; a value that is missing has its own."""
+    for value in values:
+        if isinstance(value, Undefined):
+            value._fail_with_undefined_error()
+    return Refused("PB306", f"the template cannot be computed: {what}", "{{", remedy)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _data(value: Any) -> Any:

@@ -11,15 +11,17 @@ import binascii
 import contextlib
 import hashlib
 import io
+import re
 import wave
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from playbook.errors import MASK, Place
 from playbook.language.check import WrittenStep, check_file_node, is_part, judge, playbook_format, show
-from playbook.language.durations import parse_duration
+from playbook.language.durations import parse_duration, show_duration
 from playbook.language.render import Abandoned, Broken, Budget, Exhausted, Renderer, Scope
 from playbook.language.source import Findings, Node, Reader, absolute, beside, unreadable
 from playbook.language.templates import work_of
@@ -29,6 +31,12 @@ from playbook.model import Action, AudioEcho, Chunk, End, Evidence, Expect, Inte
 MAX_INCLUDES = 20
 _DECIDED = frozenset(("when", "foreach", "repeat", "as", "id", "with"))
 """Keys that are dealt with before a step is built."""
+_NEARLY = re.compile(r"(?<!\{)\{[ ]*([A-Za-z_]\w*)[ ]*\}(?!\})|\$\{?([A-Za-z_]\w*)\}?")
+"""What is a variable in other languages: `{visitor}`, `$visitor`, `${visitor}`."""
+_MARKUP = re.compile(r"</?(?:speak|break|prosody|emphasis|phoneme|say-as)\b[^<>]*>?")
+"""Tags of SSML."""
+_PLAUSIBLE_S = {"at": 1_000, "timeout": 1_000, "max_duration": 10_000, "until": 1_000_000}
+"""From how many on a bare number of seconds is doubted, where it is not 100. (An `until` is compared with its line.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,16 @@ class Setting:
     id: str = ""
     skipped: str | None = None
     files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What `with` gives for one name of a part, and what is known about it."""
+
+    value: Any
+    node: Node
+    secret: bool
+    unknown: bool
 
 
 @dataclass(slots=True)
@@ -140,6 +158,8 @@ class Expansion:
         except Broken:
             return
         name = data.get("as", "item")
+        if key == "foreach" and "as" not in data:
+            scope = replace(scope, unnamed=str(looped.data))
         if renderer.unknown:
             yield ".1", scope.bind(name, None, unknown=True) if key == "foreach" else scope
         elif key == "repeat":
@@ -219,38 +239,37 @@ class Expansion:
         scope = self._part_scope(root, node, setting, given, via)
         self.timeline(steps, Setting(scope, via, f"{setting.id}/", setting.skipped, (*setting.files, path)))
 
-    def _given(self, node: Node, setting: Setting, renderer: Renderer) -> dict[str, tuple[Any, Node, bool, bool]]:
-        """What `with` gives: value, node, and whether it is secret or unknown."""
+    def _given(self, node: Node, setting: Setting, renderer: Renderer) -> dict[str, _Given]:
+        """What `with` gives."""
         given = {}
         values = node.get("with")
         for name, child in values.items() if values is not None else ():
             single = Renderer(setting.scope, self.findings, self.budget, setting.via, quiet=renderer.quiet)
             value = single.render(child)
-            given[name] = (value, child, single.tainted(child), single.unknown)
+            given[name] = _Given(value, child, single.tainted(child), single.unknown)
         return given
 
-    def _part_scope(
-        self, root: Node, node: Node, setting: Setting, given: Mapping[str, tuple[Any, Node, bool, bool]], via: tuple[Place, ...]
-    ) -> Scope:
+    def _part_scope(self, root: Node, node: Node, setting: Setting, given: Mapping[str, _Given], via: tuple[Place, ...]) -> Scope:
         declared = root.get("vars")
         if declared is not None:
             written = declared.end - declared.start  # the defaults, which are judged each time
-            self._work(node, written + sum(work_of(value) for value, *_ in given.values()), setting)
+            self._work(node, written + sum(work_of(each.value) for each in given.values()), setting)
         names = declared.children if declared is not None and isinstance(declared.children, dict) else {}
-        values: dict[str, tuple[object, Place]] = {}
+        values: dict[str, tuple[object, Node]] = {}
         secret: set[str] = set()
         unknown: set[str] = set()
-        for name, (value, child, is_secret, is_unknown) in given.items():
+        for name, each in given.items():
             if name not in names:
                 place = node.at(["with"]).key_place(name)
-                remedy = f"declared are {', '.join(names)}" if names else "the part declares no variables"
+                declared_are = f"declared are {', '.join(names)}" if names else "the part declares no variables"
+                remedy = self.findings.guess(name, names, declared_are)
                 self.findings.add("PB311", f"the part declares no variable '{name}'", place, remedy, via=setting.via)
                 continue
-            if is_unknown:
+            if each.unknown:
                 unknown.add(name)
             else:
-                values[name] = (value, child.place)
-            if is_secret:
+                values[name] = (each.value, each.node)
+            if each.secret:
                 secret.add(name)
         outer = setting.scope
         loop = node.data.get("as", "item") if "foreach" in node.data else None
@@ -258,7 +277,7 @@ class Expansion:
             if loop in outer.unknown:
                 unknown.add(loop)
             elif loop in names and loop not in values:
-                values[loop] = (outer.values[loop], node.at(["foreach"]).place)
+                values[loop] = (outer.values[loop], node.at(["foreach"]))
             if loop in outer.secret:
                 secret.add(loop)
         scope = part_scope(declared, values, secret, unknown, self.findings, via)
@@ -288,6 +307,8 @@ class Expansion:
             self.findings.add("PB401", f"a second step with the id '{setting.id}'", at, f"the first is on {where}", via=setting.via)
             return
         self._ids[setting.id] = place
+        if step.verb == "say":
+            self._doubt_text(node.at(["say"]), setting)
         data = node.data
         if node.templated:
             try:
@@ -314,6 +335,25 @@ class Expansion:
         self.steps.append(built)
         if step.verb == "end" and skipped is None:
             self._ended = (setting.id, "when" in node.data)
+
+    def _doubt_text(self, said: Node, setting: Setting) -> None:
+        """Doubt text that other programs would not say as it is written."""
+        for node in (said, *(child for _, child in said.items()), *said.at(["chunks"]).entries()):
+            text = node.data
+            if not isinstance(text, str) or not ("{" in text or "$" in text or "<" in text):
+                continue
+            for match in _NEARLY.finditer(node.raw):
+                name = match[1] or match[2]
+                if name in setting.scope.values or name in setting.scope.empty:
+                    remedy = f'a variable is written "{{{{ {name} }}}}", in quotes or within text'
+                    self._doubt("PB312", f"'{match[0]}' is said as it stands", node, match, remedy, setting)
+            for match in islice(_MARKUP.finditer(node.raw), 1):
+                remedy = "text is text: a pause is a `wait` step, or `chunks` with {wait: …}"
+                self._doubt("PB313", f"the tag '{match[0]}' is no text", node, match, remedy, setting)
+
+    def _doubt(self, code: str, message: str, node: Node, match: re.Match[str], remedy: str, setting: Setting) -> None:
+        place = node.document.place(node.start + match.start(), node.start + match.end())
+        self.findings.add(code, message, place, remedy, via=setting.via, severity="warning")
 
     @staticmethod
     def _place(step: WrittenStep) -> Place:
@@ -463,7 +503,10 @@ class Times:
     def ms(self, value: object, *path: str | int) -> int:
         """A duration in milliseconds; `path` leads to where it is written. What is no duration is noted, and 0 stands for it."""
         try:
-            return parse_duration(value)
+            ms = parse_duration(value)
+            if ms >= 100_000 and isinstance(value, (int, float)):
+                self._doubt(ms, value, path)
+            return ms
         except ValueError as error:
             written = self.node.at(path)
             given = "what it gives" if self.renderer.tainted(written) else show(value)
@@ -471,6 +514,15 @@ class Times:
             self.findings.add("PB208", f"{what} must be a duration; {given} {error}", written.place, via=self.via)
             self.failed = True
             return 0
+
+    def _doubt(self, ms: int, value: float, path: tuple[str | int, ...]) -> None:
+        """Doubt so many seconds, when they are written as a bare number."""
+        written = self.node.at(path)
+        key = next(str(each) for each in reversed(path) if isinstance(each, str))
+        if ms >= _PLAUSIBLE_S.get(key, 100) * 1000 and not written.templated:
+            remedy = f"a bare number is seconds: write {show_duration(ms)}, or {value}ms for milliseconds"
+            message = f"{key} is {show_duration(ms)}"
+            self.findings.add("PB434", message, written.place, remedy, via=self.via, severity="warning")
 
     def optional(self, data: Mapping[str, Any], key: str, *path: str | int) -> int | None:
         """The same for a key that may be missing."""

@@ -12,7 +12,6 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -20,7 +19,7 @@ from typing import Any, Literal, Protocol, TypeVar, Union, get_args, get_origin,
 
 from playbook.errors import MASK, AuthorError, Place, Problem, RecordError
 from playbook.language.check import Format, check_file_node, is_part, judge, playbook_format
-from playbook.language.cues import Cue, cues
+from playbook.language.cues import Cue, cues, total_ms
 from playbook.language.durations import show_duration
 from playbook.language.expand import Expansion, Setting, Times, build_expect
 from playbook.language.render import Abandoned, Broken, Renderer, Scope
@@ -151,6 +150,10 @@ class _Compilation:
         if not parts:
             remedy = "add `provider: local`, or include it from a playbook"
             self._findings.add("PB202", "a playbook needs 'provider'; without one this is a part", root.place, remedy)
+        elif root.get("version") is not None:  # which a part may have, and every playbook
+            remedy = "a playbook needs one: add `provider: local`; a part can do without `version`"
+            message = "checked as a part, because there is no 'provider'"
+            self._findings.add("PB218", message, root.key_place("version"), remedy, severity="warning")
         steps = check_file_node(root, self._findings, ())
         if steps is not None:
             scope = lone_part_scope(root.get("vars"), self._findings)
@@ -218,9 +221,7 @@ class _Compilation:
         if self._world.session_schema(provider) is not None:
             return provider
         known = self._world.providers()
-        near = get_close_matches(provider, known, n=1)
-        remedy = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
-        self._findings.add("PB212", f"unknown provider '{provider}'{how}", place, remedy)
+        self._findings.add("PB212", f"unknown provider '{provider}'{how}", place, self._findings.guess(provider, known))
         return None
 
     def _session(self, root: Node, scope: Scope) -> Mapping[str, Any] | None:
@@ -322,7 +323,7 @@ class _Compilation:
     def _check_times(self, plan: Plan, root: Node) -> None:
         can, limits, add = plan.capabilities, plan.limits, self._findings.add
         timeline = cues(plan)
-        total = plan.start.delay_ms + timeline[-1].next_ms
+        total = total_ms(plan, timeline)
         planned = show_duration(total)
         place = root.key_place("timeline")
         if limits.max_duration_ms is not None and total > limits.max_duration_ms:
@@ -351,6 +352,10 @@ class _Compilation:
                 sure = "will come" if cue.exact else "will probably come"
                 late = show_duration(cue.late_ms)
                 add("PB430", f"the cue {sure} {late} late", step.place, "the steps before it take longer", via=step.via, severity="warning")
+            if isinstance(step.until, int) and 0 < 5 * step.length.ms < step.until - 10_000:
+                message = f"the line takes {show_duration(step.length.ms)}, and the show moves on after {show_duration(step.until)}"
+                remedy = "a bare number is seconds; for a silence after the line use `wait`"
+                add("PB435", message, step.place, remedy, via=step.via, severity="warning")
             if patience is not None and isinstance(step.action, WaitEvent):
                 timeout = step.action.timeout_ms if step.action.timeout_ms is not None else step.timeout_ms
                 if timeout is None or timeout > patience:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from itertools import islice
 from typing import Any
 
 from playbook.errors import MASK, Place
 from playbook.language.source import Findings, Node
-from playbook.language.templates import MAX_WEIGHT, PIECE, Piece, Refused, Template, take_apart, work_of
+from playbook.language.templates import EXPRESSION, MAX_WEIGHT, PIECE, Piece, Refused, Template, no_value, take_apart, work_of
 
 MAX_OFFERED = 200
 """Among how many names the one is looked for that could have been meant: the search is slow, and there may be many mistakes."""
@@ -24,13 +23,17 @@ MAX_OFFERED = 200
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The names that a file's templates may use. `empty` are declared and have no value; `strict` is off while a part is checked alone."""
+    """The names that a file's templates may use. `empty` are declared and have no value; `strict` is off while a part is checked alone.
+
+    `unnamed` is the list of a loop that gives its entries no name: they are called `item`.
+    """
 
     values: Mapping[str, Any] = field(default_factory=dict)
     secret: frozenset[str] = frozenset()
     unknown: frozenset[str] = frozenset()
     empty: frozenset[str] = frozenset()
     strict: bool = True
+    unnamed: str = ""
 
     def bind(self, name: str, value: Any, *, secret: bool = False, unknown: bool = False) -> Scope:
         """The same with one more name: a loop's."""
@@ -142,6 +145,7 @@ class Renderer:
 
     def _scalar(self, node: Node) -> Any:
         scope, budget = self.scope, self.budget
+        number = 0  # of the expression that is computed
         try:
             template = budget.take_apart(node.data)
             if not self._know(node, template.names) or template.names & scope.unknown:
@@ -154,6 +158,7 @@ class Renderer:
                     values.append(piece)
                     shown.append(piece)
                     continue
+                number += 1
                 secret = not scope.secret.isdisjoint(piece.names)
                 try:
                     value = self._compute(piece)
@@ -175,7 +180,7 @@ class Renderer:
                 raise Refused("PB307", f"a template makes more than {MAX_WEIGHT:,} characters", "{{")
             return text
         except Refused as refused:
-            self._report(node, refused.code, refused.message, refused.near, refused.remedy, refused.offers)
+            self._report(node, refused, refused.number or number)
             raise Broken from refused
         except Exhausted as exhausted:
             message = "the templates of this playbook make too much work, all together"
@@ -188,7 +193,7 @@ class Renderer:
         if piece.node is None:
             (name,) = piece.names
             if name in self.scope.empty:
-                raise Refused("PB302", f"'{name}' has no value", name, "give it one, or write {{ " + name + " | default('…') }}")
+                raise no_value(name)
             return self.scope.values[name]
         from playbook.language.evaluate import compute
 
@@ -210,33 +215,40 @@ class Renderer:
             place = self._locate(node, name)
             if self.findings.has("PB302", f"'{name}' is undefined", place):
                 continue
-            near = _near(name, known)
+            near = self.findings.near(name, known)
+            if scope.unnamed and (not near or near in scope.unnamed):  # `room`, where the list is {{ rooms }}
+                near, remedy = "", f"add `as: {name}`: without it the entry of the list is called item"
+            else:
+                remedy = f"did you mean '{near}'?" if near else f"declared are {', '.join(known)}" if known else "declare it under vars"
             if scope.strict:
-                declared = f"declared are {', '.join(known)}" if known else "declare it under vars"
-                self.findings.add("PB302", f"'{name}' is undefined", place, near or declared, via=self.via)
+                self.findings.add("PB302", f"'{name}' is undefined", place, remedy, via=self.via)
             elif name != "item":
-                remedy = near or f"declare it under vars, unless an include brings it with `as: {name}`"
+                if not near and not scope.unnamed:
+                    remedy = f"declare it under vars, unless an include brings it with `as: {name}`"
                 self.findings.add("PB302", f"'{name}' is not declared in this part", place, remedy, via=self.via, severity="warning")
         if wrong and scope.strict:
             raise Broken
         return not wrong
 
-    def _report(self, node: Node, code: str, message: str, near: str, remedy: str, offers: tuple[str, ...]) -> None:
+    def _report(self, node: Node, refused: Refused, number: int) -> None:
+        """Note what is wrong with the expression of that number, from 1 (0: nobody knows which)."""
         self.budget.work -= COMPLAINT  # there is a next time to find out that it is spent
-        if self.quiet and code in ("PB302", "PB306"):
+        if self.quiet and refused.code in ("PB302", "PB306"):
             return
-        if offers and self.findings.has(code, message, self._locate(node, near)):
+        place = self._locate(node, refused.near, number)
+        if refused.offers and self.findings.has(refused.code, refused.message, place):
             return
-        hint = (_near(near, offers) if offers else "") or remedy
-        self.findings.add(code, message, self._locate(node, near), hint, via=self.via)
+        hint = self.findings.guess(refused.near, refused.offers, refused.remedy) if refused.offers else refused.remedy
+        self.findings.add(refused.code, refused.message, place, hint, via=self.via)
 
     @staticmethod
-    def _locate(node: Node, word: str) -> Place:
-        """Where a word of a template stands, so far as the text as written still shows it."""
+    def _locate(node: Node, word: str, number: int = 0) -> Place:
+        """Where a word of a template stands, so far as the text as written still shows it: in the expression of that number, or in any."""
         raw = node.raw
-        opening = max(raw.find("{{"), 0)
+        spans = [match.span() for match in EXPRESSION.finditer(raw)]
         exact = re.compile(rf"(?<![\w.'\"]){re.escape(word)}(?!\w)" if word.isidentifier() else re.escape(word))
-        match = exact.search(raw, opening) or exact.search(raw)
+        tried = [*spans[number - 1 : number], *spans, (0, len(raw))] if number else [*spans, (0, len(raw))]
+        match = next((match for span in tried if (match := exact.search(raw, *span)) is not None), None)
         if match is None or not word:
             found = raw.find(word) if word else -1
             start, end = (found, found + len(word)) if found >= 0 else (0, len(raw))
@@ -254,9 +266,3 @@ class Renderer:
         elif isinstance(value, (list, tuple, dict)):
             for each in value.values() if isinstance(value, dict) else value:
                 self._seal(each)
-
-
-def _near(word: str, words: Any) -> str:
-    """`did you mean …?`, or nothing."""
-    found = get_close_matches(word, list(words), n=1)
-    return f"did you mean '{found[0]}'?" if found else ""

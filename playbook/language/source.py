@@ -21,13 +21,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from playbook.errors import MASK, Place, Problem
+from playbook.errors import MASK, Place, Problem, near, near_or_all
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_NODES = 1_000_000
 """How many values a file may hold: each takes 3 µs and 250 bytes, and a hundred thousand steps have fewer."""
 MAX_PROBLEMS = 10_000
 """How many problems are kept: nobody reads more, and in a file of the wrong kind every line may be one."""
+MAX_GUESSES = 100
+"""After how many problems nobody looks any more for what could have been meant: the search is slow."""
 MAX_DEPTH = 64
 MAX_ALIASED = 100_000
 """How many nodes aliases may stand for, all together."""
@@ -41,6 +43,15 @@ _SURROGATES = re.compile(r"(?<!\\)((?:\\\\)*)(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[d
 _NUMERIC = frozenset("0123456789+-.")
 _CLOSE_COMMENT = re.compile(r"[ \t]+(#[^\s#][^\r\n]*)")
 """What follows plain text and may have been meant as a part of it: `Fan #1`."""
+_CLOSED = frozenset(".!?:;…)]}\"'”’»")
+"""What text ends with that is complete."""
+_LOOSE_COMMENT = re.compile(r" #[^\S\r\n][^\r\n]*")
+_NO_SPACE = re.compile(r"[A-Za-z][\w-]*:(?=[^\s/:])")
+"""A key and its colon, and no space behind it."""
+_NO_SPACE_IN_LINE = re.compile(r"^[ \t]*(?:-[ \t]+)?(" + _NO_SPACE.pattern + ")", re.MULTILINE)
+_SWALLOWED = re.compile(r"\n[ \t]*(?:-[ \t]|[A-Za-z][\w-]*:[ \t\r\n])")
+"""A step or a key within quotes: they were meant to end before it."""
+COLON = "a space must follow the colon"
 _CORE_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map")}
 _MAX_INT = 2**63
 
@@ -63,6 +74,11 @@ class Document:
         first, last = self._bounds(line)
         written = start + 1 if end is None else min(end, last)
         return Place(self.file, line, start - first + 1, max(1, written - start))
+
+    def places(self, start: int, end: int) -> Iterator[Place]:
+        """The same, line by line."""
+        for match in re.finditer(r"[^\r\n]+", self.text[start:end]):
+            yield self.place(start + match.start(), start + match.end())
 
     def line(self, number: int) -> str:
         """The text of a line, by its number from 1, without its end."""
@@ -151,6 +167,20 @@ def looks_templated(text: str) -> bool:
     return "{{" in text or "{%" in text or "{#" in text
 
 
+def lacks_space(text: str) -> bool:
+    """Whether it begins as a key does that has no space behind its colon."""
+    return _NO_SPACE.match(text) is not None
+
+
+def loose_comment(node: Node) -> Place | None:
+    """The comment that may have been meant as text: one space behind plain text that no punctuation closes, `Take lift # 3`."""
+    text = node.document.text
+    if not text.startswith(" # ", node.end) or text[node.start] in "'\"|>" or text[node.end - 1] in _CLOSED:
+        return None
+    comment = _LOOSE_COMMENT.match(text, node.end)
+    return None if comment is None else node.document.place(comment.start() + 1, comment.end())
+
+
 @dataclass(slots=True)
 class Findings:
     """The problems of one compilation, as they are found."""
@@ -159,6 +189,7 @@ class Findings:
     secrets: set[str] = field(default_factory=set)
     _found: dict[tuple[str, Place | None, str], Problem] = field(default_factory=dict)
     _lines: dict[tuple[str, int], str] = field(default_factory=dict)
+    _sealed: dict[tuple[str, int], list[Place]] = field(default_factory=dict)
 
     def add(
         self,
@@ -178,6 +209,27 @@ class Findings:
     def has(self, code: str, message: str, place: Place | None) -> bool:
         """Whether this problem is noted already, so that nobody need find out more about it."""
         return (code, place, message) in self._found
+
+    def guess(self, word: str, words: Iterable[str], otherwise: str | None = None) -> str:
+        """What to do about a word that is none of these: `near_or_all`, as long as anybody reads it."""
+        return near_or_all(word, words, otherwise) if len(self._found) < MAX_GUESSES else otherwise or ""
+
+    def near(self, word: str, words: Iterable[str]) -> str:
+        """The one of some words that was surely meant, or nothing."""
+        return near(word, words) if len(self._found) < MAX_GUESSES else ""
+
+    @property
+    def full(self) -> bool:
+        """Whether no more problems are kept."""
+        return len(self._found) >= MAX_PROBLEMS
+
+    def seal(self, node: Node) -> None:
+        """Hide a secret where it stands in its file, however it is spelled there."""
+        for child in [*node.entries(), *(child for _, child in node.items())]:
+            self.seal(child)
+        if node.children is None:
+            for place in node.document.places(node.start, node.end):
+                self._sealed.setdefault((place.file, place.line), []).append(place)
 
     def extend(self, problems: Iterable[Problem]) -> None:
         for problem in problems:
@@ -211,7 +263,11 @@ class Findings:
         key = (place.file, place.line)
         if key not in self._lines:
             document = self.documents.get(place.file)
-            self._lines[key] = "" if document is None else self._mask(document.line(place.line), None)
+            line = "" if document is None else document.line(place.line)
+            for sealed in self._sealed.get(key, ()):
+                start, end = sealed.column - 1, sealed.column - 1 + sealed.length
+                line = line[:start] + "*" * len(line[start:end]) + line[end:]  # in a source line the carets must still fit
+            self._lines[key] = self._mask(line, None)
         return self._lines[key]
 
     def _mask(self, text: str, mask: str | None) -> str:
@@ -319,6 +375,7 @@ class _Builder:
         self._open: dict[str, Node] = {}
         self._aliased = 0
         self._count = 0
+        self._last: Any = None  # the event of the last scalar
 
     def root(self) -> Node:
         from yaml import YAMLError
@@ -326,7 +383,7 @@ class _Builder:
         try:
             return self._build()
         except YAMLError as error:
-            raise _malformed(error, self._document.text) from error
+            raise _malformed(error, self._document.text, self._last) from error
 
     def _build(self) -> Node:
         from yaml import events
@@ -399,6 +456,7 @@ class _Builder:
             parent.templated |= node.templated
 
     def _scalar(self, event: Any) -> Node:
+        self._last = event
         start, end = event.start_mark.index, event.end_mark.index
         tag = event.tag
         if tag is not None and tag != "!":
@@ -515,6 +573,17 @@ _APOSTROPHE = re.compile(r"'[^']*\w'\w$")
 _TEMPLATE_QUOTES = "a value that begins with {{ must be in quotes"
 
 
+def _span(event: Any) -> tuple[int, int]:
+    return event.start_mark.index, event.end_mark.index
+
+
+def _unclosed(text: str, opened: int) -> _Refused:
+    remedy = "close the quote"
+    if text[opened : opened + 1] == "'" and text[opened + 1 : opened + 2].isalpha():  # 'tis the season
+        remedy += "; text that begins with an apostrophe must be in double quotes"
+    return _Refused("PB105", "the YAML is malformed: a quote is opened and not closed", opened, remedy=remedy)
+
+
 def _last_end(node: Node) -> int:
     """Where a block collection really ends: libyaml says only where the next thing begins."""
     children = node.children
@@ -526,8 +595,8 @@ def _kind(value: object) -> str:
     return "nothing" if value is None else f"the {'truth value' if isinstance(value, bool) else 'number'} {value}"
 
 
-def _malformed(error: Exception, text: str) -> _Refused:
-    """PyYAML's complaint in our words: its own are kept, they name what the parser met."""
+def _malformed(error: Exception, text: str, last: Any) -> _Refused:
+    """PyYAML's complaint in our words: its own are kept, they name what the parser met. `last` is the scalar that it read last."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is None:  # the reader: a character that YAML does not allow
         where = getattr(error, "position", None)
@@ -541,11 +610,18 @@ def _malformed(error: Exception, text: str) -> _Refused:
     if "\\t" in problem or "\t" in line[: len(line) - len(line.lstrip())]:
         at = start - len(line) + 1 + line.index("\t") if "\t" in line else start
         return _Refused("PB106", "a tab stands where YAML wants spaces", at, remedy="indent with spaces")
-    if "unexpected end of stream" in problem and getattr(error, "context_mark", None) is not None:
-        opened = error.context_mark.index  # type: ignore[attr-defined]  # PyYAML's MarkedYAMLError has it; YAMLError is what is caught
-        return _Refused("PB105", "the YAML is malformed: a quote is opened and not closed", opened, remedy="close the quote")
-    remedy = ""
     opened = getattr(getattr(error, "context_mark", None), "index", start)
+    if "unexpected end of stream" in problem and getattr(error, "context_mark", None) is not None:
+        return _unclosed(text, opened)
+    if last is not None and last.style in ("'", '"') and last.end_mark.line == mark.line and _SWALLOWED.search(text, *_span(last)):
+        return _unclosed(text, last.start_mark.index)
+    if "mapping values are not allowed" in problem or "could not find expected ':'" in problem:
+        near_by = last is not None and not last.style and last.end_mark.line >= mark.line - 1
+        begun = min(opened, last.start_mark.index) if near_by else opened
+        joined = _NO_SPACE_IN_LINE.search(text, text.rfind("\n", 0, begun) + 1, start)
+        if joined is not None:
+            return _Refused("PB105", "the YAML is malformed: a key without a space after its colon", *joined.span(1), remedy=COLON)
+    remedy = ""
     if context.startswith("while scanning") and (first := text[opened : opened + 1]) in _INDICATORS:
         remedy = f"text that begins with {first} must be in quotes"
     elif "mapping values are not allowed" in problem:

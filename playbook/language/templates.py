@@ -51,11 +51,21 @@ def work_of(value: Any, most: int = MAX_WEIGHT) -> int:
 
 
 class Refused(Exception):
-    """The template is wrong. `near` is the piece of source to point at; `offers` is what could have been meant."""
+    """The template is wrong. `near` is the piece of source to point at; `offers` is what could have been meant.
+
+    `number` is which of the scalar's expressions it is, from 1; 0 when that is not known.
+    """
 
     def __init__(self, code: str, message: str, near: str = "", remedy: str = "", offers: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.code, self.message, self.near, self.remedy, self.offers = code, message, near, remedy, tuple(offers)
+        self.number = 0
+
+
+def no_value(name: str) -> Refused:
+    """The complaint about a declared variable that nobody gave a value."""
+    remedy = f"give it one with --var {name}=… or a default, or write {{{{ {name} | default('…') }}}}"
+    return Refused("PB302", f"'{name}' has no value", name, remedy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +87,8 @@ class Template:
 
 _SIMPLE = re.compile(r"""\{\{(?![-+])([^{}'"%#]*)(?<![-+])\}\}""")
 """An expression without quotes, braces and whitespace control: there is only one way to read it."""
+EXPRESSION = re.compile(r"\{\{.*?(?:\}\}|\Z)", re.DOTALL)
+"""One expression, as far as a person sees it."""
 _NAME = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*")
 _WORDS = frozenset(("and", "or", "not", "in", "is", "if", "else", "true", "false", "none", "True", "False", "None"))
 """Names that are none, in Jinja."""
@@ -94,15 +106,34 @@ def take_apart(text: str, spend: Callable[[int], None] = lambda _: None) -> Temp
                 pieces.append(Piece(frozenset((name[1],))))
             else:
                 spend(PARSING * len(part))
-                pieces += _parse("{{" + part + "}}")
+                try:
+                    pieces += _parse("{{" + part + "}}")
+                except Refused as refused:
+                    refused.number = number // 2 + 1
+                    raise
         elif "{" in part or "}" in part or "\r" in part:
             spend(PARSING * len(text))
-            pieces = list(_parse(text))
+            try:
+                pieces = list(_parse(text))
+            except Refused as refused:
+                spend(PARSING * len(text))
+                refused.number = _wrong_one(text)
+                raise
             break
         elif part:
             pieces.append(part)
     names = frozenset[str]().union(*(piece.names for piece in pieces if isinstance(piece, Piece)))
     return Template(tuple(pieces), names, len(pieces) == 1 and isinstance(pieces[0], Piece))
+
+
+def _wrong_one(text: str) -> int:
+    """Which expression of a scalar is wrong by itself, from 1; 0 if none is."""
+    for number, expression in enumerate(EXPRESSION.finditer(text), 1):
+        try:
+            _parse(expression[0])
+        except Refused:
+            return number
+    return 0
 
 
 def _parse(text: str) -> tuple[str | Piece, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +36,12 @@ class _Given:
 
     value: object
     origin: str
-    place: Place | None = None
+    node: Node | None = None
     text: bool = False
+
+    @property
+    def place(self) -> Place | None:
+        return None if self.node is None else self.node.place
 
 
 def playbook_scope(declared: Node | None, inputs: Inputs, reader: Reader) -> Scope:
@@ -55,21 +58,27 @@ def playbook_scope(declared: Node | None, inputs: Inputs, reader: Reader) -> Sco
             continue
         for name, node in root.items():
             if name in names:
-                given[name] = _Given(node.data, f"in {file}", node.place)
+                given[name] = _Given(node.data, f"in {file}", node)
             else:
-                findings.add("PB310", f"no variable '{name}' is declared", root.key_place(name), _near(name, names), severity="warning")
-    given.update({name: _Given(text, f"in PLAYBOOK_VAR_{name}", text=True) for name, text in inputs.env.items() if name in names})
+                remedy = _meant(name, names, findings)
+                findings.add("PB310", f"no variable '{name}' is declared", root.key_place(name), remedy, severity="warning")
+    for name, text in inputs.env.items():  # an environment may hold values for others: only what is nearly one of ours is doubted
+        if name in names:
+            given[name] = _Given(text, f"in PLAYBOOK_VAR_{name}", text=True)
+        elif meant := findings.near(name, names):
+            message = f"PLAYBOOK_VAR_{name} is ignored: no variable '{name}' is declared"
+            findings.add("PB310", message, None, f"did you mean 'PLAYBOOK_VAR_{meant}'?", severity="warning")
     given.update({name: _Given(text, f"in --var {name}", text=True) for name, text in inputs.var.items()})
     given.update({name: _Given(value, "given by the program") for name, value in inputs.values.items()})
     for name in [*inputs.var, *inputs.values]:
         if name not in names:
-            findings.add("PB310", f"no variable '{name}' is declared", None, _near(name, names))
+            findings.add("PB310", f"no variable '{name}' is declared", None, _meant(name, names, findings))
     return _scope(names, declared, given, findings, (), strict=True)
 
 
 def part_scope(
     declared: Node | None,
-    given: Mapping[str, tuple[object, Place]],
+    given: Mapping[str, tuple[object, Node]],
     secret: Collection[str],
     unknown: Collection[str],
     findings: Findings,
@@ -77,7 +86,7 @@ def part_scope(
 ) -> Scope:
     """The names of an included part, filled by `with` and by the loop; some of what they gave is secret, or unknown."""
     names = dict(declared.items()) if declared is not None else {}
-    values = {name: _Given(value, "given to the part", place) for name, (value, place) in given.items() if name in names}
+    values = {name: _Given(value, "given to the part", node) for name, (value, node) in given.items() if name in names}
     return _scope(names, declared, values, findings, via, strict=True, secret=secret, unknown=unknown)
 
 
@@ -104,6 +113,8 @@ def _scope(
         if name in unknown:
             continue
         facts = node.data
+        if isinstance(facts, dict) and facts.get("secret") is True and "default" in facts:
+            findings.seal(node.at(["default"]))  # also where another value is given, and where the declaration is wrong
         if not isinstance(facts, dict) or not isinstance(kind := facts.get("type"), str) or kind not in TYPES:
             unknown.add(name)  # the schema's judgement has said why
             continue
@@ -117,7 +128,7 @@ def _scope(
                 findings.add("PB304", f"the default of '{name}' holds a template", default.place, "a default is plain data", via=via)
                 unknown.add(name)
                 continue
-            source = _Given(facts["default"], "by default", default.place)
+            source = _Given(facts["default"], "by default", default)
         if source is None:
             if not strict:
                 unknown.add(name)
@@ -131,6 +142,8 @@ def _scope(
             continue
         if hidden:
             _seal(source.value, findings)
+            if source.node is not None and not source.node.templated:
+                findings.seal(source.node)
         value = _judge(name, source, facts, findings, via, hidden)
         if value is _NOT_GIVEN:
             unknown.add(name)
@@ -190,11 +203,8 @@ def _article(wanted: str) -> str:
     return {"integer": "an integer", "array": "an array", "object": "an object", "null": "null"}.get(wanted, f"a {wanted}")
 
 
-def _near(name: str, names: Mapping[str, Node]) -> str:
-    near = get_close_matches(name, names, n=1)
-    if near:
-        return f"did you mean '{near[0]}'?"
-    return f"declared are {', '.join(names)}" if names else "the playbook has no variables"
+def _meant(name: str, names: Mapping[str, Node], findings: Findings) -> str:
+    return findings.guess(name, names, f"declared are {', '.join(names)}" if names else "the playbook has no variables")
 
 
 def _seal(value: object, findings: Findings) -> None:
