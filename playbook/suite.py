@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from playbook import clock as clocks
-from playbook.emulators import rehearsal
+from playbook.emulators import NoSuchLine, aim, rehearsal
 from playbook.errors import MASK, AuthorError, PlaybookError, UsageError, format_problem
 from playbook.folders import file_name
 from playbook.language import Inputs, check_file, cues, digest
@@ -124,6 +124,8 @@ class Result:
     other rows have one)."""
     values: Mapping[str, str] = field(default_factory=dict)
     """The row of data, as it may be shown."""
+    idle: tuple[str, ...] = ()
+    """What was to happen and did not, each in a sentence: faults that never struck, triggers that nothing waited for."""
     took_ms: int = 0
     folder: str = ""
     performance: Performance | None = None
@@ -288,8 +290,10 @@ def _perform(task: Task, setup: Setup, world: World, redact: Redactor) -> Result
     gatherer = Gatherer()
 
     options = Options(folder=task.folder, cues=setup.cues, watch=gatherer.take, provider=world.provider(plan.provider))
+    idle: list[str] = []
+    faults, elsewhere = _aimed(plan, setup)
     try:
-        outcome = show(plan, setup, options, tape=case.tape, repetition=task.repetition, redact=redact)
+        outcome = show(plan, replace(setup, faults=faults), options, tape=case.tape, repetition=task.repetition, redact=redact, idle=idle)
     except Stall as stall:
         stall.remedy = f"give it with `{setup.trigger_option} {shlex.quote(stall.trigger)}`"
         raise
@@ -306,17 +310,70 @@ def _perform(task: Task, setup: Setup, world: World, redact: Redactor) -> Result
         reasons += tuple(sentence(change, baseline.runs) for change in changes)
     code = end.exit_code or (1 if changes else 0)
     status: Status = "passed" if code == 0 else "failed" if code == 1 else "error"
-    told = {"changes": changes, "baseline": compared, "values": values}
+    vain = [f"the fault '{fault}' never struck" for fault in [*idle, *elsewhere]]
+    vain += outcome.summary.unheeded(cue.trigger for cue in setup.cues)
+    told = {"changes": changes, "baseline": compared, "values": values, "idle": tuple(vain)}
     return _result(task, status, code, reasons, **told, folder=str(outcome.folder), performance=performance)
 
 
-def show(plan: Plan, setup: Setup, options: Options, *, tape: Path, repetition: int = 1, redact: Redactor | None = None) -> Outcome:
+def _aimed(plan: Plan, setup: Setup) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The faults for a playbook of many, and those for a line that it does not have."""
+    faults = {}
+    for fault in setup.faults if setup.emulate else ():
+        try:
+            aim(fault, plan)
+            faults[fault] = True
+        except NoSuchLine:
+            faults[fault] = False
+    return tuple(fault for fault, here in faults.items() if here), tuple(fault for fault, here in faults.items() if not here)
+
+
+def check_faults(chosen: Sequence[Case], setup: Setup) -> None:
+    """Each fault's line is in a playbook at least. Raises `UsageError`; what is wrong in a playbook is not told here."""
+    if not setup.emulate:
+        return
+    world, homeless = World(cache_folder(setup.env)), {fault: "" for fault in setup.faults if "@" in fault}
+    for case in chosen if homeless else ():
+        try:
+            plan = _compile(case, setup, world)
+        except PlaybookError:  # its lines are not known
+            return
+        except _Skipped:
+            continue
+        for fault in tuple(homeless):
+            try:
+                aim(fault, plan)
+                del homeless[fault]
+            except NoSuchLine as error:
+                homeless[fault] = max(homeless[fault], error.remedy, key=lambda remedy: remedy.startswith("did you mean"))
+        if not homeless:
+            return
+    for fault, remedy in homeless.items():
+        raise UsageError(f"no playbook has the line '{fault.partition('@')[2]}', which the fault '{fault}' is for", remedy=remedy)
+
+
+def in_vain(results: Sequence[Result]) -> list[str]:
+    """What happened in none of the playbooks, though it was to."""
+    ran = [result for result in results if result.status in ("passed", "failed") and result.folder]
+    return [sentence for sentence in ran[0].idle if all(sentence in result.idle for result in ran)] if ran else []
+
+
+def show(
+    plan: Plan,
+    setup: Setup,
+    options: Options,
+    *,
+    tape: Path,
+    repetition: int = 1,
+    redact: Redactor | None = None,
+    idle: list[str] | None = None,
+) -> Outcome:
     """Perform a plan as the setup has it: on its clock, with the provider, its emulator or the cassette `tape`. `redact` learns what is
-    secret."""
+    secret, `idle` which faults never struck."""
 
     async def perform() -> Outcome:
-        weather = {"delay_ms": setup.delay_ms, "jitter_ms": setup.jitter_ms, "seed": setup.seed * 10_000 + repetition}
-        async with rehearsal(plan, setup.env, setup.faults, wanted=setup.emulate, **weather) as (env, extras):
+        weather: dict[str, Any] = {"delay_ms": setup.delay_ms, "jitter_ms": setup.jitter_ms, "seed": setup.seed * 10_000 + repetition}
+        async with rehearsal(plan, setup.env, setup.faults, wanted=setup.emulate, idle=idle, **weather) as (env, extras):
             wanted = replace(options, env=env, extras=extras, state_dir=None if setup.emulate else state_folder(env))
             cassette = _cassette(plan, tape) if setup.cassettes and plan.provider != "local" else None
             if cassette is not None:

@@ -370,3 +370,91 @@ def test_the_readme_tells_every_fault_in_order():
     told = [row for row in rows if row is not None]
     assert [row[1] for row in told] == list(FAULTS)
     assert all(len(row[2]) > 10 and len(row[3]) > 10 for row in told)
+
+
+# --- a fault or trigger without effect proves nothing ---------------------------------------------------------------------
+
+SHOW = """\
+version: 1
+provider: {provider}
+start: 0s
+session: {session}
+timeline:
+  - say: Hello there.
+    id: hello
+  - say: {{chunks: ["Come in, ", "come in."]}}
+    id: enter
+  - end:
+"""
+TAVUS = SHOW.format(provider="tavus", session="{pal_id: p}")
+KALTURA = SHOW.format(provider="kaltura", session="{visualConfig: {id: v}, voiceConfig: {id: w}}").replace("enter", "leave")
+
+
+def test_a_fault_for_a_line_that_is_not_there_is_wrong_usage(shell):
+    """With the near name; a line is known by its id, its number and its text."""
+    shell.write("show.yaml", TAVUS)
+    common = ("run", "show.yaml", "--emulate", "--clock", "virtual", "--quiet")
+    done = shell.call(*common, "--fault", "end-missing@entr")
+    assert (done.code, "did you mean 'enter'?" in done.err) == (2, True)
+    for which in ("enter", "2", "Come in, come in."):
+        done = shell.call(*common, "--fault", f"end-missing@{which}", "--strict")
+        assert (done.code, "never struck" in done.err) == (0, False), which
+    assert shell.call(*common, "--fault", "end-missing@3").code == 2
+
+
+def test_in_a_test_of_many_a_fault_must_have_its_line_in_one(shell):
+    """One option serves many playbooks: it is an error only when none of them has the line, and a failure when it strikes nowhere."""
+    shell.write("a.yaml", TAVUS)
+    shell.write("b.yaml", KALTURA)
+    common = ("test", "a.yaml", "b.yaml", "--emulate", "--clock", "virtual", "--jobs", "1", "--strict")
+    assert shell.call(*common, "--fault", "accepted-but-silent@leave").code == 0
+    done = shell.call(*common, "--fault", "accepted-but-silent@leav")
+    assert (done.code, "no playbook has the line 'leav'" in done.err, "did you mean 'leave'?" in done.err) == (2, True, True)
+    done = shell.call(*common, "--fault", "mute-after-120s")
+    assert (done.code, done.err.splitlines()[-1]) == (1, "the fault 'mute-after-120s' never struck")
+
+
+def test_what_was_given_in_vain_is_told_at_the_end_and_fails_a_strict_run(shell):
+    """A fault that never struck and a trigger that nothing waited for: a note on standard error, with --strict exit 1."""
+    shell.write("show.yaml", TAVUS)
+    in_vain = ("--fault", "mute-after-120s", "--trigger", "foo@1s", "--trigger", "bar@10m")
+    for strict, code in ((), 0), (("--strict",), 1):
+        done = shell.call("run", "show.yaml", "--emulate", "--clock", "virtual", "--quiet", *in_vain, *strict)
+        assert done.code == code
+        assert done.err.splitlines()[-3:] == [
+            "the fault 'mute-after-120s' never struck",
+            "nothing waited for the trigger 'foo'",
+            "the show was over before the trigger 'bar' was due",
+        ]
+
+
+def test_faults_of_reports_are_refused_where_nothing_is_reported(shell):
+    """Avaturn's text echo tells only the viewer's page, so a false report of it could change nothing."""
+    shell.write("show.yaml", SHOW.format(provider="avaturn", session="{}"))
+    done = shell.call("run", "show.yaml", "--emulate", "--clock", "virtual", "--fault", "end-missing")
+    assert (done.code, "cannot show the fault 'end-missing'" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "evidence", "reason"),
+    [
+        ("accepted-but-silent@enter#2", "timeout", "neither start nor end of piece 2 of 3 was reported"),
+        ("end-missing@enter#2", "estimated", "the end of piece 2 of 3 had not been reported"),
+        ("end-missing@enter#3", "timeout", "the provider never reported the end"),
+        ("start-missing@enter#2", "reported", None),
+    ],
+)
+def test_a_line_of_which_one_piece_is_not_told_of_is_not_simply_reported(fault: str, evidence: str, reason: str | None, tmp_path: Path):
+    """In the external engine every chunk is a segment with reports of its own, and the last one's end is not the others'."""
+
+    async def main() -> dict[str, Any]:
+        async with STANDS["avaturn-external"]() as stand:
+            assert stand.emulator is not None
+            stand.emulator.set_faults([fault])
+            steps = '  - say: {chunks: ["Come in, please, ", "make yourself at home, ", "and stay a while."]}\n    id: enter\n'
+            plan = compile_on(write_playbook(tmp_path, stand, steps, "start: 0s"))
+            outcome = await perform(stand, plan, tmp_path)
+            return closings(checked(outcome.folder))["enter"]
+
+    closing = clock.run(main(), "virtual")
+    assert (closing["evidence"], closing.get("reason")) == (evidence, reason)

@@ -95,7 +95,7 @@ def test_shipped_playbook(path, tmp_path, voice):
     logs = []
     for run in ("one", "two"):
         plan, provider = planned(path, voice)
-        cues = (Cue("go"), Cue("next", 9_000))
+        cues = (Cue("go"), Cue("next", 12_000))
         outcome = perform(plan, provider, tmp_path / run, cues=cues)
         assert (outcome.result.exit_code, outcome.failures) == (0, ())
         assert not plan.warnings
@@ -119,7 +119,7 @@ def test_shipped_playbooks_show_everything():
 def test_captions_show_what_was_heard(tmp_path, voice):
     """The line that is cut in the product demo is captioned up to the cut, and its cues never overlap."""
     plan, provider = planned(ROOT / "playbooks" / "product-demo.yaml", voice)
-    perform(plan, provider, tmp_path / "run", cues=[Cue("go"), Cue("next", 9_000)])
+    perform(plan, provider, tmp_path / "run", cues=[Cue("go"), Cue("next", 12_000)])
     captions = (tmp_path / "run" / "captions.vtt").read_text("utf-8")
     assert "brass housing" in captions
     assert "first page to the last" not in captions

@@ -324,14 +324,17 @@ class ExternalSession(AvaturnSession):
             self.emit(SpeechEnded(None, provider_task=id, reason=STRANGER))
         elif whole and (missing := line.missing()) is not None:
             evidence = Evidence.timeout if missing.startswith("neither") else Evidence.estimated
-            self.emit(SpeechEnded(line.task, evidence, id, reason=missing))
+            self._end_later(line.first, line.sent_ms, SpeechEnded(line.task, evidence, id, reason=missing))
         elif whole and (early_ms := self._unnoticed(segment, message)):
-            assert segment.began_ms is not None
             reason = f"Avaturn reported the end {early_ms} ms before the sound can have ended"
-            ended = SpeechEnded(line.task, Evidence.estimated, id, reason=reason)
-            self.context.clock.call_at(segment.began_ms + segment.length_ms, lambda: None if self._closing else self.emit(ended))
+            self._end_later(segment, segment.length_ms, SpeechEnded(line.task, Evidence.estimated, id, reason=reason))
         else:
             self.emit(SpeechEnded(line.task, provider_task=id, duration_ms=_lasted(segment, message), reason=self._take_remark()))
+
+    def _end_later(self, since: _Segment | None, length_ms: int, ended: SpeechEnded) -> None:
+        """Report an end that cannot be trusted, not before so much sound can have been played since that segment began."""
+        began_ms = since.began_ms if since is not None and since.began_ms is not None else 0
+        self.context.clock.call_at(began_ms + length_ms, lambda: None if self._closing else self.emit(ended))
 
     def _meant(self, state: str) -> _Segment | None:
         """The segment that a report without a name of ours can mean: the first in this state of the only line that is not over."""

@@ -12,6 +12,7 @@ Pure; imports only `model`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,6 +111,8 @@ class RunSummary:
     last_ms: int = 0
     steps: dict[str, StepRun] = field(default_factory=dict)
     utterances: dict[str, Utterance] = field(default_factory=dict)
+    triggers: dict[str, bool] = field(default_factory=dict)
+    """The first `MAX_KEPT` names of triggers that were given, and whether something waited for one."""
     names: set[str] = field(default_factory=set)
     """Every event and note that occurred, and `interrupted`."""
     remarks: dict[str, set[str]] = field(default_factory=dict)
@@ -124,11 +127,17 @@ class RunSummary:
     """What failed at the provider, the first `MAX_KEPT`; there were `failure_count`."""
     failure_count: int = 0
     _pending: Line | None = None
+    _trigger: str | None = None  # which the next line may say that it was ignored
 
     def take(self, line: Line) -> None:
         """Take the next line."""
         self.last_ms = line["at_ms"]
         pending, self._pending = self._pending, None
+        trigger, self._trigger = self._trigger, line.get("trigger") if line.get("event") == "trigger" else None
+        if trigger in self.triggers and line.get("note") != "ignored":
+            self.triggers[trigger] = True
+        if self._trigger is not None and len(self.triggers) < MAX_KEPT:
+            self.triggers.setdefault(self._trigger, False)
         if pending is not None and not (line.get("note") in ("ignored", "conflict") and line.get("task") in (pending["task"], None)):
             self._end(pending)
         if "event" in line:
@@ -141,6 +150,18 @@ class RunSummary:
             self._note(line)
         elif "end" in line:
             self.end, self.reason = line["end"], line.get("reason")
+
+    def unheeded(self, triggers: Iterable[str]) -> list[str]:
+        """Which of the triggers that were to be given changed nothing, each in a sentence. Of a show that never began, none."""
+        if self.zero_ms is None:
+            return []
+        names = [name for name in dict.fromkeys(triggers) if not self.triggers.get(name)]
+        return [
+            f"nothing waited for the trigger '{name}'"
+            if name in self.triggers
+            else f"the show was over before the trigger '{name}' was due"
+            for name in names
+        ]
 
     def finish(self) -> None:
         """No line follows for now: an end that the next one could have taken back stands."""
