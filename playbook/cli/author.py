@@ -9,13 +9,12 @@ import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from playbook.cli.options import Command, Parser, err, in_colour, name_and_value, out, width
 from playbook.emulators import EMULATORS
-from playbook.errors import AuthorError, Problem, SetupError, UsageError
+from playbook.errors import AuthorError, Problem, SetupError, UsageError, near_or_all
 from playbook.language import Inputs, check_file, compile_file, load_schema, schema_path
 from playbook.language.schema import resolve
 from playbook.model import Plan
@@ -245,7 +244,8 @@ def _check_text(checked: Sequence[tuple[Path, tuple[Problem, ...], Plan | None]]
         errors = sum(problem.severity == "error" for problem in problems)
         told = [count(errors, "error")] if errors else []
         told += [count(len(problems) - errors, "warning")] if len(problems) > errors else []
-        lines.append(f"{file}: {', '.join(told) or 'good'}" + (f", {_size(plan)}" if plan is not None and not errors else ""))
+        size = "a part (no provider)" if plan is None else _size(plan)
+        lines.append(f"{file}: {', '.join(told) or 'good'}" + ("" if errors else f", {size}"))
     return "\n\n".join([*blocks, "\n".join(lines)])
 
 
@@ -317,10 +317,7 @@ def schema(args: Namespace) -> int:
         path = schema_path("providers") / provider.schema  # a plug-in's is an absolute path
     if path is None:
         names = [*known, *world.providers()]
-        near = get_close_matches(args.name, names, n=1)
-        raise UsageError(
-            f"there is no schema '{args.name}'", remedy=f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names)}"
-        )
+        raise UsageError(f"there is no schema '{args.name}'", remedy=near_or_all(args.name, names))
     out(str(path) if args.path else path.read_text("utf-8").rstrip())
     return 0
 
@@ -418,8 +415,7 @@ def _provider(world: World, name: str) -> Provider:
     found = world.provider(name)
     if found is None:
         names = world.providers()
-        near = get_close_matches(name, names, n=1)
-        raise UsageError(f"there is no provider '{name}'", remedy=f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names)}")
+        raise UsageError(f"there is no provider '{name}'", remedy=near_or_all(name, names))
     return found
 
 

@@ -11,11 +11,10 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from playbook.cli import VERBS, overview
-from playbook.errors import AuthorError, PlaybookError, SetupError, UsageError
+from playbook.errors import AuthorError, PlaybookError, SetupError, UsageError, near_or_all
 from playbook.record.redact import Redactor
 
 if TYPE_CHECKING:
@@ -84,8 +83,7 @@ class Parser(argparse.ArgumentParser):
 
     def _near(self, word: str) -> str:
         options = [name for twin in self._twins for name in twin.action.option_strings]
-        near = get_close_matches(word.partition("=")[0], options, n=1)
-        return f"did you mean '{near[0]}'?" if near else f"see `{self.prog} --help`"
+        return near_or_all(word.partition("=")[0], options, f"see `{self.prog} --help`")
 
     def _from_env(self, twin: _Twin, text: str) -> Any:
         if twin.action.nargs == 0:  # a switch
@@ -251,9 +249,8 @@ def show_error(error: PlaybookError, redact: Callable[[str], str], env: Mapping[
 
 def _find(verb: str) -> tuple[Command, Parser]:
     if verb not in VERBS:
-        near = get_close_matches(verb, VERBS, n=1)
         what = "unknown option" if verb.startswith("-") else "unknown verb"
-        raise UsageError(f"{what} '{verb}'", remedy=f"did you mean '{near[0]}'?" if near else "see `playbook --help`")
+        raise UsageError(f"{what} '{verb}'", remedy=near_or_all(verb, VERBS, "see `playbook --help`"))
     module, what = VERBS[verb]
     command: Command = importlib.import_module(f"playbook.cli.{module}").COMMANDS[verb]
     return command, Parser(f"playbook {verb}", what[0].upper() + what[1:] + ".")

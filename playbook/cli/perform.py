@@ -26,8 +26,8 @@ from playbook.cli.sessions import left_open, remind
 from playbook.cli.triggers import given, has_ended
 from playbook.emulators import EMULATORS, rehearsal
 from playbook.emulators import need as need_emulator
-from playbook.errors import AuthorError, SetupError, UsageError
-from playbook.model import AudioEcho, Plan
+from playbook.errors import SetupError, UsageError
+from playbook.model import Plan
 from playbook.providers.registry import let_in
 from playbook.sessions import state_folder
 from playbook.world import World, cache_folder
@@ -61,7 +61,6 @@ def add_run(parser: Parser) -> None:
         default="all",
         help="all (the default) records anew and replaces what there is; once performs against a cassette that exists, else records one;"
         " none performs against it and records nothing; new_episodes performs against it and adds reads that it does not have",
-    parser.add_argument("--strict", action="store_true", help="warnings are errors; a fault or trigger without effect is a failure")
     )
     parser.add_argument("--record-expires", metavar="DATE", type=_date, help="from this day on the cassette is no longer believed")
     parser.add_argument("--from-cassette", metavar="FILE", type=Path, help="perform it against a cassette, without network or key")
@@ -76,8 +75,6 @@ def run(args: Namespace) -> int:
 
 def _run(args: Namespace) -> int:
     world = World(cache_folder(args.env))
-    if args.strict and plan.warnings:
-        raise AuthorError(plan.warnings)
     plan = load(args, args.file, world)
     if args.fault and not args.emulate:
         raise UsageError("--fault is for emulated runs", remedy="add --emulate")
@@ -85,7 +82,6 @@ def _run(args: Namespace) -> int:
     at_terminal = sys.stdin is not None and sys.stdin.isatty() and not args.triggers and args.clock == "system"
     emulated = args.emulate and (cassette is None or cassette.recording)
     billed = not args.emulate and (cassette is None or cassette.whole)
-    idle: list[str] = []
     journal = state_folder(args.env) if billed else None
     runner: Runner | None = None
     outcome: Outcome | None = None
@@ -100,7 +96,7 @@ def _run(args: Namespace) -> int:
         from playbook.runner import Options, Runner, Stall
 
         asyncio.get_running_loop().set_exception_handler(lambda _, context: _aside(context, args, runner))
-        async with rehearsal(plan, args.env, args.fault or (), wanted=emulated, idle=idle) as (env, extras):
+        async with rehearsal(plan, args.env, args.fault or (), wanted=emulated) as (env, extras):
             with _progress(plan, args, interactive=at_terminal) as (watch, started):
                 provider = world.provider(plan.provider)
                 options = Options(
@@ -138,9 +134,7 @@ def _run(args: Namespace) -> int:
         except SetupError:  # standard output is full: no reason to forget how the run went
             if code == 0:
                 raise
-        vain = [f"the fault '{fault}' never struck" for fault in idle] + outcome.summary.unheeded(cue.trigger for cue in args.trigger or ())
-        args.last_words += vain + _silence(plan, outcome)
-        return 1 if code == 0 and vain and args.strict else code
+        return code
     finally:
         if runner is not None:
             args.redact.absorb(runner.redact)
@@ -148,19 +142,6 @@ def _run(args: Namespace) -> int:
                 args.last_words.append(f"its log is in {runner.folder}")
             if journal is not None and runner.folder is not None:
                 run, pid = runner.folder.name, os.getpid()
-def _silence(plan: Plan, outcome: Outcome) -> list[str]:
-    """What somebody must know who heard nothing, and sees a run that passed."""
-    from playbook.report import count
-    from playbook.speech.voice import REMEDY
-
-    if not any(warning.code == "PB455" for warning in plan.warnings):
-        return []
-    silent = sum(said.started_ms is not None and said.audio_sha256 is None for said in outcome.summary.utterances.values())
-    return (
-        [f"{count(silent, 'line')} {'was' if silent == 1 else 'were'} silence, because no voice is installed: {REMEDY}"] if silent else []
-    )
-
-
                 args.last_words += left_open(journal, lambda record: (record.run, record.pid) == (run, pid))
 
 

@@ -9,13 +9,12 @@ Pure data and matching, shared by the emulators. Imports errors alone.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-from playbook.errors import UsageError
+from playbook.errors import UsageError, near_or_all
 
 LATE_MS = 3_000
 """How late `end-late` is."""
@@ -77,9 +76,7 @@ def choose(spec: str, also: Mapping[str, Iterable[str]] | None = None) -> Chosen
     told an id of ours."""
     name, at, which = spec.partition("@")
     if name not in FAULTS:
-        near = difflib.get_close_matches(name, FAULTS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else "known are: " + ", ".join(FAULTS)
-        raise UsageError(f"unknown fault '{name}'", remedy=hint)
+        raise UsageError(f"unknown fault '{name}'", remedy=near_or_all(name, FAULTS))
     if at and not which:
         raise UsageError(f"the fault '{spec}' says no line after the @", remedy=f"write {name}@ID, {name}@3 for the third line, or {name}")
     targets = {which} if which else set()
