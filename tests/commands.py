@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,26 @@ class Shell:
         process = subprocess.Popen([sys.executable, "-m", "playbook", *argv], cwd=self.folder, env=self.env, text=True, **settings)
         self._started.append(process)
         return process
+
+    def told(self, process: subprocess.Popen[str]) -> Iterator[str]:
+        """What a real command tells, line by line. It is ended after half a minute, so that no test waits for ever for what never comes."""
+        assert process.stderr is not None
+        alarm = threading.Timer(30, process.kill)
+        alarm.start()
+        try:
+            for line in process.stderr:  # noqa: UP028  # `yield from` would close the stream for whoever stops listening
+                yield line
+        finally:
+            alarm.cancel()
+
+    def until(self, process: subprocess.Popen[str], words: str) -> None:
+        """Read what a real command tells until it says this."""
+        lines: list[str] = []
+        for line in self.told(process):
+            lines.append(line)
+            if words in line:
+                return
+        raise AssertionError(f"{words!r} was never told: {''.join(lines)}")
 
     def clean_up(self) -> None:
         """Leave no process behind, whatever became of the test."""

@@ -38,9 +38,7 @@ def stopped(shell, *signals: int, out: str) -> tuple[int, str, list]:
     """Run the real command on the real clock, send it signals in the middle of its second line, and see what it left."""
     shell.write("long.yaml", LONG)
     process = shell.start("run", "long.yaml", "--out", out)
-    for line in process.stderr:
-        if "  second  " in line:
-            break
+    shell.until(process, "  second  ")
     for number in signals:
         process.send_signal(number)
     told, err = process.communicate(timeout=20)
@@ -189,9 +187,7 @@ def test_triggers_come_from_a_pipe(shell):
     shell.write("wait.yaml", f"version: 1\nprovider: local\nstart: go\ntimeline:\n{waits}")
     process = shell.start("run", "wait.yaml", "--triggers", "-", "--out", "here", stdin=subprocess.PIPE)
     for words, answer in (("is open", "\n"), ("first   wait", "next\n"), ("second  wait", None)):
-        for line in process.stderr:
-            if words in line:
-                break
+        shell.until(process, words)
         if answer is not None:
             process.stdin.write(answer)
             process.stdin.flush()
@@ -215,7 +211,7 @@ def test_a_kiosk_waits_for_each_visitor(shell):
     ends = []
     for number in range(3):
         process = shell.start("run", "kiosk.yaml", "--triggers", "-", "--out", str(number), stdin=reading)
-        for line in process.stderr:
+        for line in shell.told(process):
             if "is open" in line and number < 2:
                 os.write(writing, b"go\n")
             elif "is open" in line:
@@ -323,12 +319,29 @@ def test_a_run_at_a_terminal(shell):
     terminal.until(r"waits for the trigger 'next': type next and press Enter")
     terminal.type("next\n")
     assert terminal.end() == 0
-    assert re.search(r"\x1b\[34mline {7}\x1b\[0m  A line that can be watched while it is [a-z, ]+…\r\n", terminal.seen)
+    said = r"\x1b\[34mline {7}\x1b\[0m  A line that can be watched while it is being\r\n {24}said, and one that is wider than the terminal\.\r\n"
+    assert re.search(said, terminal.seen)
     assert "\x1b[1;32mpassed\x1b[0m" in terminal.seen
     live = [row for row in re.split(r"[\r\n]+|\x1b\[2K", terminal.seen) if "next: " in row]
     assert live
     assert all(len(re.sub(r"\x1b\[[\d;]*m", "", row)) < 70 for row in live)
     assert [line["trigger"] for line in of(checked(Path("here")), "event", "trigger")] == ["go", "next"]
+
+
+@pytest.mark.parametrize("argv", [("providers",), ("--help",), ("providers", "kaltura"), ("run", "late.yaml"), ("run", "long.yaml")])
+def test_nothing_is_wider_than_the_terminal(shell, argv):
+    """Overviews, errors, reasons and progress are broken between words; a step's long id has a row of its own."""
+    waits = "  - wait: {event: a-visitor-who-never-comes}\n    timeout: 100ms\n"
+    shell.write("late.yaml", f"version: 1\nprovider: local\ntimeline:\n{waits}")
+    long = "    id: a-name-of-more-than-a-third\n    expect: {lasts: {min: 60s}}\n"
+    shell.write("long.yaml", f"version: 1\nprovider: local\ntimeline:\n  - say: Some words that are said.\n{long}")
+    terminal = Terminal(shell, *argv, NO_COLOR="1")
+    terminal.end()
+    rows = [row for row in re.split(r"[\r\n]+|\x1b\[2K", terminal.seen) if row]
+    assert rows
+    assert [row for row in rows if len(row) > 70] == []
+    if argv[-1] == "long.yaml":
+        assert "  a-name-of-more-than-a-third\r\n" + " " * 36 + "Some words that are said.\r\n" in terminal.seen
 
 
 def test_no_colour_and_no_live_line_where_unwanted(shell):

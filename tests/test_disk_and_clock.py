@@ -210,9 +210,7 @@ def test_a_process_that_was_suspended_wakes_up_late_and_in_order(shell):
     fourth is on time."""
     shell.write("sleepy.yaml", SLEEPY)
     process = shell.start("run", "sleepy.yaml", "--out", "here")
-    for line in process.stderr:
-        if "  one  " in line:
-            break
+    shell.until(process, "  one  ")
     process.send_signal(signal.SIGSTOP)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.7)
