@@ -8,6 +8,7 @@ import socket
 import tempfile
 import wave
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from playbook import clock
-from playbook.emulators.avaturn import SOCKETS, AvaturnEmulator
+from playbook.emulators.avaturn import AvaturnEmulator
+from playbook.emulators.avaturn import Options as Behaviour
 from playbook.errors import SetupError
 from playbook.events import (
     PlayAudio,
@@ -319,7 +321,7 @@ def test_what_was_recorded_in_real_time_is_performed_on_the_virtual_clock(tmp_pa
         assert ends[task]["at_ms"] <= line["at_ms"]
 
 
-@pytest.mark.parametrize("socket", SOCKETS)
+@pytest.mark.parametrize("socket", get_args(get_type_hints(Behaviour)["socket"]))
 def test_every_caller_is_recorded(socket, tmp_path):
     """However it behaves, the same comes of it: nobody, a stranger, one that hangs up, one that talks nonsense."""
     live, tape = taped(CUT, tmp_path, AvaturnEmulator(viewer_after_ms=300, socket=socket))

@@ -150,6 +150,9 @@ def test_emulate_used_wrongly(shell):
     for argv, told in (
         (["emulate", "tavos"], "did you mean 'tavus'?"),
         (["emulate", "kaltura", "--option", "viewer_after=1"], "did you mean 'viewer_after_ms'?"),
+        (["emulate", "kaltura", "--option", "ended=405"], "use one of 410, 404"),
+        (["emulate", "kaltura", "--option", "idle_ms=soon"], "use a number or null"),
+        (["emulate", "tavus", "--option", "credits=1"], "use true or false"),
         (["emulate", "kaltura", "--fault", "sesion-dies"], "did you mean 'session-dies'?"),
         (["emulate", "kaltura", "--port", "many"], "invalid int value: 'many'"),
     ):

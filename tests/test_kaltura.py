@@ -56,7 +56,7 @@ class Run(Shown):
 
 
 def stand_at(face: KalturaEmulator, settings: Mapping[str, Any] = VOICED) -> Stand:
-    return Stand(KalturaProvider(), {"KALTURA_KS": face.ks or KS}, settings, face)
+    return Stand(KalturaProvider(), {"KALTURA_KS": face.options.ks or KS}, settings, face)
 
 
 def run(

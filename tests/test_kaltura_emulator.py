@@ -12,6 +12,7 @@ import pytest
 
 from playbook import clock
 from playbook.emulators.kaltura import APP_TOKEN, APP_TOKEN_ID, SERVICE, SESSIONS, KalturaEmulator
+from playbook.emulators.options import read
 from playbook.errors import UsageError
 from tests.contract import CHIME
 
@@ -189,7 +190,7 @@ def test_text_may_be_unavailable() -> None:
         assert told(await me.say()) == refused(503, "Service temporarily unavailable")
         assert (await me.play()).status_code == 200
         await me.create(visualConfig={"id": "v"}, voiceConfig={"id": "w"})
-        assert (await me.say()).status_code == (200 if me.emulator.say_text == "needs-voice" else 503)
+        assert (await me.say()).status_code == (200 if me.emulator.options.say_text == "needs-voice" else 503)
 
     talk(story, say_text="unavailable")
     talk(story, say_text="needs-voice")
@@ -201,10 +202,10 @@ def test_text_may_be_strict() -> None:
     async def story(me: Caller) -> None:
         await me.create()
         alone = await me.call("say-text", json={"text": "Hello."})
-        assert alone.status_code == (400 if me.emulator.say_text == "strict" else 200)
+        assert alone.status_code == (400 if me.emulator.options.say_text == "strict" else 200)
         assert (await me.say()).status_code == 200
         await me.until(9_000)
-        assert len(me.heard()) == (1 if me.emulator.say_text == "strict" else 2)
+        assert len(me.heard()) == (1 if me.emulator.options.say_text == "strict" else 2)
 
     talk(story, say_text="strict")
     talk(story, say_text="works")
@@ -392,12 +393,27 @@ def test_the_journal_tells_what_was_asked_and_keeps_no_credential() -> None:
     talk(story)
 
 
-def test_unknown_options_and_impossible_faults_are_refused() -> None:
-    """A value that an option does not have, and a fault that needs events Kaltura never sends."""
+def test_unknown_options_are_refused() -> None:
+    """A value that an option does not have, and an option that there is not."""
     with pytest.raises(UsageError, match="say_text"):
         KalturaEmulator(say_text="maybe")
     with pytest.raises(UsageError, match="ended"):
         KalturaEmulator(ended=500)
+    with pytest.raises(UsageError, match="no option 'sya_text'") as caught:
+        KalturaEmulator(sya_text="works")
+    assert caught.value.remedy == "did you mean 'say_text'?"
+
+
+def test_options_as_somebody_types_them() -> None:
+    """A number is one where an option takes numbers, and a key of digits stays a text."""
+    typed = [("ended", "404"), ("whep", "private"), ("retry_after", "false"), ("idle_ms", "null"), ("ks", "12345"), ("latency_ms", "9")]
+    options = KalturaEmulator(**read(KalturaEmulator.options_type, typed)).options
+    assert (options.ended, options.whep, options.retry_after, options.idle_ms) == (404, "private", False, None)
+    assert (options.ks, options.latency_ms) == ("12345", 9)
+
+
+def test_impossible_faults_are_refused() -> None:
+    """A fault that needs events Kaltura never sends."""
     with pytest.raises(UsageError, match="end-twice"):
         KalturaEmulator(faults=["end-twice@hello"])
 

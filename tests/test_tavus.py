@@ -741,8 +741,7 @@ def test_the_face_by_another_name_is_taken_after_a_while(tmp_path):
     assert run.spoken == ["one", "two", "three"]
     opened = of(run.lines, "event", "session_opened")[0]
     assert opened["at_ms"] < 1_000, "Tavus's own message tells it at once"
-    quiet = TavusEmulator(face="renamed", viewer_after_ms=50)
-    run = perform(THREE, tmp_path / "quiet", quiet, meanwhile=lambda emulator, _: setattr(emulator, "face_after_ms", 0))
+    run = perform(THREE, tmp_path / "quiet", TavusEmulator(face="renamed", face_after_ms=0, viewer_after_ms=50))
     assert (run.code, run.spoken) == (0, ["one", "two", "three"])
     opened = of(run.lines, "event", "session_opened")[0]
     assert opened["at_ms"] >= 10_000

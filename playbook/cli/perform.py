@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import datetime
-import inspect
 import json
 import os
 import shlex
@@ -14,8 +13,7 @@ import signal
 import sys
 import traceback
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +31,6 @@ from playbook.sessions import state_folder
 from playbook.world import World, cache_folder
 
 if TYPE_CHECKING:
-    from playbook.emulators.base import Emulator
     from playbook.runner import Outcome, Runner
     from playbook.speech.loudspeaker import Loudspeaker
     from playbook.transports.cassette import Cassette, Mode
@@ -285,9 +282,10 @@ def add_emulate(parser: Parser) -> None:
 
 def emulate(args: Namespace) -> int:
     from playbook.emulators.base import CONTROL, serve_forever
+    from playbook.emulators.options import read
 
     kind = need_emulator(args.name)
-    emulator = kind(faults=args.fault or (), **_options(kind, args.option or ()))
+    emulator = kind(faults=args.fault or (), **read(kind.options_type, args.option or ()))
 
     def ready(url: str) -> None:
         env = emulator.environment()
@@ -299,22 +297,6 @@ def emulate(args: Namespace) -> int:
 
     serve_forever(emulator, port=args.port, ready=ready)
     return 0
-
-
-def _options(kind: type[Emulator], given: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Settings of an emulator: whatever its constructor takes by name. Values are JSON where they can be, else text."""
-    known = [name for name, item in inspect.signature(kind).parameters.items() if item.kind is item.KEYWORD_ONLY and name != "faults"]
-    options: dict[str, Any] = {}
-    for name, text in given:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(known)}"
-            raise UsageError(f"the emulator has no option '{name}'", remedy=hint)
-        try:
-            options[name] = json.loads(text)
-        except ValueError:
-            options[name] = text
-    return options
 
 
 COMMANDS = {

@@ -18,17 +18,18 @@ import contextlib
 import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from playbook.emulators import options
 from playbook.emulators.base import Emulator, LiveSession
 from playbook.emulators.faults import SLOW_MS, Chosen
 from playbook.emulators.speech import LATENCY_MS, MS_PER_CHARACTER, TAIL_MS, Sighting
-from playbook.errors import UsageError
 from playbook.speech.audio import to_ms
 from playbook.transports.http import is_loopback
 
@@ -38,15 +39,28 @@ BEGIN_MS = 120
 PING_S, PONG_S = 75, 30
 MICROPHONE_MS = 20
 
-SOCKETS: Mapping[str, str] = {
-    "faithful": "as documented",
-    "absent": "never comes",
-    "stranger": "comes without the headers it was given",
-    "drops": "hangs up in the middle of the first segment",
-    "babbles": "says things that are not documented, and things that are not JSON",
-    "pairs": "reports an interrupted segment as ended, too",
-}
-"""How the caller of the external engine may behave."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(options.Options):
+    """How Avaturn behaves. `voices` and `retired` are parted by commas; where nothing narrows what is taken, any key and voice is good."""
+
+    key: str = ""
+    """The one that is good."""
+    voices: str = ""
+    """Those that there are."""
+    retired: str = ""
+    """Avatars that are not there any more."""
+    socket: Literal["faithful", "absent", "stranger", "drops", "babbles", "pairs"] = "faithful"
+    """How the caller of the external engine behaves. `stranger`: without the headers that it was given; `drops`: hangs up in the middle of
+    the first segment; `babbles`: says what is not documented or not JSON; `pairs`: reports an interrupted segment as ended, too."""
+    microphone: bool = False
+    """Whether that caller sends one."""
+    quota: Literal["refuse", "browser"] = "refuse"
+    """When the quota is used up: 429, or the documented way, which tells nobody but the first viewer."""
+    latency_ms: int = LATENCY_MS
+    tail_ms: int = TAIL_MS
+    ms_per_character: int = MS_PER_CHARACTER
+    """How soon the avatar begins, how long it is not quiet afterwards, and how fast it speaks."""
 
 
 class AvaturnSession(LiveSession):
@@ -100,7 +114,7 @@ class AvaturnSession(LiveSession):
         from websockets.asyncio.client import connect
         from websockets.exceptions import InvalidHandshake
 
-        url, behaviour = self.engine["url"], self.emulator.socket
+        url, behaviour = self.engine["url"], self.emulator.options.socket
         if behaviour == "absent":
             return
         if not is_loopback(urlsplit(url).hostname or ""):
@@ -133,16 +147,16 @@ class AvaturnSession(LiveSession):
         from websockets.exceptions import ConnectionClosed
 
         with contextlib.suppress(ConnectionClosed):
-            if self.emulator.socket == "babbles":
+            if self.emulator.options.socket == "babbles":
                 self._babble()
-            if self.emulator.microphone:
+            if self.emulator.options.microphone:
                 self._listen()
             async for message in socket:
                 if isinstance(message, str):
                     self._command(message)
                 else:
                     self._sound(message)
-                    if self.emulator.socket == "drops":
+                    if self.emulator.options.socket == "drops":
                         socket.transport.abort()
 
     async def _write(self, socket: Any) -> None:
@@ -221,7 +235,7 @@ class AvaturnSession(LiveSession):
         timestamp = (self.clock.now_ms() - self.created_ms) / 1000
         if sighting.interrupted:
             self._say("avatar.speech.segment.playback.interrupted", **ids, played_duration=sighting.heard_ms / 1000)
-        if not sighting.interrupted or self.emulator.socket == "pairs":
+        if not sighting.interrupted or self.emulator.options.socket == "pairs":
             self._say(f"avatar.speech.segment.playback.{sighting.kind}", **ids, timestamp=timestamp)
 
     def _babble(self) -> None:
@@ -261,42 +275,23 @@ _COMMANDS: dict[str, Callable[[AvaturnSession, str], None]] = {
 
 
 class AvaturnEmulator(Emulator):
-    """Avaturn's rules. `key`, `voices` and `retired` (separated by commas) narrow what is taken; without them any key and voice is good.
-
-    `socket` is how the external engine's caller behaves (`SOCKETS`), `microphone` lets it send one. `quota` is what happens when the quota
-    is used up: `refuse` answers 429, `browser` is the documented way, which tells nobody but the first viewer.
-    """
+    """Avaturn's rules."""
 
     name = "avaturn"
+    options_type = Options
+    options: Options
 
     @classmethod
     def impossible(cls, settings: Mapping[str, Any]) -> frozenset[str]:
         external = (settings.get("conversation_engine") or {}).get("type") == "external"
         return cls.never | (_NO_REQUESTS if external else _NO_REPORTS)
 
-    def __init__(
-        self,
-        *,
-        faults: Iterable[Chosen | str] = (),
-        viewer_after_ms: int | None = None,
-        key: str = "",
-        voices: str = "",
-        retired: str = "",
-        socket: str = "faithful",
-        microphone: bool = False,
-        quota: str = "refuse",
-        latency_ms: int = LATENCY_MS,
-        tail_ms: int = TAIL_MS,
-        ms_per_character: int = MS_PER_CHARACTER,
-    ) -> None:
-        super().__init__(faults=faults, viewer_after_ms=viewer_after_ms)
-        for name, value, known in (("socket", socket, SOCKETS), ("quota", quota, ("refuse", "browser"))):
-            if value not in known:
-                raise UsageError(f"{name} cannot be '{value}'", remedy=f"known are {', '.join(known)}")
-        self.key, self.socket, self.microphone, self._quota = key, socket, microphone, quota
-        self._voices = frozenset(filter(None, voices.split(",")))
-        self._retired = frozenset(filter(None, retired.split(",")))
-        self._voice = {"latency_ms": latency_ms, "tail_ms": tail_ms, "ms_per_character": ms_per_character}
+    def __init__(self, *, faults: Iterable[Chosen | str] = (), **given: Any) -> None:
+        super().__init__(faults=faults, **given)
+        own = self.options
+        self._voices = frozenset(filter(None, own.voices.split(",")))
+        self._retired = frozenset(filter(None, own.retired.split(",")))
+        self._voice = {"latency_ms": own.latency_ms, "tail_ms": own.tail_ms, "ms_per_character": own.ms_per_character}
         self._dialling: set[asyncio.Task[None]] = set()
 
     def routes(self) -> Sequence[BaseRoute]:
@@ -339,7 +334,7 @@ class AvaturnEmulator(Emulator):
         if voice is not None and self._voices and voice not in self._voices:
             return self.refusal(400, f"Invalid voice_id {voice}")
         used_up = self.quota_used_up()
-        if used_up and self._quota == "refuse":
+        if used_up and self.options.quota == "refuse":
             return self.quota()
         session = AvaturnSession(self, f"sess-{self.created + 1}", wanted, **self._voice)
         session.broke = used_up
@@ -425,7 +420,7 @@ class AvaturnEmulator(Emulator):
 
     def _authorized(self, request: Request) -> Response | None:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        good = scheme.lower() == "bearer" and key and key == (self.key or key)
+        good = scheme.lower() == "bearer" and key and key == (self.options.key or key)
         return None if good else self.refusal(401, "Invalid or missing API key")
 
     def _session(self, request: Request) -> AvaturnSession | None:

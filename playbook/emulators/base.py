@@ -37,6 +37,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from playbook import clock as clocks
 from playbook.clock import Clock
 from playbook.emulators.faults import FAULTS, FLAP_MS, SLOW_MS, Chosen, Faults, Injection, choose
+from playbook.emulators.options import Options
+from playbook.emulators.options import choose as choose_options
 from playbook.emulators.speech import Sighting, SpeechQueue, Utterance
 from playbook.errors import MASK, SetupError, UsageError
 from playbook.record.redact import names_secret
@@ -180,10 +182,11 @@ class LiveSession:
 class Emulator(ABC):
     """A vendor on this machine. `serve` runs it, once.
 
-    `viewer_after_ms` lets a viewer connect by itself so long after each creation; without it, the control page (or a test) connects one.
+    It takes what the vendor's `Options` have by name.
     """
 
     name = ""
+    options_type: type[Options] = Options
     never: frozenset[str] = frozenset()
     """Named faults that this vendor cannot show, because it reports nothing of the kind."""
 
@@ -192,7 +195,9 @@ class Emulator(ABC):
         """Those that cannot strike a session with these settings."""
         return cls.never
 
-    def __init__(self, *, faults: Iterable[Chosen | str] = (), viewer_after_ms: int | None = None) -> None:
+    def __init__(self, *, faults: Iterable[Chosen | str] = (), **given: Any) -> None:
+        self.options: Any = choose_options(self.options_type, given)
+        """(A vendor narrows the type.)"""
         self.faults = self._possible(faults)
         self.injections: list[Injection] = []
         self.journal: list[dict[str, Any]] = []
@@ -202,7 +207,7 @@ class Emulator(ABC):
         narrow the type.)"""
         self.created = 0
         """How many sessions there ever were."""
-        self.viewer_after_ms = viewer_after_ms
+        self.viewer_after_ms = self.options.viewer_after_ms
         self.clock: Clock
         self.url = ""
         self._creations = 0

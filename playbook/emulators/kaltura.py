@@ -1,24 +1,7 @@
 """Kaltura Avatar on this machine: the seven calls of its Control API, the calls that mint a KS, and the door for a viewer.
 
 A faithful server by Kaltura's documentation (https://docs.kaltura.ai/models/avatar/docs/control-api/overview). Where that contradicts
-itself or what was seen to happen, an option chooses; the defaults are what the adapter expects:
-
-    create_path    both, create, bare             on which path a session is created
-    visual_field   both, id, avatarId             how the avatar is named
-    say_text       works, strict, unavailable, needs-voice
-                                                  strict: 400 without turnId and isFinal; unavailable: 503 always; needs-voice: 503 for
-                                                  sessions that were given no voice
-    interrupt      all, current                   what it stops
-    ended          410, 404                       what a session that is over answers
-    idle_ms        none, or milliseconds          how long a session lives without a call
-    token_ms       a day                          how long its token is good
-    error_body     json, text, html               how an error looks
-    retry_after    true, false                    whether 429 says when to come again
-    whep           opens, 404, 409, 415, private  what a viewer is answered; private: a Location on a private network
-    unwatched      speaks, waits                  what becomes of lines while nobody watches
-    ms_per_character, latency_ms                  how fast the face speaks, and how soon it begins
-    ks_reply       natural, text, object, wrapped, exception
-                                                  how the core API hands out a KS; exception: it refuses inside a 200
+itself or what was seen to happen, one of the `Options` chooses; the defaults are what the adapter expects.
 
 Any KS is taken until `ks` names the one that is good; any partner's secret until `admin_secret` does. The appToken is `APP_TOKEN_ID` with
 `APP_TOKEN`. The face says nothing about its speech, because Kaltura's does not; `/_emulator/journal` tells. A viewer gets an SDP answer
@@ -42,10 +25,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from playbook.emulators import options
 from playbook.emulators.base import MAX_REQUEST, Emulator, LiveSession
 from playbook.emulators.faults import Chosen
 from playbook.emulators.speech import LATENCY_MS, MS_PER_CHARACTER, Utterance
-from playbook.errors import UsageError
 from playbook.speech.audio import measure
 
 SESSIONS = "/v1/avatar-session"
@@ -54,29 +37,56 @@ APP_TOKEN_ID, APP_TOKEN = "1_emulated", "emulated-app-token"
 TOKEN_MS = 24 * 3_600_000
 ADMINISTRATOR, USER = 2, 0
 
-_OPTIONS: Mapping[str, tuple[object, ...]] = {
-    "create_path": ("both", "create", "bare"),
-    "visual_field": ("both", "id", "avatarId"),
-    "say_text": ("works", "strict", "unavailable", "needs-voice"),
-    "interrupt": ("all", "current"),
-    "ended": (410, 404),
-    "error_body": ("json", "text", "html"),
-    "whep": ("opens", 404, 409, 415, "private"),
-    "unwatched": ("speaks", "waits"),
-    "ks_reply": ("natural", "text", "object", "wrapped", "exception"),
-    "app_token_hash": ("sha1", "sha256", "sha512", "md5"),
-}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(options.Options):
+    """How Kaltura behaves."""
+
+    create_path: Literal["both", "create", "bare"] = "both"
+    """On which path a session is created."""
+    visual_field: Literal["both", "id", "avatarId"] = "both"
+    """How the avatar is named."""
+    say_text: Literal["works", "strict", "unavailable", "needs-voice"] = "works"
+    """`strict`: 400 without turnId and isFinal; `unavailable`: 503 always; `needs-voice`: 503 for sessions that were given no voice."""
+    interrupt: Literal["all", "current"] = "all"
+    """What it stops."""
+    ended: Literal[410, 404] = 410
+    """What a session that is over answers."""
+    idle_ms: int | None = None
+    """How long a session lives without a call."""
+    token_ms: int = TOKEN_MS
+    """How long its token is good."""
+    error_body: Literal["json", "text", "html"] = "json"
+    """How an error looks."""
+    retry_after: bool = True
+    """Whether 429 says when to come again."""
+    whep: Literal["opens", 404, 409, 415, "private"] = "opens"
+    """What a viewer is answered; `private`: a Location on a private network."""
+    unwatched: Literal["speaks", "waits"] = "speaks"
+    """What becomes of lines while nobody watches."""
+    ms_per_character: int = MS_PER_CHARACTER
+    """How fast the face speaks."""
+    latency_ms: int = LATENCY_MS
+    """How soon it begins."""
+    ks_reply: Literal["natural", "text", "object", "wrapped", "exception"] = "natural"
+    """How the core API hands out a KS; `exception`: it refuses inside a 200."""
+    ks: str | None = None
+    """The one that is good."""
+    admin_secret: str | None = None
+    """The one that is good."""
+    app_token_hash: Literal["sha1", "sha256", "sha512", "md5"] = "sha1"
+    """How the appToken is hashed."""
 
 
 class Session(LiveSession):
     """One avatar session, with the token that opens it."""
 
     def __init__(self, emulator: KalturaEmulator, id: str, *, voiced: bool) -> None:
-        waits = emulator.unwatched == "waits"
-        pace = {"ms_per_character": emulator.ms_per_character, "latency_ms": emulator.latency_ms}
-        super().__init__(emulator, id, idle_ms=emulator.idle_ms, needs_viewer=waits, **pace)
+        waits = emulator.options.unwatched == "waits"
+        pace = {"ms_per_character": emulator.options.ms_per_character, "latency_ms": emulator.options.latency_ms}
+        super().__init__(emulator, id, idle_ms=emulator.options.idle_ms, needs_viewer=waits, **pace)
         self.token = emulator.seal(f"emulated.{secrets.token_urlsafe(24)}.bearer")
-        self.expires_ms = self.created_ms + emulator.token_ms
+        self.expires_ms = self.created_ms + emulator.options.token_ms
         self.voiced = voiced
         self.initialised = 0
 
@@ -95,63 +105,22 @@ class KalturaEmulator(Emulator):
     name = "kaltura"
     never = frozenset({"end-missing", "end-early", "end-late", "end-twice", "start-missing", "wrong-id"})
     sessions: dict[str, Session]
+    options_type = Options
+    options: Options
 
-    def __init__(
-        self,
-        *,
-        faults: Iterable[Chosen | str] = (),
-        viewer_after_ms: int | None = None,
-        create_path: str = "both",
-        visual_field: str = "both",
-        say_text: str = "works",
-        interrupt: Literal["all", "current"] = "all",
-        ended: int = 410,
-        idle_ms: int | None = None,
-        token_ms: int = TOKEN_MS,
-        error_body: str = "json",
-        retry_after: bool = True,
-        whep: str | int = "opens",
-        unwatched: str = "speaks",
-        ms_per_character: int = MS_PER_CHARACTER,
-        latency_ms: int = LATENCY_MS,
-        ks_reply: str = "natural",
-        ks: str | None = None,
-        admin_secret: str | None = None,
-        app_token_hash: str = "sha1",
-    ) -> None:
-        super().__init__(faults=faults, viewer_after_ms=viewer_after_ms)
-        given = locals()
-        for option, values in _OPTIONS.items():
-            if given[option] not in values:
-                raise UsageError(f"the option {option} cannot be {given[option]}", remedy=f"use one of {', '.join(map(str, values))}")
-        self.create_path = create_path
-        self.visual_field = visual_field
-        self.say_text = say_text
-        self.interrupt: Literal["all", "current"] = interrupt
-        self.ended = ended
-        self.idle_ms = idle_ms
-        self.token_ms = token_ms
-        self.error_body = error_body
-        self.retry_after = retry_after
-        self.whep = whep
-        self.unwatched = unwatched
-        self.ms_per_character = ms_per_character
-        self.latency_ms = latency_ms
-        self.ks_reply = ks_reply
-        self.ks = ks
-        self.admin_secret = admin_secret
-        self.app_token_hash = app_token_hash
+    def __init__(self, *, faults: Iterable[Chosen | str] = (), **given: Any) -> None:
+        super().__init__(faults=faults, **given)
         self._minted: dict[str, _Ks] = {}
         self._numbers = itertools.count(1)
 
     def environment(self) -> Mapping[str, str]:
-        return {"KALTURA_BASE_URL": self.url, "KALTURA_SERVICE_URL": self.url, "KALTURA_KS": self.ks or "emulated-ks"}
+        return {"KALTURA_BASE_URL": self.url, "KALTURA_SERVICE_URL": self.url, "KALTURA_KS": self.options.ks or "emulated-ks"}
 
     def routes(self) -> Sequence[BaseRoute]:
         def post(path: str, endpoint: Any) -> Route:
             return Route(path, endpoint, methods=["POST"])
 
-        create = {"both": ("/create", ""), "create": ("/create",), "bare": ("",)}[self.create_path]
+        create = {"both": ("/create", ""), "create": ("/create",), "bare": ("",)}[self.options.create_path]
         return [
             *(post(SESSIONS + path, self._create) for path in create),
             post(f"{SESSIONS}/{{session}}/init-client", self._init_client),
@@ -169,15 +138,15 @@ class KalturaEmulator(Emulator):
         ]
 
     def refusal(self, status: int, text: str) -> Response:
-        if self.error_body == "text":
+        if self.options.error_body == "text":
             return PlainTextResponse(text, status)
-        if self.error_body == "html":
+        if self.options.error_body == "html":
             return HTMLResponse(f"<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>", status)
         return JSONResponse({"success": False, "error": text}, status)
 
     async def take(self, session: LiveSession, line: Utterance, accept: Any) -> Response:
         response = await super().take(session, line, accept)
-        if not self.retry_after and "retry-after" in response.headers:
+        if not self.options.retry_after and "retry-after" in response.headers:
             del response.headers["retry-after"]
         return response
 
@@ -187,7 +156,7 @@ class KalturaEmulator(Emulator):
         self._authorize(request)
         body = await _object(request)
         visual = body.get("visualConfig")
-        fields = ("id", "avatarId") if self.visual_field == "both" else (self.visual_field,)
+        fields = ("id", "avatarId") if self.options.visual_field == "both" else (self.options.visual_field,)
         if not isinstance(visual, dict) or not any(isinstance(visual.get(field), str) and visual[field] for field in fields):
             raise HTTPException(400, f"visualConfig.{fields[0]} is required")
         if self.quota_used_up():
@@ -205,13 +174,13 @@ class KalturaEmulator(Emulator):
 
     async def _say_text(self, request: Request) -> Response:
         session = self._session(request)
-        if self.say_text == "unavailable" or (self.say_text == "needs-voice" and not session.voiced):
+        if self.options.say_text == "unavailable" or (self.options.say_text == "needs-voice" and not session.voiced):
             raise HTTPException(503, "Service temporarily unavailable")
         body = await _object(request)
         text, turn, final = body.get("text"), body.get("turnId"), body.get("isFinal")
         if not isinstance(text, str) or not text:
             raise HTTPException(400, "Text is required")
-        if self.say_text == "strict" and not (isinstance(turn, str) and turn and isinstance(final, bool)):
+        if self.options.say_text == "strict" and not (isinstance(turn, str) and turn and isinstance(final, bool)):
             raise HTTPException(400, "turnId and isFinal are required")
         task = str(turn) if turn else f"turn-{next(self._numbers)}"
 
@@ -258,7 +227,7 @@ class KalturaEmulator(Emulator):
         return await self.take(session, session.queue.line(turn), accept)
 
     async def _interrupt(self, request: Request) -> Response:
-        self._session(request).queue.interrupt(self.interrupt)
+        self._session(request).queue.interrupt(self.options.interrupt)
         return JSONResponse({"success": True})
 
     async def _keep_alive(self, request: Request) -> Response:
@@ -272,7 +241,7 @@ class KalturaEmulator(Emulator):
     def _authorize(self, request: Request) -> None:
         ks = _credential(request, "ks")
         minted = self._minted.get(ks)
-        good = self.ks is None or ks == self.ks if minted is None else minted.expires_ms > self.clock.now_ms()
+        good = self.options.ks is None or ks == self.options.ks if minted is None else minted.expires_ms > self.clock.now_ms()
         if not ks or not good:
             raise HTTPException(401, "Invalid Kaltura Session")
         if minted is not None and minted.kind != ADMINISTRATOR:
@@ -286,7 +255,7 @@ class KalturaEmulator(Emulator):
         if _credential(request, "bearer") != session.token or self.clock.now_ms() >= session.expires_ms:
             raise HTTPException(401, "Invalid or expired token")
         if not session.alive:
-            raise HTTPException(self.ended, "Session ended" if self.ended == 410 else "Session not found")
+            raise HTTPException(self.options.ended, "Session ended" if self.options.ended == 410 else "Session not found")
         session.touch()
         return session
 
@@ -294,15 +263,15 @@ class KalturaEmulator(Emulator):
 
     async def _watch(self, request: Request) -> Response:
         session = self.sessions.get(request.path_params["session"])
-        if self.whep == 404 or session is None or not session.alive:
+        if self.options.whep == 404 or session is None or not session.alive:
             raise HTTPException(404, "no such stream")
-        if self.whep == 415 or not request.headers.get("content-type", "").startswith("application/sdp"):
+        if self.options.whep == 415 or not request.headers.get("content-type", "").startswith("application/sdp"):
             raise HTTPException(415, "an SDP offer is wanted")
-        if self.whep == 409 or session.viewers:
+        if self.options.whep == 409 or session.viewers:
             raise HTTPException(409, "this stream has a viewer")
         offer = (await request.body()).decode("utf-8", "replace")
         session.connect_viewer()
-        host = "http://10.0.0.1" if self.whep == "private" else self.url
+        host = "http://10.0.0.1" if self.options.whep == "private" else self.url
         return Response(_without_media(offer), 201, {"Location": f"{host}/whep/{session.id}/viewer"}, "application/sdp")
 
     async def _leave(self, request: Request) -> Response:
@@ -317,7 +286,7 @@ class KalturaEmulator(Emulator):
     async def _mint_by_secret(self, request: Request) -> Response:
         form = await _form(request)
         secret, partner = form.get("secret", ""), form.get("partnerId", "")
-        if not secret or not partner.isdecimal() or self.admin_secret not in (None, secret):
+        if not secret or not partner.isdecimal() or self.options.admin_secret not in (None, secret):
             return _exception("START_SESSION_ERROR", f"no session can be started for partner [{partner}]")
         return self._minted_ks(form, form.get("type", str(USER)), natural="text")
 
@@ -333,7 +302,7 @@ class KalturaEmulator(Emulator):
             return _exception("INVALID_KS", "the KS is not valid")
         if form.get("id") != APP_TOKEN_ID:
             return _exception("APP_TOKEN_ID_NOT_FOUND", "there is no such appToken")
-        expected = hashlib.new(self.app_token_hash, (form["ks"] + APP_TOKEN).encode()).hexdigest()
+        expected = hashlib.new(self.options.app_token_hash, (form["ks"] + APP_TOKEN).encode()).hexdigest()
         if form.get("tokenHash") != expected:
             return _exception("INVALID_APP_TOKEN_HASH", "the hash of the appToken is wrong")
         return self._minted_ks(form, form.get("type", str(ADMINISTRATOR)), natural="object")
@@ -343,14 +312,14 @@ class KalturaEmulator(Emulator):
         return JSONResponse(None)
 
     def _minted_ks(self, form: Mapping[str, str], kind: str, *, natural: str) -> Response:
-        if self.ks_reply == "exception":
+        if self.options.ks_reply == "exception":
             return _exception("SERVICE_FORBIDDEN", "the service is forbidden for this partner")
         expiry = form.get("expiry", "86400")
         life_s = int(expiry) if expiry.isdecimal() else 86400
         ks = self.seal(f"emulated-ks-{secrets.token_urlsafe(16)}")
         self._minted[ks] = _Ks(ADMINISTRATOR if kind == str(ADMINISTRATOR) else USER, self.clock.now_ms() + life_s * 1000)
         self.note("ks_minted", kind="administrator" if kind == str(ADMINISTRATOR) else "user", life_s=life_s)
-        reply = natural if self.ks_reply == "natural" else self.ks_reply
+        reply = natural if self.options.ks_reply == "natural" else self.options.ks_reply
         return JSONResponse({"text": ks, "object": {"objectType": "KalturaSessionInfo", "ks": ks}, "wrapped": {"result": ks}}[reply])
 
 

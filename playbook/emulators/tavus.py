@@ -2,25 +2,7 @@
 
 A faithful server by Tavus's documentation (https://docs.tavus.io/openapi.yaml, https://docs.tavus.io/llms.txt). Its room is no Daily room:
 it is reached over a socket on this machine (`conversation_url` is a `tcp://` address), and has messages, participants and sound, but no
-picture. Where the documentation is silent or was seen to be otherwise, an option chooses:
-
-    face            comes, never, leaves (in the middle of the first line), renamed (under another name than the PAL's)
-    face_after_ms   how long after its creation the face comes into the room
-    ids             md5, same, fresh, erratic, none, repeated   what `inference_id` the reports of a line bear; erratic: of each report
-    copies          all, new, old                      as which of its three copies each report is told
-    order           natural, shuffled, stop-first      shuffled: older copies first, and with wrong `seq`
-    durations       true, false                        whether a stop says how long it was
-    interrupt       all, current                       what an interrupt stops
-    utterances      true, false                        whether the face says what it says
-    join            opens, silent, or what the room answers instead, such as 404
-    room_url        a URL to be told in place of the room's own
-    known_pals      any, made                          made: only ids that were given out here are PALs
-    pal_mode        echo, full                         the mode of PALs that were not made here
-    max_concurrent  none, or how many conversations may be open at once
-    longest_s       none, or the longest call that the account is allowed: more is capped without a word
-    credits         true, false                        without, creating answers 402
-    second_end      400, 200                           what ending a conversation again answers
-    media_ms        how much later than it is reported the face's sound comes
+picture. Where the documentation is silent or was seen to be otherwise, one of the `Options` chooses.
 
 Chosen by us where nobody knows: a face that hears sound from a microphone reports when it begins and ends, with no id; an interrupt while
 nothing is said, and lines that an interrupt drops, are not reported; a sound that does not go on for a second is cut and its end told; a
@@ -35,6 +17,7 @@ import itertools
 import json
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from starlette.exceptions import HTTPException
@@ -43,23 +26,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from playbook.clock import wall_time
+from playbook.emulators import options
 from playbook.emulators.base import Emulator
 from playbook.emulators.faults import Chosen
 from playbook.emulators.room import Guest, serve_rooms
 from playbook.emulators.speech import Utterance
 from playbook.emulators.tavus_room import HTTP_ERROR, Conversation
-from playbook.errors import UsageError
 
-_OPTIONS: Mapping[str, tuple[object, ...]] = {
-    "face": ("comes", "never", "leaves", "renamed"),
-    "ids": ("md5", "same", "fresh", "erratic", "none", "repeated"),
-    "copies": ("all", "new", "old"),
-    "order": ("natural", "shuffled", "stop-first"),
-    "interrupt": ("all", "current"),
-    "known_pals": ("any", "made"),
-    "pal_mode": ("echo", "full"),
-    "second_end": (400, 200),
-}
 _FIELDS: Mapping[str, type] = {
     **dict.fromkeys(("pal_id", "persona_id", "face_id", "replica_id", "conversation_name", "callback_url", "custom_greeting"), str),
     **dict.fromkeys(("conversational_context", "meeting_url", "policy", "document_retrieval_strategy"), str),
@@ -78,6 +51,46 @@ _PROPERTIES: Mapping[str, type] = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(options.Options):
+    """How Tavus behaves."""
+
+    face: Literal["comes", "never", "leaves", "renamed"] = "comes"
+    """`leaves`: in the middle of the first line; `renamed`: under another name than the PAL's."""
+    face_after_ms: int = 300
+    """How long after its creation the face comes into the room."""
+    ids: Literal["md5", "same", "fresh", "erratic", "none", "repeated"] = "md5"
+    """What `inference_id` the reports of a line bear; `erratic`: of each report."""
+    copies: Literal["all", "new", "old"] = "all"
+    """As which of its three copies each report is told."""
+    order: Literal["natural", "shuffled", "stop-first"] = "natural"
+    """`shuffled`: older copies first, and with wrong `seq`."""
+    durations: bool = True
+    """Whether a stop says how long it was."""
+    interrupt: Literal["all", "current"] = "all"
+    """What an interrupt stops."""
+    utterances: bool = True
+    """Whether the face says what it says."""
+    join: str = "opens"
+    """`silent`, or what the room answers instead, such as `404 Not Found`."""
+    room_url: str | None = None
+    """A URL to be told in place of the room's own."""
+    known_pals: Literal["any", "made"] = "any"
+    """`made`: only ids that were given out here are PALs."""
+    pal_mode: Literal["echo", "full"] = "echo"
+    """The mode of PALs that were not made here."""
+    max_concurrent: int | None = None
+    """How many conversations may be open at once."""
+    longest_s: int | None = None
+    """The longest call that the account is allowed: more is capped without a word."""
+    credits: bool = True
+    """Without, creating answers 402."""
+    second_end: Literal[400, 200] = 400
+    """What ending a conversation again answers."""
+    media_ms: int = 0
+    """How much later than it is reported the face's sound comes."""
+
+
 class TavusEmulator(Emulator):
     """The vendor."""
 
@@ -86,6 +99,8 @@ class TavusEmulator(Emulator):
     """What reports of no line name."""
     never = frozenset({"slow-accept", "rate-limit", "flap", "half-body"})  # lines are no requests
     sessions: dict[str, Conversation]
+    options_type = Options
+    options: Options
 
     @classmethod
     def impossible(cls, settings: Mapping[str, Any]) -> frozenset[str]:
@@ -93,51 +108,8 @@ class TavusEmulator(Emulator):
         microphone = settings.get("echo_via") == "microphone"
         return cls.never | ({"interrupt-lost", "speech-after-interrupt"} if microphone else frozenset())
 
-    def __init__(
-        self,
-        *,
-        faults: Iterable[Chosen | str] = (),
-        viewer_after_ms: int | None = None,
-        face: str = "comes",
-        face_after_ms: int = 300,
-        ids: str = "md5",
-        copies: str = "all",
-        order: str = "natural",
-        durations: bool = True,
-        interrupt: Literal["all", "current"] = "all",
-        utterances: bool = True,
-        join: str = "opens",
-        room_url: str | None = None,
-        known_pals: str = "any",
-        pal_mode: str = "echo",
-        max_concurrent: int | None = None,
-        longest_s: int | None = None,
-        credits: bool = True,
-        second_end: int = 400,
-        media_ms: int = 0,
-    ) -> None:
-        given = locals()
-        super().__init__(faults=faults, viewer_after_ms=viewer_after_ms)
-        for option, values in _OPTIONS.items():
-            if given[option] not in values:
-                raise UsageError(f"the option {option} cannot be {given[option]}", remedy=f"use one of {', '.join(map(str, values))}")
-        self.face = face
-        self.face_after_ms = face_after_ms
-        self.ids = ids
-        self.copies = copies
-        self.order = order
-        self.durations = durations
-        self.interrupt: Literal["all", "current"] = interrupt
-        self.utterances = utterances
-        self.join = str(join)
-        self.room_url = room_url
-        self.known_pals = known_pals
-        self.pal_mode = pal_mode
-        self.max_concurrent = max_concurrent
-        self.longest_s = longest_s
-        self.credits = credits
-        self.second_end = second_end
-        self.media_ms = media_ms
+    def __init__(self, *, faults: Iterable[Chosen | str] = (), **given: Any) -> None:
+        super().__init__(faults=faults, **given)
         self.pals: dict[str, dict[str, Any]] = {}
         self._numbers = itertools.count(1)
         self._rooms = ""
@@ -153,10 +125,10 @@ class TavusEmulator(Emulator):
         """Somebody wants into one of our rooms."""
         conversation = self._room_of(guest)
         self.note("knocked", session=None if conversation is None else conversation.id, name=guest.name)
-        if self.join == "silent":
+        if self.options.join == "silent":
             return
-        if self.join != "opens":
-            guest.refuse(HTTP_ERROR % self.join)
+        if self.options.join != "opens":
+            guest.refuse(HTTP_ERROR % self.options.join)
         elif conversation is None or not conversation.alive:
             guest.refuse(HTTP_ERROR % "404 Not Found")
         else:
@@ -192,7 +164,7 @@ class TavusEmulator(Emulator):
             "erratic": _uuid(f"{conversation} {line.n} {kind}"),
             "none": None,
             "repeated": _uuid(conversation),
-        }[self.ids]
+        }[self.options.ids]
 
     def face_of(self, wanted: Mapping[str, Any]) -> str:
         """Which face a conversation has."""
@@ -246,9 +218,9 @@ class TavusEmulator(Emulator):
             raise HTTPException(400, "Invalid pal_id" if "pal_id" in wanted else "Invalid persona_id")
         if "meeting_url" not in wanted and wanted.get("max_participants", 2) < 2:
             raise HTTPException(400, "max_participants must be at least 2")
-        if not self.credits:
+        if not self.options.credits:
             return self.refusal(402, "The user is out of conversational credits.")
-        if self.quota_used_up() or (self.max_concurrent is not None and len(self.open_sessions) >= self.max_concurrent):
+        if self.quota_used_up() or (self.options.max_concurrent is not None and len(self.open_sessions) >= self.options.max_concurrent):
             return self.quota()
         private = wanted.get("require_auth") or (wanted.get("properties") or {}).get("require_auth")
         conversation = Conversation(self, f"c{next(self._numbers)}", {**wanted, "require_auth": private}, pal["pal_name"])
@@ -262,7 +234,7 @@ class TavusEmulator(Emulator):
         return {
             "conversation_id": conversation.id,
             "conversation_name": conversation.name,
-            "conversation_url": self.room_url or f"{self._rooms}{conversation.id}",
+            "conversation_url": self.options.room_url or f"{self._rooms}{conversation.id}",
             "status": "active" if conversation.alive else "ended",
             "callback_url": conversation.wanted.get("callback_url", ""),
             "created_at": conversation.time(conversation.created_ms),
@@ -288,7 +260,7 @@ class TavusEmulator(Emulator):
 
     async def _end(self, request: Request) -> Response:
         conversation = self._conversation(request)
-        if not conversation.alive and self.second_end == 400:
+        if not conversation.alive and self.options.second_end == 400:
             raise HTTPException(400, "Conversation has already ended")
         conversation.end("end")
         return Response(status_code=200)
@@ -350,9 +322,9 @@ class TavusEmulator(Emulator):
         return Response(status_code=204)
 
     def _pal(self, id: str) -> dict[str, Any] | None:
-        if id in self.pals or self.known_pals == "made" or not id:
+        if id in self.pals or self.options.known_pals == "made" or not id:
             return self.pals.get(id)
-        return {"pal_name": "Echo Assistant", "pipeline_mode": self.pal_mode, "default_face_id": "r-emulated"}
+        return {"pal_name": "Echo Assistant", "pipeline_mode": self.options.pal_mode, "default_face_id": "r-emulated"}
 
     async def _list_faces(self, request: Request) -> Response:
         kind = "replica" if request.url.path.endswith("replicas") else "face"

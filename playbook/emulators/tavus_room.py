@@ -59,7 +59,7 @@ class Conversation(LiveSession):
         self.name = wanted.get("conversation_name") or id
         self.created = wall_time()
         self.token = emulator.seal(f"eyJ.{secrets.token_urlsafe(24)}.token") if wanted.get("require_auth") else None
-        face_name = "Somebody Else" if emulator.face == "renamed" else pal_name
+        face_name = "Somebody Else" if emulator.options.face == "renamed" else pal_name
         self.face = Participant(f"face-of-{id}", face_name, audio=True, video=not wanted.get("audio_only"))
         self.face_here = False
         self.events: list[dict[str, Any]] = []
@@ -77,13 +77,13 @@ class Conversation(LiveSession):
         super().__init__(
             emulator,
             id,
-            max_ms=min(limits.get("max_call_duration", 3_600), emulator.longest_s or DAY_S) * 1_000,
+            max_ms=min(limits.get("max_call_duration", 3_600), emulator.options.longest_s or DAY_S) * 1_000,
             absent_ms=limits.get("participant_absent_timeout", 300) * 1_000,
             left_ms=limits.get("participant_left_timeout", 0) * 1_000,
             start_on=BEGIN_MS,
         )
-        if emulator.face != "never":
-            self.clock.call_at(self.created_ms + emulator.face_after_ms, self._face_comes)
+        if emulator.options.face != "never":
+            self.clock.call_at(self.created_ms + emulator.options.face_after_ms, self._face_comes)
 
     # who is there
 
@@ -207,7 +207,7 @@ class Conversation(LiveSession):
 
     def _interrupted(self) -> None:
         self.emulator.note("interrupted", session=self.id)
-        hit = self.queue.interrupt(self.emulator.interrupt)
+        hit = self.queue.interrupt(self.emulator.options.interrupt)
         for line in hit:
             if timer := self._starving.pop(line.task, None):
                 timer.cancel()
@@ -272,15 +272,15 @@ class Conversation(LiveSession):
         id = emulator.id_of(line, self.id, sighting.kind)
         if sighting.kind == "started":
             messages = self._copies("started", id, {})
-            if emulator.utterances and line.text:
+            if emulator.options.utterances and line.text:
                 messages += [
                     self._message("conversation", "conversation.utterance", {"role": role, "speech": line.text}, id)
                     for role in ("pal", "replica")
                 ]
         else:
-            duration = round(sighting.heard_ms / 1000, 3) if emulator.durations else None
+            duration = round(sighting.heard_ms / 1000, 3) if emulator.options.durations else None
             messages = self._copies("stopped", id, {"interrupted": sighting.interrupted, "duration": duration})
-        if emulator.order == "stop-first" and sighting.kind == "started":
+        if emulator.options.order == "stop-first" and sighting.kind == "started":
             self._held += messages
             return
         self._broadcast(messages + self._held)
@@ -288,14 +288,14 @@ class Conversation(LiveSession):
 
     def _copies(self, what: str, id: str | None, properties: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The same report, as often as Tavus tells it."""
-        copies = self.emulator.copies
+        copies = self.emulator.options.copies
         messages = [
             self._message("conversation", f"conversation.{what}_speaking", {"role": role, **properties}, id)
             for role in (("pal", "replica") if copies != "old" else ())
         ]
         if copies != "new":
             messages.append(self._message("conversation", f"conversation.replica.{what}_speaking", properties, id))
-        if self.emulator.order == "shuffled":
+        if self.emulator.options.order == "shuffled":
             messages.reverse()
         return messages
 
@@ -321,8 +321,8 @@ class Conversation(LiveSession):
             self._speech.append((now, None))
             if not self._sounds and any(self.face.id in guest.listens_to for guest in self.guests):
                 self._sounds = True
-                self.clock.call_at(now + self.emulator.media_ms, self._frame)
-            if self.emulator.face == "leaves":
+                self.clock.call_at(now + self.emulator.options.media_ms, self._frame)
+            if self.emulator.options.face == "leaves":
                 self.clock.call_at(now + line.length_ms // 2, self.face_leaves)
         elif what.startswith("speech_") and self._speech and self._speech[-1][1] is None:
             self._speech[-1] = self._speech[-1][0], now
@@ -330,7 +330,7 @@ class Conversation(LiveSession):
     def _frame(self) -> None:
         """Let those who listen hear a tone while the face speaks, and some silence after it."""
         now = self.clock.now_ms()
-        meant_ms = now - self.emulator.media_ms
+        meant_ms = now - self.emulator.options.media_ms
         loud = any(start <= meant_ms and (end is None or meant_ms < end) for start, end in self._speech)
         last = self._speech[-1][1]
         if not self.alive or (last is not None and meant_ms > last + SILENCE_MS):
