@@ -24,14 +24,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from playbook import clock as clocks
 from playbook.emulators import NoSuchLine, aim, rehearsal
-from playbook.errors import MASK, AuthorError, PlaybookError, UsageError, format_problem
+from playbook.errors import MASK, AuthorError, PlaybookError, UsageError, format_problem, near_or_all
 from playbook.folders import file_name
 from playbook.language import Inputs, check_file, cues, digest
 from playbook.language.source import Findings, parse
@@ -471,8 +470,7 @@ def check_steps(chosen: Sequence[Case], setup: Setup) -> None:
             continue
     for step in missing:
         if step not in known:
-            near = get_close_matches(step, known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else "`playbook plan FILE` shows the steps"
+            hint = near_or_all(step, known, "`playbook plan FILE` shows the steps")
             raise UsageError(f"there is no step '{step}' in any of the playbooks", remedy=hint)
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from playbook.errors import UsageError
+from playbook.errors import UsageError, near_or_all
 from playbook.model import Plan, Say, Step
 
 if TYPE_CHECKING:
@@ -41,9 +40,8 @@ def need(name: str) -> type[Emulator]:
     """The emulator of the provider of that name. Raises `UsageError` when there is none."""
     found = find(name)
     if found is None:
-        near = get_close_matches(name, EMULATORS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(EMULATORS)}"
-        raise UsageError(f"there is no emulator of '{name}'", remedy="the local provider needs none" if name == "local" else hint)
+        remedy = "the local provider needs none" if name == "local" else near_or_all(name, EMULATORS)
+        raise UsageError(f"there is no emulator of '{name}'", remedy=remedy)
     return found
 
 
@@ -101,9 +99,8 @@ def aim(spec: str, plan: Plan) -> Chosen:
     numbered = {str(n): called[step.id] for n, step in enumerate((step for step in lines if step.skipped is None), 1)}
     names = called.get(which) or numbered.get(which) or next((names for names in called.values() if which in names), None)
     if names is None:
-        near = get_close_matches(which, called, n=1)
         some = ", ".join(list(called)[:10]) + (", …" if len(called) > 10 else "")
-        hint = f"did you mean '{near[0]}'?" if near else f"its lines are {some}" if called else "it has no lines"
+        hint = near_or_all(which, called, f"its lines are {some}" if called else "it has no lines")
         raise NoSuchLine(f"the playbook has no line '{which}', which the fault '{spec}' is for", remedy=hint)
     return Chosen(name, frozenset(names), spec)
 
