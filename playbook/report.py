@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_SOURCE = 2_000
 """The longest source line that goes with a problem as data; a playbook may be one line of JSON, and a place is told in any case."""
+NO_NAMES: Mapping[str, str] = {}
 RED, GREEN, YELLOW, BLUE, BOLD, DIM = "31", "32", "33", "34", "1", "2"
 
 
@@ -65,6 +66,17 @@ def clip(text: str, cells: int) -> str:
     from rich.cells import cell_len, set_cell_size
 
     return text if cell_len(text) <= cells else set_cell_size(text, max(0, cells - 1)).rstrip() + "…"
+
+
+def folded(text: str, width: int | None) -> str:
+    """Text whose rows fit a terminal: broken between words, each row as far in as it began. Without a width it stays as it is."""
+    if width is None:
+        return text
+    rows = []
+    for row in text.split("\n"):
+        indent = len(row) - len(row.lstrip(" "))
+        rows.append(" " * indent + _wrapped(row[indent:], max(20, width - indent), indent))
+    return "\n".join(rows)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, width: int | None = None, colour: bool = False) -> str:
@@ -224,7 +236,7 @@ def _totals(plan: Plan, *, exact: bool) -> list[str]:
     words = sum(len(step.action.shown.split()) for step in spoken if isinstance(step.action, Say))
     sure = "every length is exact" if not guessed else f"{guessed} of {count(len(spoken), 'length')} estimated (~)"
     waits = sum(isinstance(step.action, WaitEvent) for step in performed)
-    total = f"{'' if exact else '~'}{clock_time(total_ms(plan))}"
+    total = f"{'' if exact else '~'}{clock_time(total_ms(plan) - plan.start.delay_ms)}"  # on the timeline, as all times here
     lines = [
         f"{count(len(performed), 'step')} on '{plan.provider}', {total} in all"
         + (f", and {count(waits, 'wait')} for a trigger that nobody can foresee" if waits else ""),
@@ -274,13 +286,19 @@ def verdict(result: Result) -> str:
 
 
 def run_report(
-    result: Result, summary: RunSummary, failures: Sequence[Conflict] = (), *, width: int | None = None, colour: bool = False
+    result: Result,
+    summary: RunSummary,
+    failures: Sequence[Conflict] = (),
+    *,
+    sounds: Mapping[str, str] = NO_NAMES,
+    width: int | None = None,
+    colour: bool = False,
 ) -> str:
-    """What was said, when, on what evidence; what went wrong; how it ended."""
+    """What was said, when, on what evidence; what went wrong; how it ended. `sounds` says what a step's sound is called: a log does not."""
     zero = summary.zero_ms or 0
     lines: list[str] = []
     if summary.utterances:
-        rows = [_utterance_row(said, summary, zero) for said in summary.utterances.values()]
+        rows = [_utterance_row(said, summary, zero, sounds) for said in summary.utterances.values()]
         ids = max(4, *(len(row[3]) for row in rows))
         lines.append(paint(f"{'start':>9}  {'heard':>8}  {'evidence':<9}  step", BOLD, colour=colour))
         for start, heard, evidence, step, text in rows:
@@ -288,14 +306,14 @@ def run_report(
             shown = _beside(text, width, indent)
             hue = {"timeout": YELLOW, "ambiguous": YELLOW, "refused": RED, "-": RED}.get(evidence, GREEN)
             grade, name = paint(f"{evidence:<9}", hue, colour=colour), paint(f"{step:<{ids}}", BLUE, colour=colour)
-            lines.append(f"{start:>9}  {heard:>8}  {grade}  {name}  {shown}")
+            lines.append(f"{start:>9}  {heard:>8}  {grade}  {name}{'' if shown.startswith(chr(10)) else '  '}{shown}")
         lines.append("")
-    lines += _troubles(result, summary, failures, colour)
+    lines += _troubles(result, summary, failures, width, colour)
     told = _told(summary)
     lasted = clock_time(max(0, summary.last_ms - zero))
     hue = {"passed": GREEN, "stopped": YELLOW}.get(result.end, RED)
-    lines.append(paint(verdict(result), BOLD, hue, colour=colour))
-    lines.append(f"{', '.join(told)}; {lasted}")
+    lines.append(paint(folded(verdict(result), width), BOLD, hue, colour=colour))
+    lines.append(folded(f"{', '.join(told)}; {lasted}", width))
     return "\n".join(lines)
 
 
@@ -333,10 +351,10 @@ def _start(said: Utterance, zero: int) -> str:
     return "never" if surely or said.evidence is None else "?"
 
 
-def _utterance_row(said: Utterance, summary: RunSummary, zero: int) -> tuple[str, str, str, str, str]:
+def _utterance_row(said: Utterance, summary: RunSummary, zero: int, sounds: Mapping[str, str]) -> tuple[str, str, str, str, str]:
     start = _start(said, zero)
     lasted = said.lasted_ms if start not in ("never", "?") else None
-    text = one_line(said.text) if said.audio_sha256 is None else "♪"
+    text = one_line(said.text) if said.audio_sha256 is None else sounds.get(said.task, "♪")
     notes = []
     step = summary.steps.get(said.task)
     if said.interrupted and _word(said) == "cut":
@@ -356,7 +374,7 @@ def _utterance_row(said: Utterance, summary: RunSummary, zero: int) -> tuple[str
     )
 
 
-def _troubles(result: Result, summary: RunSummary, failures: Sequence[Conflict], colour: bool) -> list[str]:
+def _troubles(result: Result, summary: RunSummary, failures: Sequence[Conflict], width: int | None, colour: bool) -> list[str]:
     """What went wrong beside that for which the run ended."""
     told: dict[tuple[str, str], list[str]] = {}  # where, by colour and by what is said there, so that nothing is said twice
 
@@ -378,7 +396,11 @@ def _troubles(result: Result, summary: RunSummary, failures: Sequence[Conflict],
             tell(YELLOW if "task" in line else RED, line.get("task") or line.get("step") or "run", line["reason"])
     for failure in failures:
         tell(RED, failure.step or "run", failure.reason)
-    lines = [f"{', '.join(paint(where, hue, colour=colour) for where in places)}: {text}" for (hue, text), places in told.items()]
+    lines = []
+    for (hue, text), places in told.items():
+        where = ", ".join(places)
+        row = folded(f"{where}: {text}", width)
+        lines.append(paint(where, hue, colour=colour) + row[len(where) :] if row.startswith(where) else row)
     for all_of_them, kept, name in (
         (summary.failure_count, summary.failures, "failure"),
         (summary.conflict_count, summary.conflicts, "conflict"),
@@ -429,21 +451,22 @@ def progress_line(
     """A line of the log as somebody wants to read it who watches the show; None for what only a machine cares for, and for what the
     report tells (expectations).
 
-    Times are on the timeline; what comes before it (`zero_ms` is None) has none. `ids` is how wide the column of the steps' ids is.
+    Times are on the timeline; what comes before it (`zero_ms` is None) has none. `ids` is how wide the column of the steps' ids is; a
+    longer id has a row of its own.
     """
     at = "" if zero_ms is None else clock_time(line["at_ms"] - zero_ms)
     name, reason = line.get("step") or line.get("task") or "", one_line(line.get("reason", ""))
     if line.get("note") in ("step_started", "step_skipped"):
         what = describe(steps[name]) if line["note"] == "step_started" else f"skipped ({reason})"
-        if width is not None:
-            what = clip(what, max(10, width - 14 - max(ids, len(name))))
+        what = _beside(what, width, 9 + 2 + ids + 2)
         speaks = line["note"] == "step_started" and steps[name].speaks
-        text = f"{paint(f'{name:<{ids}}', BLUE, colour=colour)}  {what if speaks else paint(what, DIM, colour=colour)}"
+        text = paint(f"{name:<{ids}}", BLUE, colour=colour) + ("\n" + " " * (9 + 2 + ids) if len(name) > ids > 0 else "")
+        text += "  " + (what if speaks else paint(what, DIM, colour=colour))
     else:
         told = _event_words(line, reason) or _note_words(line, name or "run", reason)
         if told is None:
             return None
-        text = told if width is None else clip(told, max(10, width - 12))
+        text = _beside(told, width, 9 + 2)
         bad = line.get("event") == "provider_failed" or line.get("status") == "failed" or line.get("outcome") in ("failed", "timeout")
         text = paint(text, RED, colour=colour) if bad else text
     return f"{at:>9}  {text}"

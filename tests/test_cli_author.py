@@ -159,6 +159,14 @@ def test_new_for_any_provider_is_good(shell, provider):
     assert done.code == 0, done.out
 
 
+def test_new_fills_in_nothing_that_looks_real(shell):
+    """What must be the user's own is seen to be missing, and the file says so."""
+    shell.call("new", "first.yaml", "--provider", "kaltura")
+    text = Path("first.yaml").read_text("utf-8")
+    assert "session: # YOUR-… are ids of your own" in text
+    assert "    id: YOUR-VISUAL-ID\n  voiceConfig:\n    id: YOUR-VOICE-ID\n    speed: 1.0\n" in text
+
+
 def test_new_tells_commands_that_work(shell):
     """What `new` and its starter tell to type can be typed: quoted where needed, and rehearsed where the provider wants a key."""
     told = shell.call("new", "my first.yaml", "--provider", "kaltura").out
@@ -324,7 +332,7 @@ timeline:
         "   ~2:00.0             wait-4  wait until all is spoken  [at 2m]\n"
         "   ~2:00.0             end-5   end, cutting what is being said\n"
         "\n"
-        "4 steps on 'local', ~2:02.0 in all, and 1 wait for a trigger that nobody can foresee\n"
+        "4 steps on 'local', ~2:00.0 in all, and 1 wait for a trigger that nobody can foresee\n"
         "0 lines, 0 words, 0:00.0 of speech; every length is exact\n"
         "the timeline begins 2s after the session opened\n"
         "about 12.20 at 6 a minute\n"
@@ -367,6 +375,16 @@ def test_another_provider_performs(shell):
 # --- schema, providers ------------------------------------------------------------------------------------------------
 
 
+def test_plan_check_and_run_agree_on_the_length(shell):
+    """All three count from the beginning of the timeline; how long that is after the session opened is told beside it."""
+    shell.write("delayed.yaml", "version: 1\nprovider: local\nstart: 2s\ntimeline:\n  - wait: 1s\n  - end:\n")
+    told = shell.call("plan", "delayed.yaml").out
+    assert "2 steps on 'local', 0:01.0 in all\n" in told
+    assert "the timeline begins 2s after the session opened" in told
+    assert shell.call("check", "delayed.yaml").out == "delayed.yaml: good, 2 steps, 0:01.0\n"
+    assert "\n2 steps, 0 lines; 0:01.0\n" in shell.call("run", "delayed.yaml", "--clock", "virtual").out
+
+
 def test_schema_prints_the_format(shell):
     """`schema` prints each schema as it lies on the disk, or where that is. (With a plug-in, it prints more: see there.)"""
     names = [path.name.removesuffix(".schema.json") for path in (ROOT / "schemas").rglob("*.schema.json")]
@@ -402,6 +420,14 @@ def test_one_provider_tells_its_settings(shell, name):
 
 
 # --- colours ------------------------------------------------------------------------------------------------------------
+
+
+def test_settings_are_told_with_what_they_take(shell):
+    """The allowed values, the default and the settings within a setting stand beside its name."""
+    rows = {row.split()[0]: row for row in shell.call("providers", "kaltura").out.splitlines() if row}
+    assert "a number greater than 0; default 1.0. How much faster" in rows["voiceConfig.speed"]
+    assert 'fail, local-voice; default "fail". ' in rows["text_unavailable"]
+    assert "conversation_engine.tts.voice_id" in shell.call("providers", "avaturn").out
 
 
 class Terminal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import playbook
 from playbook import clock
 
 from .commands import HELLO
-from .logs import checked, closings, of
+from .logs import ROOT, checked, closings, of
 
 STALL = "version: 1\nprovider: local\ntimeline:\n  - wait: {event: next}\n    id: pause\n  - wait: 1s\n"
 
@@ -124,6 +125,13 @@ def test_a_stall_is_1(shell):
     assert done.code == 1
     assert "step 'pause' waits for the trigger 'next', which nothing can give" in done.err
     assert checked(Path("here"))[-1]["end"] == "failed"
+
+
+def test_a_sound_is_named(shell):
+    """The report says which file was played."""
+    shutil.copy(ROOT / "tests" / "golden" / "museum" / "sounds" / "chime.wav", "chime.wav")
+    shell.write("sound.yaml", "version: 1\nprovider: local\ntimeline:\n  - audio-echo: chime.wav\n")
+    assert "audio-echo-1  ♪ chime.wav\n" in shell.call("run", "sound.yaml", "--clock", "virtual").out
 
 
 def test_a_refused_start_leaves_no_folder(shell):

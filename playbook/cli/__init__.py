@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None, env: Mapping[str, str] | None = None
     return carry_out(argv, env)
 
 
-def overview() -> str:
-    """What `playbook --help` says."""
+def overview(width: int | None = None) -> str:
+    """What `playbook --help` says, on rows of so many characters."""
     lines = [
         "usage: playbook VERB …",
         "",
@@ -66,4 +66,10 @@ def overview() -> str:
         "  playbook new hello.yaml",
         "  playbook run hello.yaml --provider local",
     ]
+    if width is not None:
+        import textwrap
+
+        lines = [
+            row for line in lines for row in textwrap.wrap(line, max(30, width), subsequent_indent=" " * 13 * line.startswith(" ")) or [""]
+        ]
     return "\n".join(lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 import shlex
 import sys
 from argparse import Namespace
@@ -189,7 +190,17 @@ def _relative(schema: Path, folder: Path) -> str:
 
 def _session_example(schema: Mapping[str, Any], *, needed: bool) -> dict[str, Any]:
     """Session settings to begin with: the schema's own example."""
-    return dict(next(iter(schema.get("examples", ())), {})) if needed else {}
+    example = dict(next(iter(schema.get("examples", ())), {})) if needed else {}
+    return {name: _placeholder(name, value) for name, value in example.items()}
+
+
+def _placeholder(name: str, value: Any, within: str = "") -> Any:
+    """A setting's example, in which nothing that must be the user's own looks as if it were."""
+    if isinstance(value, Mapping):
+        return {key: _placeholder(key, each, name.removesuffix("Config")) for key, each in value.items()}
+    if isinstance(value, str) and (whose := re.fullmatch(r"(?:(.*?)_?)?[iI]d", name)):
+        return f"YOUR-{(whose[1] or within).upper()}-ID"
+    return value
 
 
 def _as_yaml(session: Mapping[str, Any]) -> str:
@@ -198,7 +209,7 @@ def _as_yaml(session: Mapping[str, Any]) -> str:
     import yaml
 
     settings: str = yaml.safe_dump({"session": session}, sort_keys=False, allow_unicode=True)
-    return settings
+    return settings.replace("session:\n", "session: # YOUR-… are ids of your own, from your account there; the emulator takes any\n", 1)
 
 
 # --- check ----------------------------------------------------------------------------------------------------------------
@@ -255,7 +266,7 @@ def _size(plan: Plan) -> str:
 
     timeline = cues(plan)
     about = "" if timeline and timeline[-1].exact else "about "
-    return f"{count(sum(step.skipped is None for step in plan.steps), 'step')}, {about}{clock_time(total_ms(plan))}"
+    return f"{count(sum(step.skipped is None for step in plan.steps), 'step')}, {about}{clock_time(total_ms(plan) - plan.start.delay_ms)}"
 
 
 def _check_json(checked: Sequence[tuple[Path, tuple[Problem, ...], Plan | None]], *, strict: bool) -> str:
@@ -384,7 +395,14 @@ def providers(args: Namespace) -> int:
         for provider in found
     ]
     # Four or five providers with nine facts each read better turned by a right angle.
-    out(table(["", *(column[0] for column in columns)], zip(headers[1:], *(column[1:] for column in columns), strict=True), colour=colour))
+    rows = list(zip(headers[1:], *(column[1:] for column in columns), strict=True))
+    titles, wide = ["", *(column[0] for column in columns)], width()
+    text = table(titles, rows, colour=colour)
+    if wide is not None and max(map(len, table(titles, rows).split("\n"))) > wide:
+        text = "\n\n".join(
+            table([column[0], ""], zip(headers[1:], column[1:], strict=True), width=wide, colour=colour) for column in columns
+        )
+    out(text)
     return code
 
 
@@ -395,20 +413,46 @@ def _one_provider(provider: Provider, args: Namespace, colour: bool) -> str:
     lines = [title, "", table(["what it can do", ""], capability_rows(provider.capabilities({})), colour=colour), ""]
     ways = credentials(provider)
     if ways:
-        rows = [(" and ".join(each), "present" if _present(each, args) else "missing") for each in ways]
-        lines += [table(["credentials" if len(rows) == 1 else "credentials, one of", ""], rows, colour=colour), ""]
+        rows = [("present" if _present(each, args) else "missing", " and ".join(each)) for each in ways]
+        lines += [table(["credentials", "" if len(rows) == 1 else "one of these"], rows, width=width(), colour=colour), ""]
     else:
         lines += ["it needs no credentials", ""]
     schema = load_schema(str(Path("providers") / provider.schema))
     required = schema.get("required", ())
-    rows = []
-    for name, facts in schema.get("properties", {}).items():
-        referred = resolve(facts, schema)
-        about = facts.get("description") or (referred.get("description") if isinstance(referred, Mapping) else None)
-        rows.append((name + (" *" if name in required else ""), about or ""))
+    rows = list(_settings(schema, schema))
     title = "session settings (* required)" if required else "session settings"
     lines.append(table([title, ""], rows, width=width(), colour=colour))
     return "\n".join(lines)
+
+
+def _settings(
+    facts: Mapping[str, Any], schema: Mapping[str, Any], above: str = "", seen: tuple[Any, ...] = ()
+) -> Iterator[tuple[str, str]]:
+    """Each setting, and those within it: its name; what it takes, its default, what it is about."""
+    told: set[str] = set()
+    for part in _parts(facts, schema):
+        for key, given in part.get("properties", {}).items():
+            referred = resolve(given, schema)
+            if key in told or "const" in given or not isinstance(referred, Mapping) or referred in seen:
+                continue
+            told.add(key)
+            setting = {**referred, **given}
+            takes = setting.get("title", setting.get("type", ""))
+            if "enum" in setting:
+                takes = ", ".join(json.dumps(value).strip('"') for value in setting["enum"])
+            default = f"; default {json.dumps(setting['default'], ensure_ascii=False)}" if "default" in setting else ""
+            about = f"{takes}{default}. {setting.get('description', '')}" if takes else setting.get("description", "")
+            yield above + key + (" *" if key in facts.get("required", ()) else ""), about  # not what one of several kinds requires
+            yield from _settings(referred, schema, f"{above}{key}.", (*seen, referred))
+
+
+def _parts(facts: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A definition, and those that it is made of or chooses from."""
+    yield facts
+    for also in (*facts.get("allOf", ()), *facts.get("anyOf", ()), *facts.get("oneOf", ())):
+        for each in (also, also.get("then", {})):
+            if isinstance(found := resolve(each, schema), Mapping) and found:
+                yield from _parts(found, schema)
 
 
 def _provider(world: World, name: str) -> Provider:

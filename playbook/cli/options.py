@@ -153,7 +153,7 @@ def err(text: str) -> None:
 
 def log(text: str, args: argparse.Namespace) -> None:
     """What became of a command, on standard error. A log, which `--quiet` goes to, gets one line, and with it the time."""
-    err(args.redact(_stamp() + " ".join(text.split()) if _is_log(args) else text))
+    err(args.redact(_stamp() + " ".join(text.split())) if _is_log(args) else _folded(args.redact(text)))
 
 
 def _is_log(args: argparse.Namespace | None) -> bool:
@@ -177,9 +177,9 @@ def in_colour(stream: TextIO, env: Mapping[str, str]) -> bool:
     return stream.isatty() and not env.get("NO_COLOR") and env.get("TERM") != "dumb"
 
 
-def width() -> int | None:
-    """How wide the terminal is, if results go to one."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+def width(stream: TextIO | None = None) -> int | None:
+    """How wide the terminal is, if a stream goes to one: that of the results, unless another is named."""
+    return shutil.get_terminal_size().columns if (stream or sys.stdout).isatty() else None
 
 
 def is_live(stream: TextIO, env: Mapping[str, str]) -> bool:
@@ -200,7 +200,7 @@ def carry_out(argv: Sequence[str], env: Mapping[str, str]) -> int:
     args: argparse.Namespace | None = None
     try:
         if not argv or argv[0] in ("-h", "--help", "help"):
-            (out if argv else err)(overview())
+            (out if argv else err)(overview(width()))
             return 0 if argv else 2
         if argv[0] == "--version":
             from importlib import metadata
@@ -234,7 +234,7 @@ def carry_out(argv: Sequence[str], env: Mapping[str, str]) -> int:
         return 70
     finally:
         for words in last_words:
-            err(redact(words))
+            err(_folded(redact(words)))
 
 
 def show_error(error: PlaybookError, redact: Callable[[str], str], env: Mapping[str, str]) -> None:
@@ -244,7 +244,14 @@ def show_error(error: PlaybookError, redact: Callable[[str], str], env: Mapping[
     if isinstance(error, AuthorError):
         err(redact(problems_text(error.problems, colour=in_colour(sys.stderr, env))))
         return
-    err(redact(f"error: {error.message}" + (f"\n  {error.remedy}" if error.remedy else "")))
+    err(_folded(redact(f"error: {error.message}" + (f"\n  {error.remedy}" if error.remedy else ""))))
+
+
+def _folded(text: str) -> str:
+    """A message as wide as the terminal that it goes to."""
+    from playbook.report import folded
+
+    return folded(text, width(sys.stderr))
 
 
 def _find(verb: str) -> tuple[Command, Parser]:

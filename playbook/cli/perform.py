@@ -25,7 +25,7 @@ from playbook.cli.triggers import given, has_ended
 from playbook.emulators import EMULATORS, rehearsal
 from playbook.emulators import need as need_emulator
 from playbook.errors import SetupError, UsageError
-from playbook.model import Plan
+from playbook.model import AudioEcho, Plan
 from playbook.providers.registry import let_in
 from playbook.sessions import state_folder
 from playbook.world import World, cache_folder
@@ -127,7 +127,7 @@ def _run(args: Namespace) -> int:
         if cassette is not None:
             _tell_of(cassette, args)
         try:
-            _show(outcome, args)
+            _show(outcome, plan, args)
         except SetupError:  # standard output is full: no reason to forget how the run went
             if code == 0:
                 raise
@@ -168,8 +168,8 @@ def _aside(context: Mapping[str, Any], args: Namespace, runner: Runner | None) -
     err(args.redact(text if runner is None else runner.redact(text)))
 
 
-def _show(outcome: Outcome, args: Namespace) -> None:
-    from playbook.report import count, run_report, run_to_json, verdict
+def _show(outcome: Outcome, plan: Plan, args: Namespace) -> None:
+    from playbook.report import count, describe, run_report, run_to_json, verdict
 
     folder = str(outcome.folder)
     if args.json:
@@ -186,7 +186,8 @@ def _show(outcome: Outcome, args: Namespace) -> None:
         colour = in_colour(sys.stdout, args.env)
         if sys.stdout.isatty() and sys.stderr.isatty():
             out("")
-        text = run_report(outcome.result, outcome.summary, outcome.failures, width=width(), colour=colour)
+        sounds = {step.id: describe(step) for step in plan.steps if isinstance(step.action, AudioEcho)}
+        text = run_report(outcome.result, outcome.summary, outcome.failures, sounds=sounds, width=width(), colour=colour)
         if (sound := outcome.folder / "audio.wav").exists():
             text += f"\nhear it: {sound}"
         out(args.redact(f"{text}\n{folder}"))

@@ -23,8 +23,8 @@ TICK_S = 0.1
 PATIENCE_S = 2.0
 """How long the end of a run waits for a screen that does not take its lines."""
 
-MAX_IDS = 20
-"""How wide the column of the steps' ids grows; a longer id shifts its own line."""
+ID_SHARE = 3
+"""One in so many of a terminal's columns may go to the steps' ids; a longer id gets a row of its own."""
 
 
 class Progress:
@@ -41,7 +41,7 @@ class Progress:
         for step, after in zip(performed, [*performed[1:], None], strict=True):
             self._steps[step.id] = step, after
         self._all = {step.id: step for step in plan.steps}
-        self._ids = min(MAX_IDS, max(map(len, self._all), default=0))
+        self._wide = max(map(len, self._all), default=0)
         self._lines: deque[Line] = deque()
         self._wake, self._over = threading.Event(), False
         self._now: Now | None = None
@@ -97,9 +97,10 @@ class Progress:
             self._now = replace(self._now, since_ms=line["at_ms"], heard=True)
         elif line.get("note") == "timeline_zero" or line.get("command") == "close_session" or "end" in line:
             self._now = None
-        width = shutil.get_terminal_size().columns if self._live else None
+        width = shutil.get_terminal_size().columns if self._stream.isatty() else None
+        ids = self._wide if width is None else min(self._wide, width // ID_SHARE)
         again = line.get("note") == "step_finished" and line.get("reason", "") == self._told
-        text = None if again else progress_line(line, self._all, self._zero_ms, ids=self._ids, width=width, colour=self._colour)
+        text = None if again else progress_line(line, self._all, self._zero_ms, ids=ids, width=width, colour=self._colour)
         if text is None:
             return ""
         self._told = line.get("reason", self._told)
