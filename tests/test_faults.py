@@ -18,7 +18,7 @@ import pytest
 
 from playbook import clock
 from playbook.emulators import aim
-from playbook.emulators.faults import FAULTS
+from playbook.emulators.faults import FAULTS, Injection
 from playbook.errors import UsageError
 from playbook.sessions import Journal
 from playbook.transports.room import AppMessage, OnEvent, Room, RoomEvent
@@ -458,3 +458,22 @@ def test_a_line_of_which_one_piece_is_not_told_of_is_not_simply_reported(fault: 
 
     closing = clock.run(main(), "virtual")
     assert (closing["evidence"], closing.get("reason")) == (evidence, reason)
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3])
+@pytest.mark.parametrize("act", ["half", "close"])
+def test_half_a_line_does_not_hold_up_those_that_follow(act: Any, piece: int, tmp_path: Path):
+    """A service that waits for the rest of a line which will never come would speak none of the following, and each would be
+    `estimated`: what may have arrived of a line in chunks is taken back."""
+
+    async def main() -> list[str]:
+        async with STANDS["kaltura"]() as stand:
+            assert stand.emulator is not None
+            steps = timeline("line", chunked=True).replace("id: two", "id: two\n    on_error: continue\n    timeout: 1m")
+            plan = compile_on(write_playbook(tmp_path, stand, steps, "start: 0s"))
+            stand.emulator.injections.append(Injection(act, path="*/say-text", skip=piece))
+            outcome = await perform(stand, plan, tmp_path)
+            assert outcome.summary.utterances["two"].grade == "ambiguous"
+            return [entry["task"] for entry in stand.emulator.journal if entry["what"] == "speech_ended"]
+
+    assert [task for task in clock.run(main(), "virtual") if task != "two"] == ["one", "three"]

@@ -52,6 +52,7 @@ UNJOINED = "Kaltura ends a session without keep-alives; after how long it does n
 """What bounds a session whose token nobody saw: nobody can list, join or end it, but nobody keeps it alive either. (It was seen to live for
 70 s without a call, so its time-out is longer than that.)"""
 INTERRUPT_BUDGET_MS = 2_000
+DROP_BUDGET_MS = 5_000
 TEXT_UNAVAILABLE = (
     "the service takes no text now (503); name a voice in session.voiceConfig.id, or set session.text_unavailable: local-voice"
 )
@@ -264,7 +265,8 @@ class KalturaSession(QueuedSession):
             if unavailable and self._voice is not None and command.chunk == 1:
                 self._text_is_gone = True
                 return await self._say_by_ourselves(command)
-            if command.chunk > 1 and (unavailable or error.outcome == "refused"):
+            half = command.chunk > 1 or (error.outcome == "ambiguous" and not command.final)
+            if half and error.outcome != "lost":
                 await self._drop_half_a_line()
             if unavailable:
                 raise ProviderError(TEXT_UNAVAILABLE, status=503) from error
@@ -292,9 +294,10 @@ class KalturaSession(QueuedSession):
         return TaskAccepted(command.task, chunk=command.chunk, duration_ms=upload.duration_ms, reason=f"{why}: spoken by the local voice")
 
     async def _drop_half_a_line(self) -> None:
-        """A line whose end was refused would hold up all that follow: take back its beginning. If that fails, too, nothing is worse."""
+        """A line whose end was refused, or may not have come, would hold up all that follow, unnoticed: take back its beginning.
+        If that fails, too, nothing is worse."""
         try:
-            await self._post("interrupt", retry=Retry.NEVER, json={})
+            await self._post("interrupt", retry=Retry.SAFE, json={}, budget_ms=DROP_BUDGET_MS)
         except ProviderError:
             return
 
