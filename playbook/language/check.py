@@ -248,7 +248,7 @@ class _Words:
             absent = next(key for key in error.validator_value if error.message.startswith(repr(key)))  # one error for each
             known = error.schema.get("properties", {})
             if not any(near(key, (absent,)) for key in islice((key for key in value if key not in known), 10)):  # that one is told
-                self._add("PB202", f"{self._whole(error, path)} needs '{absent}'", path, f"add `{_EXAMPLES.get(absent, absent + ':')}`")
+                self._add("PB202", f"{self._in_need(error, path)} '{absent}'", path, f"add `{_EXAMPLES.get(absent, absent + ':')}`")
             return True
         if "propertyNames" in error.absolute_schema_path:
             place = self.node.at(path).key_place(str(value))
@@ -330,9 +330,7 @@ class _Words:
             keys = [str(branch["required"][0]) for branch in branches]
             present = [key for key in keys if key in value]
             one_of = f"exactly one of {' and '.join(repr(key) for key in keys)}"
-            self._add(
-                "PB216" if present else "PB202", f"{self._whole(error, path)} needs {one_of}", path, key=present[-1] if present else ""
-            )
+            self._add("PB216" if present else "PB202", f"{self._in_need(error, path)} {one_of}", path, key=present[-1] if present else "")
             return True
         meant = [number for number, branch in enumerate(branches) if self._fits_type(branch, value)]
         if len(meant) == 1 and (not isinstance(value, (str, int, float)) or not self._durations(schema)):
@@ -442,6 +440,11 @@ class _Words:
             return self.where
         title = error.schema.get("title") if isinstance(error.schema, dict) else None
         return title if title and not self.where else f"'{path[-1]}'" if path else "this"
+
+    def _in_need(self, error: Any, path: tuple[str | int, ...]) -> str:
+        """The same, and that it needs something."""
+        whole = self._whole(error, path)
+        return f"{whole} {'need' if whole == self.where else 'needs'}"
 
     def _wanted(self, schema: Any) -> str:
         """What a schema asks for, in words. Our own schema's titles are nouns; a provider's need not be."""
