@@ -341,3 +341,13 @@ def test_baselines_of_rows_survive_their_file(tmp_path):
     assert baselines.read_rows(path).rows == ()
     with pytest.raises(RecordError):
         baselines.read(path)
+
+
+def test_a_bad_value_is_said_to_be_of_the_data(shell):
+    """A value that does not fit its variable is told with the column that it stands in, not with an option that nobody gave."""
+    shell.write("n.yaml", "version: 1\nprovider: local\nvars: {n: {type: integer}}\ntimeline:\n  - say: 'Number {{ n }}.'\n")
+    data("n\nseven\n")
+    done = shell.call("test", "n.yaml", "--data", "rows.csv", "--clock", "virtual")
+    assert done.code == 3
+    assert "in the column 'n' of the data" in done.out + done.err
+    assert "--var" not in done.out + done.err
