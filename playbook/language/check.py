@@ -112,6 +112,8 @@ def check_file_node(root: Node, findings: Findings, via: tuple[Place, ...]) -> l
     steps = []
     commented = " # " in root.document.text
     for number, node in enumerate(timeline.entries() if timeline is not None else (), 1):
+        if findings.full:
+            break
         verb = _verb(node, number, findings, via)
         if verb is None:
             continue

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from playbook.errors import MASK, Place
@@ -210,7 +210,9 @@ class Renderer:
         wrong = [name for name in sorted(names) if name not in scope.values and name not in scope.empty]
         if wrong:
             self.budget.spend(COMPLAINT * len(wrong))
-        known = sorted(islice((*scope.values, *scope.empty), MAX_OFFERED)) if wrong else []
+            if self.findings.full:
+                raise Broken
+        known = sorted(islice(chain(scope.values, scope.empty), MAX_OFFERED)) if wrong else []
         for name in wrong:
             place = self._locate(node, name)
             if self.findings.has("PB302", f"'{name}' is undefined", place):

@@ -183,10 +183,11 @@ def loose_comment(node: Node) -> Place | None:
 
 @dataclass(slots=True)
 class Findings:
-    """The problems of one compilation, as they are found."""
+    """The problems of one compilation, as they are found. `failed`: there is more among them than warnings."""
 
     documents: dict[str, Document] = field(default_factory=dict)
     secrets: set[str] = field(default_factory=set)
+    failed: bool = False
     _found: dict[tuple[str, Place | None, str], Problem] = field(default_factory=dict)
     _lines: dict[tuple[str, int], str] = field(default_factory=dict)
     _sealed: dict[tuple[str, int], list[Place]] = field(default_factory=dict)
@@ -204,6 +205,7 @@ class Findings:
         """Note a problem. The same one at the same place, met again in another round of a loop, is noted once."""
         if len(self._found) >= MAX_PROBLEMS and (severity == "warning" or self.failed):
             return
+        self.failed = self.failed or severity == "error"
         self._found.setdefault((code, place, message), Problem(code, message, place, remedy, severity, via=via))
 
     def has(self, code: str, message: str, place: Place | None) -> bool:
@@ -220,8 +222,8 @@ class Findings:
 
     @property
     def full(self) -> bool:
-        """Whether no more problems are kept."""
-        return len(self._found) >= MAX_PROBLEMS
+        """Whether no more problems are kept, so that nobody need look for them."""
+        return self.failed and len(self._found) >= MAX_PROBLEMS
 
     def seal(self, node: Node) -> None:
         """Hide a secret where it stands in its file, however it is spelled there."""
@@ -233,12 +235,8 @@ class Findings:
 
     def extend(self, problems: Iterable[Problem]) -> None:
         for problem in problems:
+            self.failed = self.failed or problem.severity == "error"
             self._found.setdefault((problem.code, problem.place, problem.message), problem)
-
-    @property
-    def failed(self) -> bool:
-        """Whether anything but warnings was found."""
-        return any(problem.severity == "error" for problem in self._found.values())
 
     def report(self, file: str) -> tuple[Problem, ...]:
         """Everything found, in the order of `file` (an included file's where it is included), with source lines and without secrets."""
