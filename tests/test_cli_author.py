@@ -72,7 +72,7 @@ def test_every_option_of_a_verb_names_its_twin(shell, verb):
         (["schema", "tavu"], "there is no schema 'tavu'"),
         (["providers", "lokal"], "did you mean 'local'?"),
         (["emulate", "local"], "needs none"),
-        (["sessions", "end"], "playbook sessions end --all"),
+        (["sessions", "end"], "playbook sessions end ID, or --gone"),
         (["sessions", "forget"], "which session?"),
     ],
     ids=" ".join,
