@@ -13,12 +13,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from playbook.errors import UsageError
+from playbook.errors import UsageError, near_or_all
 
 T = TypeVar("T")
 
@@ -60,9 +59,7 @@ def _hints(kind: type) -> Mapping[str, Any]:
 def _hint(kind: type, name: str) -> Any:
     hints = _hints(kind)
     if name not in hints:
-        near = get_close_matches(name, hints, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(hints)}"
-        raise UsageError(f"the emulator has no option '{name}'", remedy=hint)
+        raise UsageError(f"the emulator has no option '{name}'", remedy=near_or_all(name, hints, f"it has {', '.join(hints)}"))
     return hints[name]
 
 

@@ -349,7 +349,7 @@ class Voice:
                 names |= {code.casefold(): code for _, code in voice.languages}
                 names[voice.name.casefold()] = voice.name if what == "voice" else min(voice.languages)[1]
         meant = name.casefold()  # a language by its name, perhaps
-        hits = [meant] if meant in names else difflib.get_close_matches(meant, names, n=3, cutoff=0.6)
+        hits = [meant] if meant in names else difflib.get_close_matches(meant, names, n=3, cutoff=0.75)
         near = list(dict.fromkeys(names[hit] for hit in hits))
         examples = "such as 'en-us', 'de', 'fr'" if what != "variant" else "such as 'f2', 'm3', 'Annie'"
         return Unspeakable(
