@@ -24,7 +24,7 @@ from playbook.cli.sessions import left_open, remind
 from playbook.cli.triggers import given, has_ended
 from playbook.emulators import EMULATORS, rehearsal
 from playbook.emulators import need as need_emulator
-from playbook.errors import SetupError, UsageError
+from playbook.errors import AuthorError, SetupError, UsageError
 from playbook.model import AudioEcho, Plan
 from playbook.providers.registry import let_in
 from playbook.sessions import state_folder
@@ -61,6 +61,7 @@ def add_run(parser: Parser) -> None:
     )
     parser.add_argument("--record-expires", metavar="DATE", type=_date, help="from this day on the cassette is no longer believed")
     parser.add_argument("--from-cassette", metavar="FILE", type=Path, help="perform it against a cassette, without network or key")
+    parser.add_argument("--strict", action="store_true", help="warnings are errors; a fault or trigger without effect is a failure")
     parser.add_argument("--json", action="store_true", help="the outcome as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress, and only the last words of the report")
 
@@ -75,6 +76,8 @@ def _run(args: Namespace) -> int:
     plan = load(args, args.file, world)
     if args.fault and not args.emulate:
         raise UsageError("--fault is for emulated runs", remedy="add --emulate")
+    if args.strict and plan.warnings:
+        raise AuthorError(plan.warnings)
     cassette, loudspeaker = _cassette(plan, args), _loudspeaker(plan, args)
     at_terminal = sys.stdin is not None and sys.stdin.isatty() and not args.triggers and args.clock == "system"
     emulated = args.emulate and (cassette is None or cassette.recording)
@@ -82,6 +85,7 @@ def _run(args: Namespace) -> int:
     journal = state_folder(args.env) if billed else None
     runner: Runner | None = None
     outcome: Outcome | None = None
+    idle: list[str] = []
     if journal is not None and plan.provider != "local":
         remind(journal)
     if args.triggers and plan.start.kind == "go" and not any(cue.trigger == "go" for cue in args.trigger or ()) and has_ended(sys.stdin):
@@ -93,7 +97,7 @@ def _run(args: Namespace) -> int:
         from playbook.runner import Options, Runner, Stall
 
         asyncio.get_running_loop().set_exception_handler(lambda _, context: _aside(context, args, runner))
-        async with rehearsal(plan, args.env, args.fault or (), wanted=emulated) as (env, extras):
+        async with rehearsal(plan, args.env, args.fault or (), wanted=emulated, idle=idle) as (env, extras):
             with _progress(plan, args, interactive=at_terminal) as (watch, started):
                 provider = world.provider(plan.provider)
                 options = Options(
@@ -131,7 +135,9 @@ def _run(args: Namespace) -> int:
         except SetupError:  # standard output is full: no reason to forget how the run went
             if code == 0:
                 raise
-        return code
+        vain = [f"the fault '{fault}' never struck" for fault in idle] + outcome.summary.unheeded(cue.trigger for cue in args.trigger or ())
+        args.last_words += vain + _silence(plan, outcome)
+        return 1 if code == 0 and vain and args.strict else code
     finally:
         if runner is not None:
             args.redact.absorb(runner.redact)
@@ -140,6 +146,19 @@ def _run(args: Namespace) -> int:
             if journal is not None and runner.folder is not None:
                 run, pid = runner.folder.name, os.getpid()
                 args.last_words += left_open(journal, lambda record: (record.run, record.pid) == (run, pid))
+
+
+def _silence(plan: Plan, outcome: Outcome) -> list[str]:
+    """What somebody must know who heard nothing, and sees a run that passed."""
+    from playbook.report import count
+    from playbook.speech.voice import REMEDY
+
+    if not any(warning.code == "PB455" for warning in plan.warnings):
+        return []
+    silent = sum(said.started_ms is not None and said.audio_sha256 is None for said in outcome.summary.utterances.values())
+    return (
+        [f"{count(silent, 'line')} {'was' if silent == 1 else 'were'} silence, because no voice is installed: {REMEDY}"] if silent else []
+    )
 
 
 @contextlib.contextmanager

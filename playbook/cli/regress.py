@@ -326,6 +326,7 @@ def test(args: Namespace) -> int:
         compare=not (args.update or args.no_baseline),
     )
     suite.check_steps(chosen, setup)
+    suite.check_faults(chosen, setup)
     folder = run_folder(args.out, "test")
     todo = suite.tasks(chosen, args.repeat, folder)
     took_ms, started_at = clocks.stopwatch(), clocks.wall_time().isoformat(timespec="seconds")
@@ -348,7 +349,9 @@ def test(args: Namespace) -> int:
         results += learned.gone(every)
     _report(args, results, update.written, started_at, took_ms())
     _remember(results)
-    return _exit_code(results, runner.stopped_by) or update.exit_code
+    vain = suite.in_vain(results)
+    args.last_words += vain
+    return _exit_code(results, runner.stopped_by) or update.exit_code or (1 if vain and args.strict else 0)
 
 
 def _choose(args: Namespace, every: Sequence[Case]) -> tuple[list[Case], str]:
