@@ -49,8 +49,9 @@ _LOOSE_COMMENT = re.compile(r" #[^\S\r\n][^\r\n]*")
 _NO_SPACE = re.compile(r"[A-Za-z][\w-]*:(?=[^\s/:])")
 """A key and its colon, and no space behind it."""
 _NO_SPACE_IN_LINE = re.compile(r"^[ \t]*(?:-[ \t]+)?(" + _NO_SPACE.pattern + ")", re.MULTILINE)
-_SWALLOWED = re.compile(r"\n[ \t]*(?:-[ \t]|[A-Za-z][\w-]*:[ \t\r\n])")
-"""A step or a key within quotes: they were meant to end before it."""
+_SWALLOWED = re.compile(r"^([ ]*)(?:-[ ]|[A-Za-z][\w-]*:[ \r\n])", re.MULTILINE)
+"""A step or a key, and how far it is indented."""
+_INDENTED = re.compile(r"[ ]*(?:-[ ]+)*")
 COLON = "a space must follow the colon"
 _CORE_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map")}
 _MAX_INT = 2**63
@@ -571,8 +572,12 @@ _APOSTROPHE = re.compile(r"'[^']*\w'\w$")
 _TEMPLATE_QUOTES = "a value that begins with {{ must be in quotes"
 
 
-def _span(event: Any) -> tuple[int, int]:
-    return event.start_mark.index, event.end_mark.index
+def _swallows(text: str, quoted: Any) -> bool:
+    """Whether there are steps or keys within quotes, no further indented than where these begin: they were meant to end before."""
+    start, end = quoted.start_mark.index, quoted.end_mark.index
+    indented = _INDENTED.match(text, text.rfind("\n", 0, start) + 1)
+    most = indented.end() - indented.start() if indented is not None else 0
+    return any(len(found[1]) <= most for found in _SWALLOWED.finditer(text, start, end))
 
 
 def _unclosed(text: str, opened: int) -> _Refused:
@@ -611,7 +616,7 @@ def _malformed(error: Exception, text: str, last: Any) -> _Refused:
     opened = getattr(getattr(error, "context_mark", None), "index", start)
     if "unexpected end of stream" in problem and getattr(error, "context_mark", None) is not None:
         return _unclosed(text, opened)
-    if last is not None and last.style in ("'", '"') and last.end_mark.line == mark.line and _SWALLOWED.search(text, *_span(last)):
+    if last is not None and last.style in ("'", '"') and last.end_mark.line == mark.line and _swallows(text, last):
         return _unclosed(text, last.start_mark.index)
     if "mapping values are not allowed" in problem or "could not find expected ':'" in problem:
         near_by = last is not None and not last.style and last.end_mark.line >= mark.line - 1
