@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import pytest
 from hypothesis import settings
 
@@ -11,6 +13,12 @@ __all__ = ["shell", "speech_cache"]
 
 settings.register_profile("suite", deadline=None, derandomize=True)  # property tests are the same every time
 settings.load_profile("suite")
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """One worker more than there are cores: much of the time passes with waiting for child processes and the disk."""
+    return (yield) + 1
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
