@@ -14,6 +14,7 @@ import sys
 import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from playbook.sessions import state_folder
 from playbook.world import World, cache_folder
 
 if TYPE_CHECKING:
-    from playbook.runner import Outcome, Runner
+    from playbook.runner import Options, Outcome, Runner
     from playbook.speech.loudspeaker import Loudspeaker
     from playbook.transports.cassette import Cassette, Mode
 
@@ -68,55 +69,65 @@ def add_run(parser: Parser) -> None:
 
 def run(args: Namespace) -> int:
     with _ends_in_order():
-        return _run(args)
+        plan, world = _planned(args)
+        if args.triggers and _awaits_go(plan, args) and has_ended(sys.stdin):
+            log("nothing ran: the input ended before the trigger 'go' came", args)
+            return 5
+        return _Show(plan, world, args).perform()
 
 
-def _run(args: Namespace) -> int:
+def _planned(args: Namespace) -> tuple[Plan, World]:
     world = World(cache_folder(args.env))
     plan = load(args, args.file, world)
     if args.fault and not args.emulate:
         raise UsageError("--fault is for emulated runs", remedy="add --emulate")
     if args.strict and plan.warnings:
         raise AuthorError(plan.warnings)
-    cassette, loudspeaker = _cassette(plan, args), _loudspeaker(plan, args)
-    at_terminal = sys.stdin is not None and sys.stdin.isatty() and not args.triggers and args.clock == "system"
-    emulated = args.emulate and (cassette is None or cassette.recording)
-    billed = not args.emulate and (cassette is None or cassette.whole)
-    journal = state_folder(args.env) if billed else None
-    runner: Runner | None = None
-    outcome: Outcome | None = None
-    idle: list[str] = []
-    if journal is not None and plan.provider != "local":
-        remind(journal)
-    if args.triggers and plan.start.kind == "go" and not any(cue.trigger == "go" for cue in args.trigger or ()) and has_ended(sys.stdin):
-        log("nothing ran: the input ended before the trigger 'go' came", args)
-        return 5
+    return plan, world
 
-    async def perform() -> Outcome:
-        nonlocal runner
-        from playbook.runner import Options, Runner, Stall
 
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: _aside(context, args, runner))
-        async with rehearsal(plan, args.env, args.fault or (), wanted=emulated, idle=idle) as (env, extras):
-            with _progress(plan, args, interactive=at_terminal) as (watch, started):
-                provider = world.provider(plan.provider)
-                options = Options(
-                    folder=args.out,
-                    env=env if cassette is None or cassette.recording else let_in(provider, env),
-                    state_dir=journal,
-                    cues=args.trigger or (),
-                    interactive=at_terminal or bool(args.triggers),
-                    watch=watch,
-                    objection=(lambda: None) if cassette is None else cassette.objection,
-                    live=None if loudspeaker is None else loudspeaker.begin,
-                    extras=extras if cassette is None else cassette.extras(extras),
-                    provider=provider,
-                )
-                runner = Runner(plan, options)
+def _awaits_go(plan: Plan, args: Namespace) -> bool:
+    return plan.start.kind == "go" and not any(each.trigger == "go" for each in args.trigger or ())
+
+
+class _Show:
+    """One performance, and what stands around the runner: the cassette, the emulator, the loudspeaker, the journal, whoever watches."""
+
+    def __init__(self, plan: Plan, world: World, args: Namespace) -> None:
+        self.plan, self.args = plan, args
+        self.provider = world.provider(plan.provider)
+        self.cassette, self.loudspeaker = _cassette(plan, args), _loudspeaker(plan, args)
+        self.at_terminal = sys.stdin is not None and sys.stdin.isatty() and not args.triggers and args.clock == "system"
+        self.emulated = args.emulate and (self.cassette is None or self.cassette.recording)
+        billed = not args.emulate and (self.cassette is None or self.cassette.whole)
+        self.journal = state_folder(args.env) if billed else None
+        self.idle: list[str] = []  # faults that never struck
+        self.runner: Runner | None = None
+
+    def perform(self) -> int:
+        """All of it, and the exit code."""
+        if self.journal is not None and self.plan.provider != "local":
+            remind(self.journal)
+        outcome = None
+        try:
+            with self.loudspeaker or contextlib.nullcontext():
+                outcome = clocks.run(self._perform(), self.args.clock)
+            return self._tell(outcome)
+        finally:
+            self._last_words(outcome)
+
+    async def _perform(self) -> Outcome:
+        from playbook.runner import Runner, Stall
+
+        args, cassette = self.args, self.cassette
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: _aside(context, args, self.runner))
+        async with rehearsal(self.plan, args.env, args.fault or (), wanted=self.emulated, idle=self.idle) as (env, extras):
+            with _progress(self.plan, args, interactive=self.at_terminal) as (watch, started):
+                self.runner = runner = Runner(self.plan, self._options(env, extras, watch))
                 if cassette is not None:
                     cassette.redact = runner.redact
                 started(clocks.Clock().now_ms)
-                with cassette or contextlib.nullcontext(), given(runner, at_terminal=at_terminal, to_the_end=bool(args.triggers)):
+                with cassette or contextlib.nullcontext(), given(runner, at_terminal=self.at_terminal, to_the_end=bool(args.triggers)):
                     try:
                         return await runner.run()
                     except Stall as stall:
@@ -124,28 +135,52 @@ def _run(args: Namespace) -> int:
                         stall.remedy = f"{how} `--trigger {shlex.quote(stall.trigger)}`"
                         raise
 
-    try:
-        with loudspeaker or contextlib.nullcontext():
-            outcome = clocks.run(perform(), args.clock)
-        code = outcome.result.exit_code
-        if cassette is not None:
-            _tell_of(cassette, args)
+    def _options(self, env: Mapping[str, str], extras: Mapping[str, Any], watch: Callable[[dict[str, Any]], None] | None) -> Options:
+        from playbook.runner import Options
+
+        options = Options(
+            folder=self.args.out,
+            env=env,
+            state_dir=self.journal,
+            cues=self.args.trigger or (),
+            interactive=self.at_terminal or bool(self.args.triggers),
+            watch=watch,
+            live=None if self.loudspeaker is None else self.loudspeaker.begin,
+            extras=extras,
+            provider=self.provider,
+        )
+        cassette = self.cassette
+        if cassette is None:
+            return options
+        keys = env if cassette.recording else let_in(self.provider, env)
+        return replace(options, env=keys, objection=cassette.objection, extras=cassette.extras(extras))
+
+    def _tell(self, outcome: Outcome) -> int:
+        """How it went, and the exit code."""
+        args, code = self.args, outcome.result.exit_code
+        if self.cassette is not None:
+            _tell_of(self.cassette, args)
         try:
-            _show(outcome, plan, args)
+            _show(outcome, self.plan, args)
         except SetupError:  # standard output is full: no reason to forget how the run went
             if code == 0:
                 raise
-        vain = [f"the fault '{fault}' never struck" for fault in idle] + outcome.summary.unheeded(cue.trigger for cue in args.trigger or ())
-        args.last_words += vain + _silence(plan, outcome)
+        vain = [f"the fault '{fault}' never struck" for fault in self.idle]
+        vain += outcome.summary.unheeded(each.trigger for each in args.trigger or ())
+        args.last_words += vain + _silence(self.plan, outcome)
         return 1 if code == 0 and vain and args.strict else code
-    finally:
-        if runner is not None:
-            args.redact.absorb(runner.redact)
-            if outcome is None and runner.folder is not None and (runner.folder / "run.jsonl").exists():
-                args.last_words.append(f"its log is in {runner.folder}")
-            if journal is not None and runner.folder is not None:
-                run, pid = runner.folder.name, os.getpid()
-                args.last_words += left_open(journal, lambda record: (record.run, record.pid) == (run, pid))
+
+    def _last_words(self, outcome: Outcome | None) -> None:
+        """What must be the last on the screen: where the log of a run is that never began, and which sessions are left open."""
+        runner, args = self.runner, self.args
+        if runner is None:
+            return
+        args.redact.absorb(runner.redact)
+        if outcome is None and runner.folder is not None and (runner.folder / "run.jsonl").exists():
+            args.last_words.append(f"its log is in {runner.folder}")
+        if self.journal is not None and runner.folder is not None:
+            run, pid = runner.folder.name, os.getpid()
+            args.last_words += left_open(self.journal, lambda record: (record.run, record.pid) == (run, pid))
 
 
 def _silence(plan: Plan, outcome: Outcome) -> list[str]:
