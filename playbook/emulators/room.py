@@ -21,6 +21,7 @@ from weakref import WeakSet
 from playbook.transports.microphone import Frame, Mark, Microphone
 from playbook.transports.room import MAX_MESSAGE_BYTES, Participant, encode
 
+_BACKLOG = 1_000  # guests who knock at once; the usual hundred would leave the rest to knock again a second later
 _FRAME_MS = 40  # what a cut cannot take back: about as much as with the real one
 _MAX_LINE = 16 * 1024 * 1024
 
@@ -223,7 +224,7 @@ async def serve_rooms(host: Host, port: int = 0) -> AsyncIterator[str]:
         guests.add(guest)
         return guest
 
-    server = await asyncio.get_running_loop().create_server(greet, "127.0.0.1", port)
+    server = await asyncio.get_running_loop().create_server(greet, "127.0.0.1", port, backlog=_BACKLOG)
     try:
         yield f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     finally:
