@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Generator
 
 import pytest
@@ -13,6 +14,8 @@ __all__ = ["shell", "speech_cache"]
 
 settings.register_profile("suite", deadline=None, derandomize=True)  # property tests are the same every time
 settings.load_profile("suite")
+
+gc.set_threshold(700, 10, 100)  # a full collection looks through all libraries and tests: at its usual pace, a tenth of the suite's time
 
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)
