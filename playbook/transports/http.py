@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from playbook.clock import Clock, wall_time
-from playbook.errors import MASK, ProviderError, SetupError
+from playbook.errors import ProviderError, SetupError
+from playbook.record.redact import Redactor
 
 if TYPE_CHECKING:
     import httpx
@@ -163,7 +164,7 @@ class Http:
         self._send = wrap(self._wire.send) if wrap else self._wire.send
         self._explain = explain
         self._redact = redact
-        self._secrets: set[str] = set()
+        self._secrets = Redactor()
         self.authorize(headers or {})
 
     def authorize(self, headers: Mapping[str, str]) -> None:
@@ -174,7 +175,9 @@ class Http:
                     f"the value for the header {name} is empty or has characters that no credential has",
                     remedy="look for a line break, a quote or a space that was copied along",
                 )
-            self._secrets.update(part for part in (value, value.rpartition(" ")[2]) if len(part) >= 4)
+            for part in {value, value.rpartition(" ")[2]}:
+                if len(part) >= 4:
+                    self._secrets.add(part)
         self._wire.authorize(headers)
 
     async def request(
@@ -242,8 +245,7 @@ class Http:
         return error
 
     def _hide(self, text: str) -> str:
-        for secret in sorted(self._secrets, key=len, reverse=True):
-            text = text.replace(secret, MASK)
+        text = self._secrets(text)
         return clipped(self._redact(text) if self._redact else text)
 
 
