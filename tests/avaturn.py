@@ -30,10 +30,14 @@ class Shown(shown.Shown):
         return [entry["text"] or entry["task"] for entry in self.notes("speech_started")]
 
 
+def stand_at(emulator: AvaturnEmulator) -> Stand:
+    return Stand(AvaturnProvider(voice), {"AVATURN_API_KEY": KEY}, emulator=emulator)
+
+
 def perform(text: str, folder: Path, emulator: AvaturnEmulator | None = None, **more: Any) -> Shown:
     """A whole run; `more` is for `shown.perform`. Asserts that the journal knows of nothing but what is open."""
     emulator = emulator or AvaturnEmulator(viewer_after_ms=300)
-    run = shown.perform(Stand(AvaturnProvider(voice), {"AVATURN_API_KEY": KEY}, emulator=emulator), text, folder, Shown, **more)
+    run = shown.perform(stand_at(emulator), text, folder, Shown, **more)
     assert run.still_open == len(run.left)
     assert found(secrets_of(emulator), folder) == [], "nor are the sockets' secrets anywhere"
     return run

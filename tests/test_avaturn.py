@@ -19,7 +19,8 @@ from playbook.model import Capabilities
 from playbook.providers.avaturn import AvaturnProvider
 from playbook.runner import Cue, Options, Runner
 from playbook.world import World
-from tests.avaturn import CREATE, KEY, TASKS, Shown, perform, secrets_of
+from tests import shown
+from tests.avaturn import CREATE, KEY, TASKS, Shown, perform, secrets_of, stand_at
 from tests.leaks import found
 from tests.logs import ROOT, checked, closings, of
 from tests.shown import plan_of
@@ -163,26 +164,20 @@ def test_a_cancel_that_the_vendor_withdrew_fails_its_step_and_not_the_session(tm
 def test_a_viewer_is_handed_what_it_needs_while_the_session_lives(tmp_path):
     """`session.json` has the token and is its owner's alone; no other file has it, and it goes with the session. `go` holds the start."""
     text = THREE.replace("timeline:", "start: go\ntimeline:").replace("120", "600")
-    plan, seen = plan_of(text, tmp_path), {}
+    seen = {}
 
     def watch(line):
         if line.get("note") == "timeline_zero":
             path = tmp_path / "run" / "session.json"
             seen.update(json.loads(path.read_text()), mode=path.stat().st_mode & 0o777, at_ms=line["at_ms"])
 
-    async def main():
-        emulator = AvaturnEmulator(viewer_after_ms=1000)
-        async with emulator.serve() as url:
-            env = {"AVATURN_BASE_URL": url, "AVATURN_API_KEY": KEY}
-            options = Options(folder=tmp_path / "run", env=env, cues=[Cue("go", 5000)], watch=watch)
-            return await Runner(plan, options).run(), emulator
-
-    outcome, emulator = clock.run(main(), "virtual")
-    assert outcome.result.exit_code == 0
-    assert (seen["session_id"], seen["token"], seen["mode"], seen["at_ms"]) == ("sess-1", emulator.sessions["sess-1"].token, 0o600, 5000)
-    assert seen["api_host"] == emulator.url
+    run = perform(text, tmp_path, AvaturnEmulator(viewer_after_ms=1000), cues=[Cue("go", 5000)], watch=watch)
+    assert run.code == 0
+    token = run.emulator.sessions["sess-1"].token
+    assert (seen["session_id"], seen["token"], seen["mode"], seen["at_ms"]) == ("sess-1", token, 0o600, 5000)
+    assert seen["api_host"] == run.emulator.url
     assert not (tmp_path / "run" / "session.json").exists()
-    assert found(secrets_of(emulator), tmp_path) == []
+    assert found(secrets_of(run.emulator), tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["avaturn-text-echo", "avaturn-external"])
@@ -319,37 +314,21 @@ def test_a_create_whose_answer_nobody_understood_is_not_repeated_and_leaves_a_tr
 @pytest.mark.parametrize("status", [500, 503])
 def test_a_create_that_failed_at_the_vendor_is_not_repeated(status, tmp_path):
     """Whether a session came of it is not known; asking again could pay for two."""
-    plan = plan_of(THREE, tmp_path)
-
-    async def main():
-        emulator = AvaturnEmulator()
-        emulator.injections = [Injection("refuse", "POST", CREATE, status=status)]
-        async with emulator.serve() as url:
-            env = {"AVATURN_BASE_URL": url, "AVATURN_API_KEY": KEY}
-            return await Runner(plan, Options(folder=tmp_path / "run", env=env)).run(), emulator
-
-    outcome, emulator = clock.run(main(), "virtual")
-    assert outcome.result.exit_code == 4
-    assert f"answered {status}" in outcome.result.reason
-    assert len([entry for entry in emulator.journal if entry["what"] == "request"]) == 1
+    refuse = Injection("refuse", "POST", CREATE, status=status)
+    run = shown.perform(stand_at(AvaturnEmulator()), THREE, tmp_path, Shown, injections=[refuse])
+    assert (run.code, run.still_open) == (4, 0)
+    assert [record.session for record in run.left] == [None]
+    assert f"answered {status}" in run.reason
+    assert len(run.notes("request")) == 1
 
 
 def test_a_session_without_a_token_is_ended(tmp_path):
     """An answer that names the session and nothing else: it cannot be shown, so it is ended."""
-    body = {"session_id": "sess-7"}
-    plan = plan_of(THREE, tmp_path)
-
-    async def main():
-        emulator = AvaturnEmulator()
-        emulator.injections = [Injection("refuse", "POST", CREATE, status=200, body=body)]
-        async with emulator.serve() as url:
-            env = {"AVATURN_BASE_URL": url, "AVATURN_API_KEY": KEY}
-            return await Runner(plan, Options(folder=tmp_path / "run", env=env)).run(), emulator
-
-    outcome, emulator = clock.run(main(), "virtual")
-    assert outcome.result.exit_code == 4
-    assert "has no token" in outcome.result.reason
-    assert [(e["method"], e["path"]) for e in emulator.journal if e["what"] == "request"][-1] == ("DELETE", "/api/v1/sessions/sess-7")
+    answer = Injection("refuse", "POST", CREATE, status=200, body={"session_id": "sess-7"})
+    run = perform(THREE, tmp_path, AvaturnEmulator(), injections=[answer])
+    assert run.code == 4
+    assert "has no token" in run.reason
+    assert [(entry["method"], entry["path"]) for entry in run.notes("request")][-1] == ("DELETE", "/api/v1/sessions/sess-7")
 
 
 def test_nothing_listens(tmp_path):

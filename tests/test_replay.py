@@ -20,12 +20,12 @@ from playbook.language import plan_from_json
 from playbook.model import Capabilities, Chunk, InterruptSpeech, Say, Step, Wait
 from playbook.record.performance import of_log
 from playbook.record.replay import replay
-from playbook.record.runlog import MAX_LINE, RunLog, read_log, to_line
+from playbook.record.runlog import MAX_LINE, read_log, to_line
 from playbook.report import run_report
 
 from .logs import ROOT, checked
 from .scripts import FakeProvider, do, drive, plan, say, sound
-from .test_runlog import HEADER
+from .test_runlog import written
 from .trials.huge_log import header, kiosk, one_line, other_lines, rubbish, write_log
 
 GOLDEN = ROOT / "tests" / "golden" / "logs"
@@ -38,16 +38,6 @@ def cases(folder: Path) -> list[str]:
 
 def recorded_plan(folder: Path):
     return plan_from_json(json.loads((folder / "plan.json").read_bytes()))
-
-
-def written(path: Path, story, end="passed", redact=None) -> Path:
-    log = RunLog(path, redact=redact)
-    log.header(HEADER)
-    for ms, item in story:
-        log.write([item], ms)
-    log.end(story[-1][0], end, None, {})
-    log.close()
-    return path
 
 
 # --- the committed logs -------------------------------------------------------------------------------------------------

@@ -43,9 +43,9 @@ HEADER = Header(
 )
 
 
-def written(path, story, end="passed"):
+def written(path, story, end="passed", redact=None):
     """A story of the engine as a log file."""
-    log = RunLog(path)
+    log = RunLog(path, redact=redact)
     log.header(HEADER)
     for ms, item in story:
         log.write([item], ms)
