@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -124,5 +125,7 @@ def shell(tmp_path: Path, speech_cache: Path, monkeypatch: pytest.MonkeyPatch, c
         "LANG": "C.UTF-8",
     }
     made = Shell(folder, env, capsys)
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what a test starts must not inherit that somebody runs the tests by `nohup`
     yield made
     made.clean_up()
+    signal.signal(signal.SIGHUP, hangup)
