@@ -53,8 +53,6 @@ GRACE_MS = 1_000
 """How long after an interrupt reports may still be under way. What has not begun by then never will."""
 EARLY_MS = 100
 """By how much less than its sound a segment may have been played, by Avaturn's own clock, without a doubt that it was played to its end."""
-NOTICED_MS = 500
-"""From when on whoever performs the plan sees by itself that the end of a line came too early."""
 REMEMBERED = 256
 """How many lines that are over are kept for what may still be told of them."""
 
@@ -74,14 +72,14 @@ class _Line:
     first: _Segment | None = None  # the one whose start was reported first
     over: bool = False
 
-    def missing(self) -> str | None:
-        """What was not reported of the segments before the last, when that has ended: they are played in order."""
+    def gap(self) -> tuple[Evidence, str] | None:
+        """What the end of the last segment is worth, and why, when one before it was not reported: they are played in order."""
         for number, segment in enumerate(self.segments[:-1], 1):
-            if segment.state != "over":
-                what = "the end" if segment.state == "playing" else "neither start nor end"
-                return (
-                    f"{what} of piece {number} of {len(self.segments)} {'had not been' if segment.state == 'playing' else 'was'} reported"
-                )
+            piece = f"piece {number} of {len(self.segments)}"
+            if segment.state == "sent":
+                return Evidence.timeout, f"neither start nor end of {piece} was reported"
+            if segment.state == "playing":
+                return Evidence.estimated, f"the end of {piece} had not been reported"
         return None
 
 
@@ -318,18 +316,19 @@ class ExternalSession(AvaturnSession):
             line.heard_ms += segment.length_ms
         if not segment.final:
             return
-        whole = not line.over  # else it is told once more
+        whole, played_ms = not line.over, _played_ms(segment, message)  # when it is over, it is told once more
         self._done_with(line)
         if not named:
             self.emit(SpeechEnded(None, provider_task=id, reason=STRANGER))
-        elif whole and (missing := line.missing()) is not None:
-            evidence = Evidence.timeout if missing.startswith("neither") else Evidence.estimated
-            self._end_later(line.first, line.sent_ms, SpeechEnded(line.task, evidence, id, reason=missing))
-        elif whole and (early_ms := self._unnoticed(segment, message)):
+        elif whole and (gap := line.gap()) is not None:
+            evidence, reason = gap
+            self._end_later(line.first, line.sent_ms, SpeechEnded(line.task, evidence, id, reason=reason))
+        elif whole and played_ms is not None and (early_ms := segment.length_ms - played_ms) > EARLY_MS:
             reason = f"Avaturn reported the end {early_ms} ms before the sound can have ended"
             self._end_later(segment, segment.length_ms, SpeechEnded(line.task, Evidence.estimated, id, reason=reason))
         else:
-            self.emit(SpeechEnded(line.task, provider_task=id, duration_ms=_lasted(segment, message), reason=self._take_remark()))
+            duration_ms = played_ms if len(line.segments) == 1 else None
+            self.emit(SpeechEnded(line.task, provider_task=id, duration_ms=duration_ms, reason=self._take_remark()))
 
     def _end_later(self, since: _Segment | None, length_ms: int, ended: SpeechEnded) -> None:
         """Report an end that cannot be trusted, not before so much sound can have been played since that segment began."""
@@ -340,15 +339,6 @@ class ExternalSession(AvaturnSession):
         """The segment that a report without a name of ours can mean: the first in this state of the only line that is not over."""
         lines = [line for line in self._lines.values() if not line.over]
         return next((segment for segment in lines[0].segments if segment.state == state), None) if len(lines) == 1 else None
-
-    def _unnoticed(self, segment: _Segment, message: dict[str, Any]) -> int | None:
-        """How much too early, by Avaturn's own clock, this end comes, where nobody else can see it: it is less than a network's delays may
-        make of it, or hidden by pauses between the segments."""
-        ended_s = _number(message, "timestamp")
-        if segment.started_s is None or ended_s is None:
-            return None
-        early_ms = segment.length_ms - round((ended_s - segment.started_s) * 1000)
-        return early_ms if early_ms > EARLY_MS and (early_ms < NOTICED_MS or len(segment.line.segments) > 1) else None
 
     def _interrupted(self, segment: _Segment | None, message: dict[str, Any]) -> None:
         id, played_s = _text(message, "segment_id"), _number(message, "played_duration")
@@ -420,12 +410,10 @@ _REPORTS: dict[str, Callable[[ExternalSession, _Segment | None, dict[str, Any]],
 }
 
 
-def _lasted(segment: _Segment, message: dict[str, Any]) -> int | None:
-    """By Avaturn's own clock, of which only differences mean something; None for a line in several segments."""
+def _played_ms(segment: _Segment, message: dict[str, Any]) -> int | None:
+    """How long a segment that ends was played, by Avaturn's own clock, of which only differences mean something."""
     ended_s = _number(message, "timestamp")
-    if segment.started_s is None or ended_s is None or len(segment.line.segments) > 1:
-        return None
-    return max(0, round((ended_s - segment.started_s) * 1000))
+    return None if segment.started_s is None or ended_s is None else max(0, round((ended_s - segment.started_s) * 1000))
 
 
 def _text(message: dict[str, Any], name: str) -> str | None:
