@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from playbook.clock import wall_time
 from playbook.errors import SetupError, UsageError
 
 
@@ -45,6 +44,8 @@ def run_folder(given: Path | None, name: str) -> Path:
 
 def _new_folder(name: str) -> Path:
     """A folder that no other run has, however many begin in one second, or an hour that the wall clock repeats."""
+    from playbook.clock import wall_time  # it brings asyncio, and whoever only checks a playbook makes no folder
+
     stamp = f"{wall_time():%Y%m%dT%H%M%S}-{file_name(name) or 'run'}"
     for n in itertools.count(1):
         folder = Path("runs") / (stamp if n == 1 else f"{stamp}-{n}")

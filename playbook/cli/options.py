@@ -7,7 +7,6 @@ import contextlib
 import importlib
 import os
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -179,7 +178,11 @@ def in_colour(stream: TextIO, env: Mapping[str, str]) -> bool:
 
 def width(stream: TextIO | None = None) -> int | None:
     """How wide the terminal is, if a stream goes to one: that of the results, unless another is named."""
-    return shutil.get_terminal_size().columns if (stream or sys.stdout).isatty() else None
+    if not (stream or sys.stdout).isatty():
+        return None
+    import shutil  # it brings every compression there is
+
+    return shutil.get_terminal_size().columns
 
 
 def is_live(stream: TextIO, env: Mapping[str, str]) -> bool:
