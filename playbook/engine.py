@@ -357,7 +357,7 @@ class Engine:
         if event.reason in ("started", "speech", "chunk"):
             return self._speech_timer(self._utterances[event.step], event)
         if event.reason == "settle":
-            return self._settle_stopping()
+            return self._settle_stopping(event.step)
         step = self._step
         assert step is not None
         if event.reason == "at":
@@ -672,7 +672,7 @@ class Engine:
         if step is None and self.phase == "stopping":
             return self._close(reason)
         if not self._interrupts:
-            for utterance in [u for u in self._open.values() if u.stopping]:
+            for utterance in [u for u in self._open.values() if u.stopping and u.stopped is None]:  # no other one has stopped it
                 self._spare(utterance)
         if step is not None and step is self._step:
             return self._fail_step(step, "failed", reason)
@@ -704,9 +704,9 @@ class Engine:
                 settled.append(utterance)
         return settled
 
-    def _settle_stopping(self) -> None:
-        """An interrupt was acknowledged, and what it was to stop has had its time to say so."""
-        for utterance in [u for u in self._open.values() if u.stopping]:
+    def _settle_stopping(self, interrupt: str) -> None:
+        """An interrupt was acknowledged, and what it was to stop has had its time to say so. (A later one's has it still.)"""
+        for utterance in [u for u in self._open.values() if u.stopped is not None and u.stopped[0] == interrupt]:
             self._settle(utterance, Evidence.timeout, "the provider did not say that it stopped", interrupted=True)
             self._after_close(utterance)
 

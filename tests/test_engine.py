@@ -369,6 +369,51 @@ def test_an_interrupt_that_was_given_up_fails_nobody_else():
         assert provider.engine.result.end == "passed"
 
 
+def two_interrupts():
+    """An engine whose first interrupt stopped a line in chunks, and which has just ordered a second one, with another line queued."""
+    given_up = {"timeout_ms": 100, "on_error": "continue"}
+    engine = Engine(
+        plan(
+            say("a", "One ", "two.", timeout_ms=50, on_error="continue"),
+            do("i", InterruptSpeech(), **given_up),
+            say("b", until="accepted"),
+            do("j", InterruptSpeech(), on_error="continue"),
+            do("w", Wait(60_000)),
+        )
+    )
+    engine.begin()
+    for event, ms in [
+        (SessionOpened("s"), 0),
+        (TimerFired("a", "timeout", 50), 50),
+        (TaskAccepted("a", chunk=1), 60),
+        (TaskAccepted("i"), 70),
+        (TimerFired("i", "timeout", 150), 150),
+        (TaskAccepted("b"), 160),
+    ]:
+        effects = engine.handle(event, ms)
+    assert StopSpeaking("j", "j") in effects
+    return engine
+
+
+def test_a_refused_interrupt_does_not_undo_one_that_was_taken():
+    """What an interrupt has stopped stays stopped when the next one is refused; only the line that came between them goes on."""
+    engine = two_interrupts()
+    assert not [e for e in engine.handle(ProviderFailed("no", "refused", "j"), 200) if isinstance(e, SayText)]
+    effects = engine.handle(TimerFired("i", "settle", 70 + SETTLE_MS), 70 + SETTLE_MS)
+    assert [e.task for e in effects if isinstance(e, SpeechEnded)] == ["a"]
+
+
+def test_an_interrupt_settles_what_it_stopped_itself():
+    """A line that a later interrupt is to stop is not closed before that one was taken, and had its own time."""
+    engine = two_interrupts()
+    effects = engine.handle(TimerFired("i", "settle", 70 + SETTLE_MS), 70 + SETTLE_MS)
+    assert [e.task for e in effects if isinstance(e, SpeechEnded)] == ["a"]
+    engine.handle(TaskAccepted("j"), 3100)
+    effects = engine.handle(TimerFired("j", "settle", 3100 + SETTLE_MS), 3100 + SETTLE_MS)
+    assert [e.task for e in effects if isinstance(e, SpeechEnded)] == ["b"]
+    assert StepFinished("j", "done") in effects
+
+
 def test_interrupted_chunks_are_not_sent():
     """Chunks that were not sent when the interrupt came never are."""
     story, _ = result(
