@@ -11,6 +11,7 @@ from typing import ClassVar
 import httpx
 import pytest
 
+from playbook.cli import main
 from playbook.clock import wall_time
 from playbook.errors import ProviderError
 from playbook.events import PlayAudio, SayText, StopSpeaking, TaskAccepted
@@ -172,6 +173,16 @@ def test_end_that_fails(vendor, monkeypatch):
     assert (done.code, done.out) == (4, "tavus c42: ended\n")
     assert vendor.call("sessions", "forget", "x1").out == "nobody x1: forgotten, not ended\n"
     assert vendor.call("sessions", "end", "--all").code == 0
+
+
+def test_end_that_nobody_can_be_told_of(vendor, monkeypatch):
+    """A session that was ended is off the list, also when standard output is full."""
+    leave_open(vendor, monkeypatch)
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert main(["sessions", "end", "--all"], vendor.env) == 4
+        monkeypatch.undo()
+    assert journal(vendor).open_sessions() == []
 
 
 def test_end_what_has_gone(vendor):

@@ -126,9 +126,9 @@ def _end(args: Namespace, journal: Journal) -> int:
     for record in records:
         try:
             what = clocks.run(_end_one(record, world, args.env, named))
-            out(f"{record.provider} {record.session or record.key}: {what}")
             if record.key in ours:
                 journal.ended(record.key, what)
+            out(f"{record.provider} {record.session or record.key}: {what}")
         except PlaybookError as error:
             failed += 1
             err(
