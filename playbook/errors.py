@@ -247,6 +247,11 @@ def near_or_all(word: str, words: Iterable[str], otherwise: str | None = None) -
     return f"there are {', '.join(known)}" if otherwise is None else otherwise
 
 
+def reason_of(error: OSError) -> str:
+    """What the system says of it, as the end of a sentence of ours."""
+    return (error.strerror or str(error) or type(error).__name__).lower()
+
+
 class PlaybookError(Exception):
     """Anything we can explain to a person. `remedy` says what to do about it."""
 

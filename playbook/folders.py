@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from playbook.errors import SetupError, UsageError
+from playbook.errors import SetupError, UsageError, reason_of
 
 
 def user_folder(env: Mapping[str, str], own: str, xdg: str, at_home: str) -> Path:
@@ -38,7 +38,7 @@ def run_folder(given: Path | None, name: str) -> Path:
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(f"the run folder {given} is no folder", remedy="name a new folder") from error
     except OSError as error:
-        raise SetupError(f"the run folder {given} cannot be made: {error.strerror}") from error
+        raise SetupError(f"the run folder {given} cannot be made: {reason_of(error)}") from error
     return given
 
 
@@ -56,5 +56,5 @@ def _new_folder(name: str) -> Path:
             if not folder.parent.is_dir():
                 raise UsageError("runs is no folder", remedy="name a run folder with --out") from error
         except OSError as error:
-            raise SetupError(f"the run folder {folder} cannot be made: {error.strerror}") from error
+            raise SetupError(f"the run folder {folder} cannot be made: {reason_of(error)}") from error
     return folder

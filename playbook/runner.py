@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from playbook.clock import Clock, wall_time
 from playbook.engine import Engine, Result
-from playbook.errors import PlaybookError, RunError, SetupError
+from playbook.errors import PlaybookError, RunError, SetupError, reason_of
 from playbook.events import (
     CancelTimer,
     CloseSession,
@@ -192,7 +192,7 @@ class Runner:
             self._log = RunLog(folder / "run.jsonl", redact=self.redact, watch=self._watch)
             self._log.header(self._header(folder))
         except OSError as error:
-            raise SetupError(f"{folder} cannot be written: {error.strerror}") from error
+            raise SetupError(f"{folder} cannot be written: {reason_of(error)}") from error
         show = ShowRecorder(self.options.live)
         refused = False
         try:
@@ -300,7 +300,7 @@ class Runner:
                 self._log.write(items, now)
                 return items
             except OSError as error:
-                self._disk = f"disk: the run log cannot be written: {error.strerror}"
+                self._disk = f"disk: the run log cannot be written: {reason_of(error)}"
                 self._inbox.append(StopRequested(self._disk))
         return [item for item in items if not isinstance(item, (OpenSession, SayText, PlayAudio))]
 
@@ -457,7 +457,7 @@ class Runner:
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
                 json.dump(viewer, file, indent=1)
         except OSError as error:
-            raise SetupError(f"disk: {path} cannot be written: {error.strerror}") from error
+            raise SetupError(f"disk: {path} cannot be written: {reason_of(error)}") from error
 
     def _unpublish(self) -> None:
         """What opens the session is of no use any more, and nobody's business. Where it cannot be removed it is emptied."""
@@ -480,7 +480,7 @@ class Runner:
             if hashlib.sha256(data).hexdigest() != sha256:
                 raise SetupError(f"the sound {source} cannot be used any more: it has changed since the plan was made")
         except OSError as error:
-            raise SetupError(f"the sound {source} cannot be used any more: {error.strerror}") from error
+            raise SetupError(f"the sound {source} cannot be used any more: {reason_of(error)}") from error
         return decode(data)
 
     def _outcome(self, show: ShowRecorder) -> Outcome:
@@ -495,7 +495,7 @@ class Runner:
         try:
             self._write_show(show, now)
         except OSError as error:
-            result = Result("error", 4, f"disk: {self._folder} cannot be written: {error.strerror}")
+            result = Result("error", 4, f"disk: {self._folder} cannot be written: {reason_of(error)}")
         except SetupError as error:  # a sound that is gone
             result = Result("error", 4, error.message)
         result = replace(result, reason=result.reason and self.redact(result.reason))
@@ -504,7 +504,7 @@ class Runner:
                 self._log.write(failures, now)
                 self._log.end(now, result.end, result.reason, self.summary.counts())
         except OSError as error:
-            result = Result("error", 4, f"disk: {self._folder} cannot be written: {error.strerror}")
+            result = Result("error", 4, f"disk: {self._folder} cannot be written: {reason_of(error)}")
         if self._disk is not None and result.exit_code == 0:  # it was said to its end, but there is no proof of it
             result = Result("error", 4, self._disk)
         return Outcome(result, self.summary, self._folder, failures)
@@ -527,7 +527,7 @@ class Runner:
         try:
             self._log.close()
         except OSError as error:
-            return f"disk: {self._folder} cannot be written: {error.strerror}"
+            return f"disk: {self._folder} cannot be written: {reason_of(error)}"
         return None
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from playbook.clock import block, wall_time
-from playbook.errors import SetupError
+from playbook.errors import SetupError, reason_of
 from playbook.folders import user_folder
 from playbook.providers.base import SETTLED_S, SessionRecord
 
@@ -126,7 +126,7 @@ class Journal:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise SetupError(f"cannot read the session journal {self.path}: {error.strerror}") from error
+            raise SetupError(f"cannot read the session journal {self.path}: {reason_of(error)}") from error
         lines: list[_Line] = []
         for text in data.split(b"\n"):
             try:
@@ -341,6 +341,6 @@ def _write_all(fd: int, data: bytes) -> None:
 
 def _unwritable(path: Path, error: OSError) -> SetupError:
     return SetupError(
-        f"the session journal {path} cannot be written: {(error.strerror or str(error)).lower()}",
+        f"the session journal {path} cannot be written: {reason_of(error)}",
         remedy="without it no session is opened, since a crash would leave it to run; make room, or set PLAYBOOK_STATE_DIR",
     )

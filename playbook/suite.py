@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from playbook import clock as clocks
 from playbook.emulators import NoSuchLine, aim, rehearsal
-from playbook.errors import MASK, AuthorError, PlaybookError, UsageError, format_problem, near_or_all
+from playbook.errors import MASK, AuthorError, PlaybookError, UsageError, format_problem, near_or_all, reason_of
 from playbook.folders import file_name
 from playbook.language import Inputs, check_file, cues, digest
 from playbook.language.source import Findings, parse
@@ -167,7 +167,7 @@ def rows(path: Path) -> list[dict[str, str]]:
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} cannot be read as CSV: it is not UTF-8", remedy="save it as CSV in UTF-8") from error
     except (OSError, csv.Error) as error:
-        raise UsageError(f"{path} cannot be read as CSV: {getattr(error, 'strerror', None) or error}") from error
+        raise UsageError(f"{path} cannot be read as CSV: {reason_of(error) if isinstance(error, OSError) else error}") from error
     if not found:
         raise UsageError(f"{path} has no rows below its header")
     return found

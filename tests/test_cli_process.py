@@ -371,7 +371,10 @@ def test_ctrl_c_at_a_terminal(shell):
 @pytest.mark.parametrize(
     ("argv", "heavy"),
     [
-        (["--help"], {"asyncio", "shutil", "jinja2", "yaml", "jsonschema", "httpx", "rich", "numpy", "playbook.language", "playbook.model"}),
+        (
+            ["--help"],
+            {"asyncio", "shutil", "jinja2", "yaml", "jsonschema", "httpx", "rich", "numpy", "playbook.language", "playbook.model"},
+        ),
         (
             ["check", "hello.yaml"],
             {"asyncio", "jsonschema", "httpx", "rich", "numpy", "soundfile", "starlette", "uvicorn", "daily", "playbook.runner"},

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from playbook.cli.options import Command, Parser, err, in_colour, name_and_value, out, width
 from playbook.emulators import EMULATORS
-from playbook.errors import AuthorError, Problem, SetupError, UsageError, near_or_all
+from playbook.errors import AuthorError, Problem, SetupError, UsageError, near_or_all, reason_of
 from playbook.language import Inputs, check_file, compile_file, load_schema, schema_path
 from playbook.language.schema import resolve
 from playbook.model import Plan
@@ -163,7 +163,7 @@ def new(args: Namespace) -> int:
     except FileNotFoundError as error:
         raise UsageError(f"there is no folder {path.parent}") from error
     except OSError as error:
-        raise SetupError(f"{path} cannot be written: {error.strerror}") from error
+        raise SetupError(f"{path} cannot be written: {reason_of(error)}") from error
     out(f"wrote {path}; " + (f"rehearse it with `playbook run {word} --emulate`" if emulated else f"hear it with `playbook run {word}`"))
     return 0
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from playbook.cli.options import err
-from playbook.errors import PlaybookError, RecordError, RunError, UsageError
+from playbook.errors import PlaybookError, RecordError, RunError, UsageError, reason_of
 from playbook.record import baseline as baselines
 from playbook.record.baseline import Baseline, Row, Rows
 from playbook.record.performance import Performance
@@ -128,7 +128,7 @@ def _write(path: Path, baseline: Baseline | Rows) -> None:
     try:
         path.write_text(baselines.to_yaml(baseline), "utf-8", errors="backslashreplace")
     except OSError as error:
-        raise RecordError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}") from error
+        raise RecordError(f"{path} cannot be written: {reason_of(error)}") from error
 
 
 def _update_one(case: Case, runs: Runs, clock: str) -> Written | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from playbook.cli import VERBS, overview
-from playbook.errors import AuthorError, PlaybookError, SetupError, UsageError, near_or_all
+from playbook.errors import AuthorError, PlaybookError, SetupError, UsageError, near_or_all, reason_of
 from playbook.record.redact import Redactor
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def out(text: str) -> None:
         to_nowhere(sys.stdout)
     except OSError as error:
         to_nowhere(sys.stdout)
-        raise SetupError(f"standard output cannot be written: {error.strerror}") from error
+        raise SetupError(f"standard output cannot be written: {reason_of(error)}") from error
 
 
 def err(text: str) -> None:

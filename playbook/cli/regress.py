@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from playbook import clock as clocks
 from playbook.cli.author import add_inputs, inputs, playbook_files
 from playbook.cli.options import Command, Parser, cue, err, in_colour, is_live, out, width
-from playbook.errors import AuthorError, PlaybookError, RecordError, UsageError
+from playbook.errors import AuthorError, PlaybookError, RecordError, UsageError, reason_of
 from playbook.folders import run_folder
 from playbook.language import compile_file, parse_duration, plan_from_json
 from playbook.model import Plan
@@ -398,7 +398,7 @@ def _remember(results: Sequence[Result]) -> None:
         LAST.parent.mkdir(parents=True, exist_ok=True)
         LAST.write_text(json.dumps({"failed": sorted(failed)}, ensure_ascii=False, indent=1) + "\n", "utf-8")
     except OSError as error:
-        err(f"warning: {LAST} cannot be written, so --rerun-failed will not know of this test: {(error.strerror or str(error)).lower()}")
+        err(f"warning: {LAST} cannot be written, so --rerun-failed will not know of this test: {reason_of(error)}")
 
 
 def _writable(path: Path | None) -> None:
@@ -412,14 +412,14 @@ def _writable(path: Path | None) -> None:
         if not existed:
             path.unlink()
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}") from error
+        raise UsageError(f"{path} cannot be written: {reason_of(error)}") from error
 
 
 def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, "utf-8", errors="backslashreplace")
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}") from error
+        raise UsageError(f"{path} cannot be written: {reason_of(error)}") from error
 
 
 # what is shown

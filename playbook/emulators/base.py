@@ -40,7 +40,7 @@ from playbook.emulators.faults import FAULTS, FLAP_MS, SLOW_MS, Chosen, Faults, 
 from playbook.emulators.options import Options
 from playbook.emulators.options import choose as choose_options
 from playbook.emulators.speech import Sighting, SpeechQueue, Utterance
-from playbook.errors import MASK, SetupError, UsageError
+from playbook.errors import MASK, SetupError, UsageError, reason_of
 from playbook.record.redact import names_secret
 
 CONTROL = "/_emulator"
@@ -570,7 +570,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setblocking(False)
     except OSError as error:
         listener.close()
-        raise SetupError(f"cannot listen on port {port}: {(error.strerror or str(error)).lower()}", remedy="choose another port") from error
+        raise SetupError(f"cannot listen on port {port}: {reason_of(error)}", remedy="choose another port") from error
     return listener
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from playbook.errors import MASK, Place, Problem, near, near_or_all
+from playbook.errors import MASK, Place, Problem, near, near_or_all, reason_of
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_NODES = 1_000_000
@@ -315,7 +315,7 @@ def _bytes(path: Path) -> bytes:
 
 def unreadable(error: OSError | ValueError) -> str:
     """Why a file cannot be opened, in words. A name with a NUL in it is a `ValueError`."""
-    return (error.strerror or type(error).__name__).lower() if isinstance(error, OSError) else "no file can have this name"
+    return reason_of(error) if isinstance(error, OSError) else "no file can have this name"
 
 
 def parse(raw: bytes, path: Path, file: str, findings: Findings, *, via: tuple[Place, ...] = ()) -> Node | None:

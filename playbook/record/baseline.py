@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from playbook.errors import RecordError, RunError, format_problem
+from playbook.errors import RecordError, RunError, format_problem, reason_of
 from playbook.language.schema import compile_schema, load_schema
 from playbook.language.source import Findings, parse
 from playbook.record.diff import Change, Comparison, compare
@@ -298,7 +298,7 @@ def read_any(path: Path) -> Baseline | Rows:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise RecordError(f"{path} cannot be read: {error.strerror}") from error
+        raise RecordError(f"{path} cannot be read: {reason_of(error)}") from error
     findings = Findings()
     root = parse(raw, path, str(path), findings)
     if root is None:

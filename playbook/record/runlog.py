@@ -19,7 +19,7 @@ from typing import IO, Any
 import orjson
 
 from playbook import events
-from playbook.errors import RecordError
+from playbook.errors import RecordError, reason_of
 from playbook.events import Effect, Event
 from playbook.model import Evidence
 from playbook.record.redact import Redactor
@@ -297,7 +297,7 @@ def _raw_lines(path: Path) -> Iterator[bytes]:
             while line := file.readline(MAX_LINE):
                 yield line
     except OSError as error:
-        raise RecordError(f"{path} cannot be read: {error.strerror}") from error
+        raise RecordError(f"{path} cannot be read: {reason_of(error)}") from error
 
 
 def _check(line: Line) -> None:

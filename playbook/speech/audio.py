@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from playbook.errors import reason_of
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -108,7 +110,7 @@ def _binary(source: Path | bytes) -> Iterator[BinaryIO]:
             raise ValueError("the file is empty")
         file = source.open("rb")
     except OSError as error:
-        raise ValueError(f"the file cannot be read: {error.strerror}") from error
+        raise ValueError(f"the file cannot be read: {reason_of(error)}") from error
     with file:
         yield file
 

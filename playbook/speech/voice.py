@@ -29,7 +29,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from playbook.errors import SetupError
+from playbook.errors import SetupError, reason_of
 from playbook.speech.audio import Sound, to_ms
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ class Voice:
                 start_new_session=True,  # an interrupt from the terminal is for us to handle; the child ends with its pipe
             )
         except OSError as error:
-            raise SetupError(f"the voice's process cannot be started: {error.strerror}") from error
+            raise SetupError(f"the voice's process cannot be started: {reason_of(error)}") from error
 
     @cached_property
     def _library(self) -> Path | None:
@@ -447,7 +447,7 @@ class _Store:
             temporary.replace(self._folder / key)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise SetupError(f"the speech cache {self._folder} cannot be written: {error.strerror}") from error
+            raise SetupError(f"the speech cache {self._folder} cannot be written: {reason_of(error)}") from error
 
     def prune(self, limit: int, keep: set[str]) -> None:
         """Let go of what was not used for longest, until the rest is smaller than `limit`."""

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from playbook.clock import Clock, wall_time
-from playbook.errors import MASK, RecordError, SetupError
+from playbook.errors import MASK, RecordError, SetupError, reason_of
 from playbook.language.schema import compile_schema, load_schema
 from playbook.record.redact import names_secret
 from playbook.transports.http import Answer, NetworkError, Request, Send
@@ -297,7 +297,7 @@ class Cassette:
         try:
             self._out = open(self._part, "w", encoding="utf-8")  # noqa: SIM115  # closed by `close`
         except OSError as error:
-            raise SetupError(f"the cassette {self.path} cannot be written: {error.strerror}") from error
+            raise SetupError(f"the cassette {self.path} cannot be written: {reason_of(error)}") from error
         self._put(header)
         recorded = [*self._exchanges, *(line for channel in self._channels.values() for line in channel)]
         for line in sorted(recorded, key=lambda line: line["line"]):
@@ -308,7 +308,7 @@ class Cassette:
             self._out.write(_encode(line))
             self._out.flush()
         except OSError as error:
-            raise SetupError(f"the cassette {self.path} cannot be written: {error.strerror}") from error
+            raise SetupError(f"the cassette {self.path} cannot be written: {reason_of(error)}") from error
 
     def _load(self) -> None:
         test, lines = _test(), 0

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from playbook.clock import Clock, wall_time
-from playbook.errors import ProviderError, SetupError
+from playbook.errors import ProviderError, SetupError, reason_of
 from playbook.record.redact import Redactor
 
 if TYPE_CHECKING:
@@ -438,6 +438,6 @@ def _why(error: BaseException) -> str:
     """The operating system's word for it, where there is one; never a library's text, which may quote a header."""
     for cause in _causes(error):
         if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror.lower()
+            return reason_of(cause)
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
     return "closed by the other side" if name in ("remote protocol error", "read error") else name
