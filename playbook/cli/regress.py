@@ -133,7 +133,7 @@ def _today(args: Namespace, header: Mapping[str, Any], recorded: Plan | None) ->
         if asked:
             raise UsageError(f"there is no file {path}")
         return None, f": the playbook {path} is not here" if path.name else ""
-    if recorded is not None and any(step.id for step in recorded.steps if _is_masked(step)) and not (args.var or args.vars):
+    if recorded is not None and any(_is_masked(step) for step in recorded.steps) and not (args.var or args.vars):
         return None, ": it holds secrets, and their values were not given"
     provider = args.provider or str(header.get("provider"))
     try:
