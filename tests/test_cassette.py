@@ -477,6 +477,23 @@ def test_a_room_is_recorded_and_played(tmp_path):
     assert room_story(Cassette(path), nobody) == masked(live)
 
 
+def test_what_happened_at_one_time_happens_in_order(tmp_path):
+    """Many events of one moment come again in the order in which they came."""
+
+    class Crowd(FakeRoom):
+        def listen(self, participant: str) -> None:
+            def all_at_once() -> None:
+                for number in range(20):
+                    self.on_event(AppMessage({"number": number}, participant))
+
+            asyncio.get_running_loop().call_later(0.03, all_at_once)
+
+    path = tmp_path / "tape.jsonl"
+    room_story(Cassette(path, "all"), Crowd)
+    played = [event.message["number"] for _, event in room_story(Cassette(path), Crowd) if "number" in getattr(event, "message", ())]
+    assert played == list(range(20))
+
+
 def test_a_room_that_goes_on_differently(tmp_path):
     """What we do in another order, or otherwise, is an error that shows what was recorded; closing is always possible."""
     path = tmp_path / "tape.jsonl"

@@ -107,7 +107,7 @@ class Played(ABC):
         self._waiting: list[tuple[Line, Line]] = []  # what waits, and for which request
         self._next = 0
         self._clock: Clock | None = None
-        self._timers: set[asyncio.TimerHandle] = set()
+        self._agenda: dict[int, tuple[asyncio.TimerHandle, list[Line]]] = {}  # what happens when, in order
         self._closed = False
 
     def asked(self, request: Line) -> None:
@@ -148,9 +148,16 @@ class Played(ABC):
         return line
 
     def _at(self, due_ms: int, line: Line) -> None:
+        """Let something happen then. A loop's timers that are due at one time come in no order, so one timer serves them all."""
         assert self._clock is not None
-        handle = self._clock.call_at(due_ms, lambda: None if self._closed else self._happens(line))
-        self._timers.add(handle)
+        if due_ms not in self._agenda:
+            self._agenda[due_ms] = self._clock.call_at(due_ms, lambda: self._come(due_ms)), []
+        self._agenda[due_ms][1].append(line)
+
+    def _come(self, due_ms: int) -> None:
+        for line in self._agenda.pop(due_ms)[1]:
+            if not self._closed:
+                self._happens(line)
 
     @abstractmethod
     def _happens(self, line: Line) -> None:
@@ -162,7 +169,7 @@ class Played(ABC):
         if due is not None and due["do"] == "close":
             self._do("close")
         self._closed = True
-        for timer in self._timers:
+        for timer, _ in self._agenda.values():
             timer.cancel()
 
 
