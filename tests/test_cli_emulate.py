@@ -154,7 +154,8 @@ def test_emulate_used_wrongly(shell):
         (["emulate", "kaltura", "--option", "idle_ms=soon"], "use a number or null"),
         (["emulate", "tavus", "--option", "credits=1"], "use true or false"),
         (["emulate", "kaltura", "--fault", "sesion-dies"], "did you mean 'session-dies'?"),
-        (["emulate", "kaltura", "--port", "many"], "invalid int value: 'many'"),
+        (["emulate", "kaltura", "--port", "many"], "'many' is no port"),
+        (["emulate", "kaltura", "--port", "65536"], "'65536' is no port"),
     ):
         done = shell.call(*argv)
         assert (done.code, done.out) == (2, "")

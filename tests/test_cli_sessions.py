@@ -257,6 +257,12 @@ def test_reconcile_needs_somebody_to_ask(shell):
     assert shell.call("sessions", "reconcile", "--provider", "local").code == 4
 
 
+def test_the_local_voice_needs_no_journal(shell):
+    """A show that nobody bills is not troubled by a journal that cannot be read."""
+    done = shell.call("run", shell.write("hello.yaml"), "--clock", "virtual", "--quiet", PLAYBOOK_STATE_DIR="/dev/null")
+    assert (done.code, done.err) == (0, "")
+
+
 def test_a_journal_that_cannot_be_read(vendor, tmp_path):
     """A journal of a newer version is refused, not ignored."""
     state = tmp_path / "state"

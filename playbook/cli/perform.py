@@ -99,14 +99,14 @@ class _Show:
         self.cassette, self.loudspeaker = _cassette(plan, args), _loudspeaker(plan, args)
         self.at_terminal = sys.stdin is not None and sys.stdin.isatty() and not args.triggers and args.clock == "system"
         self.emulated = args.emulate and (self.cassette is None or self.cassette.recording)
-        billed = not args.emulate and (self.cassette is None or self.cassette.whole)
+        billed = plan.provider != "local" and not args.emulate and (self.cassette is None or self.cassette.whole)
         self.journal = state_folder(args.env) if billed else None
         self.idle: list[str] = []  # faults that never struck
         self.runner: Runner | None = None
 
     def perform(self) -> int:
         """All of it, and the exit code."""
-        if self.journal is not None and self.plan.provider != "local":
+        if self.journal is not None:
             remind(self.journal)
         outcome = None
         try:
@@ -329,10 +329,16 @@ def _date(text: str) -> datetime.date:
 
 def add_emulate(parser: Parser) -> None:
     parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(EMULATORS)}")
-    parser.add_argument("--port", metavar="N", type=int, default=0, help="the port to listen on, on this machine alone (any free one)")
+    parser.add_argument("--port", metavar="N", type=_port, default=0, help="the port to listen on, on this machine alone (any free one)")
     parser.add_argument("--fault", metavar="NAME[@WHICH]", action="append", help="fail in this way")
     parser.add_argument("--option", metavar="NAME=VALUE", action="append", type=name_and_value, help="a setting of this emulator")
     parser.add_argument("--json", action="store_true", help="the address and the environment as one line of JSON")
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65_535:  # which the system would wrap round
+        raise argparse.ArgumentTypeError(f"'{text}' is no port; they are numbers up to 65535")
+    return int(text)
 
 
 def emulate(args: Namespace) -> int:
