@@ -238,6 +238,7 @@ def test_capabilities_follow_the_settings():
         ("{}", "start: go", ("PB454", "warning", 3)),
         ("{user_absent_timeout: 300}", "start: go", None),
         ("{listen: '127.0.0.1:80'}", "", ("PB453", "error", 3)),
+        ("{listen: '127.0.0.1:65536'}", "", ("PB214", "error", 3)),
         ("{user_absent_timeout: 9}", "", ("PB209", "error", 3)),
         ("{max_duration: 90000}", "", ("PB209", "error", 3)),
         ("{background: green}", "", ("PB205", "error", 3)),
