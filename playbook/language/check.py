@@ -17,8 +17,9 @@ from typing import Any, Literal
 
 from playbook.errors import Place, near
 from playbook.language.durations import EXAMPLES, parse_duration
+from playbook.language.malformed import COLON, lacks_space
 from playbook.language.schema import Test, Unsupported, compile_schema, is_type, load_schema, resolve
-from playbook.language.source import COLON, Findings, Node, lacks_space, looks_templated, loose_comment
+from playbook.language.source import Findings, Node, looks_templated, loose_comment
 
 VERBS = ("say", "audio-echo", "wait", "interrupt", "end", "include")
 PLAYBOOK_ONLY = ("provider", "session", "limits", "start", "expect")

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from playbook.errors import MASK, Place, Problem, near, near_or_all, reason_of
+from playbook.language.malformed import TEMPLATE_QUOTES, Refused, malformed
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_NODES = 1_000_000
@@ -46,13 +47,6 @@ _CLOSE_COMMENT = re.compile(r"[ \t]+(#[^\s#][^\r\n]*)")
 _CLOSED = frozenset(".!?:;…)]}\"'”’»")
 """What text ends with that is complete."""
 _LOOSE_COMMENT = re.compile(r" #[^\S\r\n][^\r\n]*")
-_NO_SPACE = re.compile(r"[A-Za-z][\w-]*:(?=[^\s/:])")
-"""A key and its colon, and no space behind it."""
-_NO_SPACE_IN_LINE = re.compile(r"^[ \t]*(?:-[ \t]+)?(" + _NO_SPACE.pattern + ")", re.MULTILINE)
-_SWALLOWED = re.compile(r"^([ ]*)(?:-[ ]|[A-Za-z][\w-]*:[ \r\n])", re.MULTILINE)
-"""A step or a key, and how far it is indented."""
-_INDENTED = re.compile(r"[ ]*(?:-[ ]+)*")
-COLON = "a space must follow the colon"
 _CORE_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map")}
 _MAX_INT = 2**63
 
@@ -166,11 +160,6 @@ class Node:
 def looks_templated(text: str) -> bool:
     """Whether Jinja would see more than text in it."""
     return "{{" in text or "{%" in text or "{#" in text
-
-
-def lacks_space(text: str) -> bool:
-    """Whether it begins as a key does that has no space behind its colon."""
-    return _NO_SPACE.match(text) is not None
 
 
 def loose_comment(node: Node) -> Place | None:
@@ -323,14 +312,14 @@ def parse(raw: bytes, path: Path, file: str, findings: Findings, *, via: tuple[P
     document = Document(file, path, "")
     try:
         if len(raw) > MAX_BYTES:
-            raise _Refused("PB104", f"the file is larger than {MAX_BYTES // 2**20} MiB", remedy="split it into parts and include them")
+            raise Refused("PB104", f"the file is larger than {MAX_BYTES // 2**20} MiB", remedy="split it into parts and include them")
         text = _decode(raw)
         if path.suffix == ".json":  # JSON writes some characters as two escapes, which YAML does not know
             text = _SURROGATES.sub(lambda match: match[1] + json.loads(f'"{match[2]}"'), text)
         document = Document(file, path, text)
         findings.documents[file] = document
         return _Builder(document, findings, via).root()
-    except _Refused as refused:
+    except Refused as refused:
         start = 0 if refused.start is None else refused.start
         findings.add(refused.code, refused.message, document.place(start, refused.end), refused.remedy, via=via)
         return None
@@ -338,25 +327,17 @@ def parse(raw: bytes, path: Path, file: str, findings: Findings, *, via: tuple[P
 
 def _decode(raw: bytes) -> str:
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise _Refused("PB103", "the file is UTF-16, not UTF-8", remedy="save it as UTF-8")
+        raise Refused("PB103", "the file is UTF-16, not UTF-8", remedy="save it as UTF-8")
     raw = raw.removeprefix(codecs.BOM_UTF8)
     if b"\0" in raw:
-        raise _Refused("PB103", f"the file is not text: byte {raw.index(0) + 1} is NUL")
+        raise Refused("PB103", f"the file is not text: byte {raw.index(0) + 1} is NUL")
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
-        raise _Refused("PB103", f"the file is not UTF-8 text: byte {error.start + 1} fits nowhere", remedy="save it as UTF-8") from error
+        raise Refused("PB103", f"the file is not UTF-8 text: byte {error.start + 1} fits nowhere", remedy="save it as UTF-8") from error
     if not text.strip():
-        raise _Refused("PB102", "the file is empty", remedy="`playbook new FILE` writes a starter")
+        raise Refused("PB102", "the file is empty", remedy="`playbook new FILE` writes a starter")
     return text
-
-
-class _Refused(Exception):
-    """The text cannot be read on."""
-
-    def __init__(self, code: str, message: str, start: int | None = None, end: int | None = None, remedy: str = "") -> None:
-        super().__init__(message)
-        self.code, self.message, self.start, self.end, self.remedy = code, message, start, end, remedy
 
 
 class _Builder:
@@ -382,7 +363,7 @@ class _Builder:
         try:
             return self._build()
         except YAMLError as error:
-            raise _malformed(error, self._document.text, self._last) from error
+            raise malformed(error, self._document.text, self._last) from error
 
     def _build(self) -> Node:
         from yaml import events
@@ -403,7 +384,7 @@ class _Builder:
                 if len(stack) >= MAX_DEPTH:
                     raise self._at(event, "PB109", f"nested deeper than {MAX_DEPTH} levels")
                 if key and key[-1] is None and isinstance(stack[-1][0].data, dict):
-                    raise self._at(event, "PB113", "a key must be text, not a collection", _TEMPLATE_QUOTES)
+                    raise self._at(event, "PB113", "a key must be text, not a collection", TEMPLATE_QUOTES)
                 node = Node(self._document, event.start_mark.index, event.end_mark.index, {} if kind is events.MappingStartEvent else [])
                 node.children = {} if kind is events.MappingStartEvent else []
                 self._count += 1
@@ -427,7 +408,7 @@ class _Builder:
                 continue
             elif kind is events.StreamEndEvent:
                 if root is None:
-                    raise _Refused("PB102", "the file is empty", remedy="`playbook new FILE` writes a starter")
+                    raise Refused("PB102", "the file is empty", remedy="`playbook new FILE` writes a starter")
                 return root
             else:
                 continue
@@ -524,7 +505,7 @@ class _Builder:
     def _key(self, event: Any, node: Node) -> tuple[str | None, int, int]:
         name = node.data
         if node.children is not None:
-            raise self._at(event, "PB113", "a key must be text, not a collection", _TEMPLATE_QUOTES)
+            raise self._at(event, "PB113", "a key must be text, not a collection", TEMPLATE_QUOTES)
         if not isinstance(name, str):
             self._note(event, "PB113", f"a key must be text, not {_kind(name)}", "put it in quotes")
             return None, node.start, node.end
@@ -558,33 +539,10 @@ class _Builder:
         place = self._document.place(event.start_mark.index, event.end_mark.index)
         self._findings.add(code, message, place, remedy, via=self._via)
 
-    def _at(self, event: Any, code: str, message: str, remedy: str = "") -> _Refused:
+    def _at(self, event: Any, code: str, message: str, remedy: str = "") -> Refused:
         """A mistake after which reading cannot go on."""
         start = event.start_mark.index
-        return _Refused(code, message, start, max(event.end_mark.index, start + 1), remedy)
-
-
-_INDICATORS = frozenset("@`%&*!|>")
-"""What YAML keeps for itself at the beginning of a value."""
-_CLOSING = frozenset("]}\"'")
-_APOSTROPHE = re.compile(r"'[^']*\w'\w$")
-"""A line up to where YAML gives up, when an apostrophe has closed single quotes in the middle of a word."""
-_TEMPLATE_QUOTES = "a value that begins with {{ must be in quotes"
-
-
-def _swallows(text: str, quoted: Any) -> bool:
-    """Whether there are steps or keys within quotes, no further indented than where these begin: they were meant to end before."""
-    start, end = quoted.start_mark.index, quoted.end_mark.index
-    indented = _INDENTED.match(text, text.rfind("\n", 0, start) + 1)
-    most = indented.end() - indented.start() if indented is not None else 0
-    return any(len(found[1]) <= most for found in _SWALLOWED.finditer(text, start, end))
-
-
-def _unclosed(text: str, opened: int) -> _Refused:
-    remedy = "close the quote"
-    if text[opened : opened + 1] == "'" and text[opened + 1 : opened + 2].isalpha():  # 'tis the season
-        remedy += "; text that begins with an apostrophe must be in double quotes"
-    return _Refused("PB105", "the YAML is malformed: a quote is opened and not closed", opened, remedy=remedy)
+        return Refused(code, message, start, max(event.end_mark.index, start + 1), remedy)
 
 
 def _last_end(node: Node) -> int:
@@ -596,47 +554,3 @@ def _last_end(node: Node) -> int:
 
 def _kind(value: object) -> str:
     return "nothing" if value is None else f"the {'truth value' if isinstance(value, bool) else 'number'} {value}"
-
-
-def _malformed(error: Exception, text: str, last: Any) -> _Refused:
-    """PyYAML's complaint in our words: its own are kept, they name what the parser met. `last` is the scalar that it read last."""
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    if mark is None:  # the reader: a character that YAML does not allow
-        where = getattr(error, "position", None)
-        start = next((i for i, c in enumerate(text) if not c.isprintable() and c not in "\t\r\n\x85\ufeff\u2028\u2029 "), where or 0)
-        shown = f"U+{ord(text[start]):04X}" if start < len(text) else "it"
-        return _Refused("PB103", f"the file is not text: the character {shown} is not allowed", start)
-    problem = str(getattr(error, "problem", "") or "cannot be parsed")
-    context = str(getattr(error, "context", "") or "")
-    start = min(mark.index, len(text))
-    line = text[text.rfind("\n", 0, start) + 1 : start + 1]
-    if "\\t" in problem or "\t" in line[: len(line) - len(line.lstrip())]:
-        at = start - len(line) + 1 + line.index("\t") if "\t" in line else start
-        return _Refused("PB106", "a tab stands where YAML wants spaces", at, remedy="indent with spaces")
-    opened = getattr(getattr(error, "context_mark", None), "index", start)
-    if "unexpected end of stream" in problem and getattr(error, "context_mark", None) is not None:
-        return _unclosed(text, opened)
-    if last is not None and last.style in ("'", '"') and last.end_mark.line == mark.line and _swallows(text, last):
-        return _unclosed(text, last.start_mark.index)
-    if "mapping values are not allowed" in problem or "could not find expected ':'" in problem:
-        near_by = last is not None and not last.style and last.end_mark.line >= mark.line - 1
-        begun = min(opened, last.start_mark.index) if near_by else opened
-        joined = _NO_SPACE_IN_LINE.search(text, text.rfind("\n", 0, begun) + 1, start)
-        if joined is not None:
-            return _Refused("PB105", "the YAML is malformed: a key without a space after its colon", *joined.span(1), remedy=COLON)
-    remedy = ""
-    if context.startswith("while scanning") and (first := text[opened : opened + 1]) in _INDICATORS:
-        remedy = f"text that begins with {first} must be in quotes"
-    elif "mapping values are not allowed" in problem:
-        remedy = "is the indentation right? text that contains ': ' must be in quotes"
-    elif "{{" in text[text.rfind("\n", 0, start) + 1 : start + 2]:
-        remedy = _TEMPLATE_QUOTES
-    elif "block sequence entries are not allowed" in problem:
-        remedy = "a list begins on a line of its own; text that begins with '- ' must be in quotes"
-    elif "did not find expected" in problem and text[start - 1 : start] == "'" and _APOSTROPHE.search(line):
-        remedy = "an apostrophe ends text in single quotes: put the text in double quotes, or write the apostrophe twice"
-    elif "did not find expected key" in problem and line[-2:-1] == " " and line[-3:-2] in _CLOSING:
-        remedy = "text that begins with a bracket, a brace or a quote must be in quotes as a whole"
-    elif "did not find expected" in problem or "could not find expected" in problem:
-        remedy = "look at the indentation, the dashes and the quotes here and just above"
-    return _Refused("PB105", f"the YAML is malformed: {problem}" + (f" {context}" if context else ""), start, remedy=remedy)
