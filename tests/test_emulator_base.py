@@ -634,7 +634,6 @@ def test_every_fault_is_described_and_read() -> None:
     assert "end-missing" in caught.value.remedy
     with pytest.raises(UsageError, match="no line after the @"):
         choose("flap@")
-    assert choose("end-missing@hello", {"hello": ["Welcome."]}).targets == {"hello", "Welcome."}
 
 
 def test_wrong_id_strikes_by_task_text_or_number() -> None:

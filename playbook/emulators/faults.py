@@ -71,18 +71,14 @@ class Chosen:
         return self.spec or self.name
 
 
-def choose(spec: str, also: Mapping[str, Iterable[str]] | None = None) -> Chosen:
-    """Read `name` or `name@which`. `also` maps step ids to the texts of their lines and of the pieces of these, for vendors that are never
-    told an id of ours."""
+def choose(spec: str) -> Chosen:
+    """Read `name` or `name@which`. (Which texts a step has, for vendors that are never told an id of ours, `aim` knows, with its plan.)"""
     name, at, which = spec.partition("@")
     if name not in FAULTS:
         raise UsageError(f"unknown fault '{name}'", remedy=near_or_all(name, FAULTS))
     if at and not which:
         raise UsageError(f"the fault '{spec}' says no line after the @", remedy=f"write {name}@ID, {name}@3 for the third line, or {name}")
-    targets = {which} if which else set()
-    if which and also and which in also:
-        targets.update(also[which])
-    return Chosen(name, frozenset(targets), spec)
+    return Chosen(name, frozenset({which} if which else ()), spec)
 
 
 class Faults:
