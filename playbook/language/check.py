@@ -19,7 +19,7 @@ from playbook.errors import Place, near
 from playbook.language.durations import EXAMPLES, parse_duration
 from playbook.language.malformed import COLON, lacks_space
 from playbook.language.schema import Test, Unsupported, compile_schema, is_type, load_schema, resolve
-from playbook.language.source import Findings, Node, looks_templated, loose_comment
+from playbook.language.source import Findings, Node, cutting_comment, looks_templated
 
 VERBS = ("say", "audio-echo", "wait", "interrupt", "end", "include")
 PLAYBOOK_ONLY = ("provider", "session", "limits", "start", "expect")
@@ -111,7 +111,7 @@ def check_file_node(root: Node, findings: Findings, via: tuple[Place, ...]) -> l
     _refuse_templates(root, findings, via)
     timeline = root.get("timeline")
     steps = []
-    commented = " # " in root.document.text
+    commented = " #" in root.document.text or "\t#" in root.document.text  # most files pay nothing for what is asked of comments
     for number, node in enumerate(timeline.entries() if timeline is not None else (), 1):
         if findings.full:
             break
@@ -137,11 +137,11 @@ def is_part(root: Node) -> bool:
 
 
 def _doubt_comments(node: Node, findings: Findings, via: tuple[Place, ...]) -> None:
-    """Doubt a comment that may have been meant as the rest of a line."""
+    """Doubt a comment that was probably meant as the rest of a line. Where nothing is said, nothing is lost."""
     said = node.at(["say"])
-    for text in (said, *(child for _, child in said.items()), *said.at(["chunks"]).entries()):
-        if isinstance(text.data, str) and (comment := loose_comment(text)) is not None:
-            remedy = "put the text in quotes; a comment stands two spaces behind it"
+    for text in (said, said.get("text"), *said.at(["chunks"]).entries()):
+        if text is not None and isinstance(text.data, str) and (comment := cutting_comment(text)) is not None:
+            remedy = "if it is spoken, put the text in quotes; if it is a comment, two spaces stand before the # and one behind it"
             findings.add("PB120", "the text ends here: # begins a comment", comment, remedy, via=via, severity="warning")
 
 

@@ -42,11 +42,12 @@ _WORDS: dict[str, object] = {"": None, "~": None, "null": None, "Null": None, "N
 }
 _SURROGATES = re.compile(r"(?<!\\)((?:\\\\)*)(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})")
 _NUMERIC = frozenset("0123456789+-.")
-_CLOSE_COMMENT = re.compile(r"[ \t]+(#[^\s#][^\r\n]*)")
-"""What follows plain text and may have been meant as a part of it: `Fan #1`."""
 _CLOSED = frozenset(".!?:;…)]}\"'”’»")
 """What text ends with that is complete."""
-_LOOSE_COMMENT = re.compile(r" #[^\S\r\n][^\r\n]*")
+_CLOSE_COMMENT = re.compile(r"[ \t]+(#[^\s#][^\r\n]*)")
+"""A comment that begins as nobody begins one, `Fan #1`."""
+_LOOSE_COMMENT = re.compile(r" (#[ \t]+(?:[0-9][^\r\n]*|[^\r\n]*[.!?][ \t]*(?=[\r\n]|\Z)))")
+"""One that reads as if it were said: `Take lift # 3 to the roof`."""
 _CORE_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map")}
 _MAX_INT = 2**63
 
@@ -162,13 +163,15 @@ def looks_templated(text: str) -> bool:
     return "{{" in text or "{%" in text or "{#" in text
 
 
-def loose_comment(node: Node) -> Place | None:
-    """The comment that may have been meant as text: one space behind plain text that no punctuation closes, `Take lift # 3`."""
+def cutting_comment(node: Node) -> Place | None:
+    """The comment behind plain text that was probably meant as a part of it: YAML makes "Fan" of `Fan #1` and says nothing."""
     text = node.document.text
-    if not text.startswith(" # ", node.end) or text[node.start] in "'\"|>" or text[node.end - 1] in _CLOSED:
+    if text[node.start] in "'\"|>" or text[node.end - 1] in "'\"":
         return None
-    comment = _LOOSE_COMMENT.match(text, node.end)
-    return None if comment is None else node.document.place(comment.start() + 1, comment.end())
+    comment = _CLOSE_COMMENT.match(text, node.end)
+    if comment is None and text[node.end - 1] not in _CLOSED:
+        comment = _LOOSE_COMMENT.match(text, node.end)
+    return None if comment is None else node.document.place(*comment.span(1))
 
 
 @dataclass(slots=True)
@@ -350,7 +353,6 @@ class _Builder:
         self._findings = findings
         self._via = via
         self._parser = CParser(document.text)
-        self._commented = " #" in document.text or "\t#" in document.text  # most files pay nothing for what is asked of comments
         self._anchors: dict[str, tuple[Node, int]] = {}  # the node, and how many nodes there are in it
         self._open: dict[str, Node] = {}
         self._aliased = 0
@@ -448,20 +450,10 @@ class _Builder:
         node = Node(self._document, start, end, value)
         if type(value) is str and "{" in value:
             node.templated = looks_templated(value)
-        if self._commented and type(value) is str and not event.style:
-            self._check_comment(end)
         self._count += 1
         if event.anchor is not None:
             self._anchors[event.anchor] = (node, 1)
         return node
-
-    def _check_comment(self, end: int) -> None:
-        """Doubt a comment right behind plain text: YAML makes "Fan" of `Fan #1` and says nothing."""
-        comment = _CLOSE_COMMENT.match(self._document.text, end)
-        if comment is not None:
-            place = self._document.place(*comment.span(1))
-            message, remedy = "the text ends here: # begins a comment", "put the text in quotes; in a comment, a space follows the #"
-            self._findings.add("PB120", message, place, remedy, via=self._via, severity="warning")
 
     def _resolve(self, event: Any) -> object:
         """A plain scalar by the 1.2 core schema."""
