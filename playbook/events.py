@@ -7,9 +7,11 @@ playbook needs none of it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
+from playbook.errors import MASK
 from playbook.model import Evidence
 
 # --- events: what happened ----------------------------------------------------------------------------------------------
@@ -262,5 +264,16 @@ Effect = Command | Note | SpeechStarted | SpeechEnded
 
 
 def spoken(text: str) -> str:
-    """Words as they are compared: letters and digits only, since vendors normalise spaces and punctuation."""
+    """What a vendor says of its words, as it is compared with ours: letters and digits only, since vendors change spaces and signs."""
     return "".join(char for char in text.casefold() if char.isalnum())
+
+
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+"""Thai and its neighbours, Japanese, Chinese: between their words there is no space."""
+_WORD = re.compile(rf"(?:(?<!\S)[-−])?\d+(?:[.,:]\d+)*|[{_UNSPACED}]|[^\W\d_{_UNSPACED}]+(?:['’][^\W\d_]+)*|[$€£¥%°]|{re.escape(MASK)}")
+
+
+def words(text: str) -> tuple[str, ...]:
+    """What is compared with what was heard: words, whole numbers and the signs that are spoken, without case, spaces and punctuation. What
+    is hidden in both is the same in both."""
+    return tuple(_WORD.findall(text.replace("’", "'").casefold()))

@@ -18,6 +18,7 @@ from playbook.events import (
     TaskAccepted,
     TimelineZero,
     TimerFired,
+    words,
 )
 from playbook.model import Capabilities, Evidence, Expect, Limits
 from playbook.record.captions import write_captions
@@ -245,6 +246,7 @@ def test_a_summary_keeps_what_somebody_would_look_at():
         (Expect(heard="This is a."), None),
         (Expect(heard="this IS, a"), None),
         (Expect(heard_contains="is A"), None),
+        (Expect(heard_contains="i"), "expected to hear something with 'i', but heard 'This is a.'"),
         (Expect(heard_contains="is b"), "expected to hear something with 'is b', but heard 'This is a.'"),
         (Expect(heard="This is b."), "expected to hear 'This is b.', but heard 'This is a.'"),
         (Expect(absent=("interrupted",)), None),
@@ -268,3 +270,19 @@ def test_required_evidence():
         Conflict("the playbook requires evidence at least 'heard', but it is 'estimated'", step="b"),
         Conflict("expected no speech_started, but there was one"),
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "same", "other"),
+    [
+        ("Hello there, my friend!", "hello there my FRIEND", "hello there my friends"),
+        ("Tickets are $50.", "tickets are $50", "tickets are $5"),
+        ("It is -5 °, not 7.5.", "it is -5 ° not 7.5", "it is 5 ° not 75"),
+        ("It’s 10:30", "it's 10:30!", "its 10 30"),
+        ("欢迎来到 博物馆。", "欢迎来到博物馆", "欢迎来到博物"),
+        ("The code is ***.", "the code is ***", "the code is"),
+    ],
+)
+def test_words_are_compared_as_they_are_heard(said, same, other):
+    """Case, spaces and punctuation do not count; numbers are whole, and signs that are spoken count."""
+    assert words(said) == words(same) != words(other)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from playbook.errors import MASK, Place
+from playbook.events import words
 from playbook.language.check import WrittenStep, check_file_node, is_part, judge, playbook_format, show
 from playbook.language.durations import parse_duration, show_duration
 from playbook.language.render import Abandoned, Broken, Budget, Exhausted, Renderer, Scope
@@ -543,14 +544,17 @@ def build_expect(value: Any, times: Times, *path: str) -> Expect | None:
     absent = value.get("absent", ())
     heard, part = value.get("heard"), isinstance(value.get("heard"), Mapping)
     node = times.node.at([*path, "heard", *(["contains"] if part else [])])
-    words = times.renderer.shown.get(node, heard["contains"] if part else heard)  # it is compared with the log, which masks the line alike
+    wanted = times.renderer.shown.get(node, heard["contains"] if part else heard)  # it is compared with the log, which masks the line alike
+    if wanted is not None and not words(wanted):
+        times.findings.add("PB420", "there is no word in it to listen for", node.place, "punctuation is not heard", via=times.via)
+        times.failed = True
     return Expect(
         evidence=Evidence[value["evidence"]] if "evidence" in value else None,
         starts_within_ms=times.optional(value, "starts_within", *path, "starts_within"),
         lasts_min_ms=least,
         lasts_max_ms=most,
-        heard=None if part else words,
-        heard_contains=words if part else None,
+        heard=None if part else wanted,
+        heard_contains=wanted if part else None,
         absent=(absent,) if isinstance(absent, str) else tuple(absent),
         status=value.get("status"),
     )

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from playbook.engine import Result
-from playbook.errors import MASK
-from playbook.events import Conflict, spoken
+from playbook.events import Conflict, words
 from playbook.model import Evidence, Expect, Plan
 from playbook.record.redact import Redactor
 from playbook.record.summary import RunSummary, Utterance
@@ -78,17 +77,16 @@ def _line(said: Utterance, expect: Expect, redact: Redactor) -> Iterator[Conflic
     heard = "" if said.untaken is not None and said.started_ms is None else said.heard if said.interrupted else said.text
     if expect.heard is not None:
         wanted = redact(expect.heard)
-        if heard is None or _words(heard) != _words(wanted):
+        if heard is None or words(heard) != words(wanted):
             yield Conflict(f"expected to hear '{wanted}', but heard '{heard or ''}'", step=said.task)
     if expect.heard_contains is not None:
         wanted = redact(expect.heard_contains)
-        if heard is None or _words(wanted) not in _words(heard):
+        if heard is None or not _among(words(wanted), words(heard)):
             yield Conflict(f"expected to hear something with '{wanted}', but heard '{heard or ''}'", step=said.task)
 
 
-def _words(text: str) -> str:
-    """Words as they are compared; what is hidden in both is the same in both."""
-    return spoken(text.replace(MASK, "\N{LATIN LETTER BILABIAL CLICK}"))
+def _among(part: tuple[str, ...], whole: tuple[str, ...]) -> bool:
+    return bool(part) and any(whole[at : at + len(part)] == part for at in range(len(whole) - len(part) + 1))
 
 
 def _evidence(said: Utterance, least: Evidence, who: str) -> Iterator[Conflict]:
