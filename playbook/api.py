@@ -90,6 +90,7 @@ async def run(
     Raises:
         UsageError: the folder is in use.
         SetupError: it could not begin: a credential is missing, the folder cannot be written.
+        RunError: it would surely stall: it waits for a trigger that no cue gives.
     """
     env = os.environ if env is None else env
     options = Options(
