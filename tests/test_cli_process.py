@@ -244,6 +244,16 @@ def test_no_session_is_opened_for_an_input_that_has_ended(shell, left):
         os.close(stdin)
 
 
+def test_a_last_line_without_an_end_counts(shell):
+    """What a pipe gives last is a trigger, with a line's end behind it or without, as in a file."""
+    shell.write("kiosk.yaml", KIOSK)
+    reading, writing = os.pipe()
+    os.write(writing, b"go")
+    os.close(writing)
+    assert shell.perform("run", "kiosk.yaml", "--triggers", "-", stdin=reading).code == 0
+    os.close(reading)
+
+
 # --- at a terminal ------------------------------------------------------------------------------------------------------
 
 

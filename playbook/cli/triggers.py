@@ -53,6 +53,8 @@ def given(runner: Runner, *, at_terminal: bool, to_the_end: bool) -> Iterator[No
         except OSError:  # the terminal is lost
             data, lost = b"", True
         *lines, rest = (rest + data).split(b"\n")
+        if rest and not data:  # a last line that nobody ended
+            lines, rest = [rest], b""
         for line in lines:
             runner.trigger(line.decode("utf-8", "replace").strip() or "go")
         if not data:
