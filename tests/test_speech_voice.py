@@ -153,11 +153,22 @@ def test_names_are_found_by_code_name_and_region(voice: Voice) -> None:
         (Settings(voice="Germn"), "no voice 'Germn'", "'German'"),
         (Settings(language="german"), "no language 'german'", "did you mean 'de'"),
         (Settings(language="qqqqqqqq"), "no language 'qqqqqqqq'", "such as 'en-us'"),
+        (Settings(language="Deutsch"), "no language 'Deutsch'", "did you mean 'de'?"),
+        (Settings(language="Deustch"), "no language 'Deustch'", "did you mean 'de'?"),
+        (Settings(language="spanish"), "no language 'spanish'", "did you mean 'es'?"),
+        (Settings(language="English"), "no language 'English'", "did you mean 'en'?"),
+        (Settings(language="FRANÇAIS"), "no language 'FRANÇAIS'", "did you mean 'fr'?"),
+        (Settings(language="chinese"), "no language 'chinese'", "did you mean 'zh'?"),
+        (Settings(language="日本語"), "no language '日本語'", "did you mean 'ja'?"),
+        (Settings(language="xx"), "no language 'xx'", "such as 'en-us'"),
+        (Settings(voice="Deutsch"), "no voice 'Deutsch'", "did you mean 'de'?"),
+        (Settings(voice="xxx"), "no voice 'xxx'", "such as 'en-us'"),
         (Settings(voice="de+Anie"), "no variant 'Anie'", "'Annie'"),
         (Settings(voice="qqqqqqqq"), "no voice 'qqqqqqqq'", "such as 'en-us'"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_near_ones(voice: Voice, settings: Settings, message: str, near: str) -> None:
+    """A language by any of its names is told its code; two or three letters are no reason to guess."""
     with pytest.raises(Unspeakable, match=message) as caught:
         voice.speak("Hello", settings)
     assert near in caught.value.remedy

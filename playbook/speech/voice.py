@@ -42,6 +42,31 @@ CACHE_BYTES = 1 << 30
 """The size from which on the cache lets go of what has not been used for longest."""
 REMEDY = "pip install espeakng-loader"
 
+_OWN_NAMES = {
+    "deutsch": "de",
+    "español": "es",
+    "castellano": "es",
+    "français": "fr",
+    "italiano": "it",
+    "nederlands": "nl",
+    "norsk": "nb",
+    "norwegian": "nb",
+    "polski": "pl",
+    "português": "pt",
+    "svenska": "sv",
+    "türkçe": "tr",
+    "русский": "ru",
+    "українська": "uk",
+    "العربية": "ar",
+    "हिन्दी": "hi",
+    "日本語": "ja",
+    "한국어": "ko",
+    "中文": "zh",
+    "mandarin": "zh",
+    "cantonese": "yue",
+}
+"""What those who speak a language call it, and names that the voices do not begin with."""
+
 
 class VoiceMissing(SetupError):
     """The extra `voice` is not installed."""
@@ -341,21 +366,33 @@ class Voice:
     def _unknown(self, what: str, name: str) -> Unspeakable:
         import difflib
 
-        names: dict[str, str] = {}  # what somebody may have meant, and what to write for it
-        if what != "language":
-            names |= {_file_name(variant).casefold(): _file_name(variant) for variant in self.variants()}
-        if what != "variant":
-            for voice in self.voices():
-                names |= {code.casefold(): code for _, code in voice.languages}
-                names[voice.name.casefold()] = voice.name if what == "voice" else min(voice.languages)[1]
-        meant = name.casefold()  # a language by its name, perhaps
-        hits = [meant] if meant in names else difflib.get_close_matches(meant, names, n=3, cutoff=0.75)
-        near = list(dict.fromkeys(names[hit] for hit in hits))
+        wanted, codes = name.casefold(), self._codes if what != "variant" else {}
+        meant = codes.get(wanted, "")
+        if not meant and len(name) > 3:  # two or three letters are like any other two or three
+            names: dict[str, str] = dict(codes) if what == "language" else {}  # what somebody may have meant, and what to write for it
+            if what != "language":
+                names |= {_file_name(variant).casefold(): _file_name(variant) for variant in self.variants()}
+            if what != "variant":
+                names |= {code.casefold(): code for voice in self.voices() for _, code in voice.languages}
+            if what == "voice":
+                names |= {voice.name.casefold(): voice.name for voice in self.voices()}
+            near = difflib.get_close_matches(wanted, [each for each in names if len(each) > 3], n=1, cutoff=0.8)
+            meant = names[near[0]] if near else ""
         examples = "such as 'en-us', 'de', 'fr'" if what != "variant" else "such as 'f2', 'm3', 'Annie'"
         return Unspeakable(
             f"the local voice has no {what} '{name}'",
-            remedy=f"did you mean {' or '.join(map(repr, near))}?" if near else f"give one that eSpeak NG has, {examples}",
+            remedy=f"did you mean '{meant}'?" if meant else f"give one that eSpeak NG has, {examples}",
         )
+
+    @cached_property
+    def _codes(self) -> dict[str, str]:
+        """The code of a language by what people call it: `french` of "French (Switzerland)", `français`."""
+        codes: dict[str, str] = {}
+        for voice in self.voices():
+            called = voice.name.partition(" (")[0].casefold()
+            for _, code in voice.languages:
+                codes[called] = min(codes.get(called, code), code, key=lambda each: (len(each), each))
+        return codes | {own: code for own, code in _OWN_NAMES.items() if self._for_language(code, exact=True)}
 
     def _key(self, text: str, settings: Settings) -> str:
         return _digest([self._engine, asdict(settings), text])
