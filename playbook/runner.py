@@ -178,8 +178,8 @@ class Runner:
             self._drain()
 
     async def run(self) -> Outcome:
-        """Perform the plan. Raises `UsageError`, `SetupError` or `Stall` before anything began; after that everything is in the outcome, but
-        for a bug of ours, which is raised when the session has been closed. A task that is cancelled stops in order before it ends."""
+        """Perform the plan. Raises `UsageError`, `SetupError` or `Stall` before anything began; after that everything is in the outcome,
+        but for a bug of ours, which is raised when the session has been closed. A task that is cancelled stops in order before it ends."""
         provider = self.options.provider or registry.find(self.plan.provider)
         if provider is None:
             raise SetupError(f"there is no provider '{self.plan.provider}'")
