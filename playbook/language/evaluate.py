@@ -142,7 +142,8 @@ def parse(text: str) -> tuple[str | Piece, ...]:
         return tuple(pieces)
     except TemplateSyntaxError as error:
         reason = (error.message or "").replace("unexpected 'end of print statement'", "the expression ends too soon")
-        raise Refused("PB301", f"malformed template: {reason}", "{{", "an expression stands in double braces: {{ name }}") from error
+        remedy = "an expression ends with two braces" if reason == "unexpected '}'" else "an expression stands in double braces"
+        raise Refused("PB301", f"malformed template: {reason}", "{{", remedy + ": {{ name }}") from error
     except (ValueError, OverflowError) as error:  # a literal with thousands of digits
         raise Refused("PB307", "a number in a template is too large", "{{") from error
     except RecursionError as error:

@@ -32,8 +32,8 @@ from playbook.model import Action, AudioEcho, Chunk, End, Evidence, Expect, Inte
 MAX_INCLUDES = 20
 _DECIDED = frozenset(("when", "foreach", "repeat", "as", "id", "with"))
 """Keys that are dealt with before a step is built."""
-_NEARLY = re.compile(r"(?<!\{)\{[ ]*([A-Za-z_]\w*)[ ]*\}(?!\})|\$\{?([A-Za-z_]\w*)\}?")
-"""What is a variable in other languages: `{visitor}`, `$visitor`, `${visitor}`."""
+_NEARLY = re.compile(r"(?<!\{)\{[ ]*([A-Za-z_]\w*)[ ]*\}\}?(?!\})|\$\{?([A-Za-z_]\w*)\}?")
+"""What is a variable in other languages, `{visitor}`, `$visitor`, `${visitor}`, or would be one with another brace, `{ visitor }}`."""
 _MARKUP = re.compile(r"</?(?:speak|break|prosody|emphasis|phoneme|say-as)\b[^<>]*>?")
 """Tags of SSML."""
 _PLAUSIBLE_S = {"at": 1_000, "timeout": 1_000, "max_duration": 10_000, "until": 1_000_000}
@@ -344,8 +344,7 @@ class Expansion:
             if not isinstance(text, str) or not ("{" in text or "$" in text or "<" in text):
                 continue
             for match in _NEARLY.finditer(node.raw):
-                name = match[1] or match[2]
-                if name in setting.scope.values or name in setting.scope.empty:
+                if name := setting.scope.name_like(match[1] or match[2]):
                     remedy = f'a variable is written "{{{{ {name} }}}}", in quotes or within text'
                     self._doubt("PB312", f"'{match[0]}' is said as it stands", node, match, remedy, setting)
             for match in islice(_MARKUP.finditer(node.raw), 1):

@@ -35,6 +35,13 @@ class Scope:
     strict: bool = True
     unnamed: str = ""
 
+    def name_like(self, word: str) -> str:
+        """The name that is this word, or is it but for capitals; empty if there is none."""
+        if word in self.values or word in self.empty:
+            return word
+        lowered = word.lower()
+        return next((name for name in islice(chain(self.values, self.empty), MAX_OFFERED) if name.lower() == lowered), "")
+
     def bind(self, name: str, value: Any, *, secret: bool = False, unknown: bool = False) -> Scope:
         """The same with one more name: a loop's."""
 
