@@ -352,6 +352,8 @@ def test_secrets_are_removed_as_it_writes(tmp_path):
         (lambda text: text[:-20], "line 3 is not JSON"),
         (lambda text: text.replace('"cassette": 2', '"cassette": 3'), "of version 3"),
         (lambda text: text.replace('"cassette": 2', '"tape": 2'), "is not a cassette"),
+        (lambda text: "version: 1\nprovider: local\n", "is not a cassette"),
+        (lambda text: text.replace('"provider": "x"', '"provider": "tavus"'), "was recorded with tavus, and this show is for x"),
         (lambda text: text.replace('"status": 201', '"status": "201"'), "line 2 is not one of a cassette"),
         (lambda text: text.replace('"took_ms": 120', '"took": 120'), "line 2 is not one of a cassette"),
         (lambda text: text.replace('"answer"', '"reply"'), "line 2 is not one of a cassette"),
@@ -366,7 +368,7 @@ def test_a_cassette_edited_by_hand(tmp_path, change, message):
     recorded(path)
     path.write_text(change(path.read_text()))
     with pytest.raises(RecordError) as caught:
-        Cassette(path)
+        Cassette(path, provider="x")
     assert message in caught.value.message
 
 

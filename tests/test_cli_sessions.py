@@ -167,6 +167,7 @@ def test_end_that_fails(vendor, monkeypatch):
     done = vendor.call("sessions", "end", "--all")
     assert done.code == 4
     assert "error: tavus c42: nobody answers to ***" in done.err
+    assert "`playbook sessions forget c42` takes it off the list" in done.err
     assert "error: nobody x1: the provider 'nobody' is not installed" in done.err
     monkeypatch.setattr(Vendor, "reachable", True)
     done = vendor.call("sessions", "end", "--all")

@@ -400,6 +400,7 @@ def test_a_fault_for_a_line_that_is_not_there_is_wrong_usage(shell):
         done = shell.call(*common, "--fault", f"end-missing@{which}", "--strict")
         assert (done.code, "never struck" in done.err) == (0, False), which
     assert shell.call(*common, "--fault", "end-missing@3").code == 2
+    assert "strikes no line" in shell.call(*common, "--fault", "quota-at-create@enter").err
 
 
 def test_in_a_test_of_many_a_fault_must_have_its_line_in_one(shell):
@@ -420,7 +421,7 @@ def test_what_was_given_in_vain_is_told_at_the_end_and_fails_a_strict_run(shell)
     in_vain = ("--fault", "mute-after-120s", "--trigger", "foo@1s", "--trigger", "bar@10m")
     for strict, code in ((), 0), (("--strict",), 1):
         done = shell.call("run", "show.yaml", "--emulate", "--clock", "virtual", "--quiet", *in_vain, *strict)
-        assert done.code == code
+        assert (done.code, done.out.startswith("failed: the fault")) == (code, bool(code))
         assert done.err.splitlines()[-3:] == [
             "the fault 'mute-after-120s' never struck",
             "nothing waited for the trigger 'foo'",

@@ -157,18 +157,22 @@ class _Show:
 
     def _tell(self, outcome: Outcome) -> int:
         """How it went, and the exit code."""
-        args, code = self.args, outcome.result.exit_code
+        from playbook.engine import Result
+
+        args = self.args
+        vain = [f"the fault '{fault}' never struck" for fault in self.idle]
+        vain += outcome.summary.unheeded(each.trigger for each in args.trigger or ())
+        if vain and args.strict and outcome.result.exit_code == 0:
+            outcome = replace(outcome, result=Result("failed", 1, f"{vain[0]} (--strict)"))
         if self.cassette is not None:
             _tell_of(self.cassette, args)
         try:
             _show(outcome, self.plan, args)
         except SetupError:  # standard output is full: no reason to forget how the run went
-            if code == 0:
+            if outcome.result.exit_code == 0:
                 raise
-        vain = [f"the fault '{fault}' never struck" for fault in self.idle]
-        vain += outcome.summary.unheeded(each.trigger for each in args.trigger or ())
         args.last_words += vain + _silence(self.plan, outcome)
-        return 1 if code == 0 and vain and args.strict else code
+        return outcome.result.exit_code
 
     def _last_words(self, outcome: Outcome | None) -> None:
         """What must be the last on the screen: where the log of a run is that never began, and which sessions are left open."""

@@ -135,6 +135,11 @@ def _end(args: Namespace, journal: Journal) -> int:
                 args.redact(
                     f"error: {record.provider} {record.session or record.key}: {error.message}"
                     + (f"\n  {error.remedy}" if error.remedy else "")
+                    + (
+                        f"\n  `playbook sessions forget {record.session}` takes it off the list, if it is surely over"
+                        if record.session
+                        else ""
+                    )
                 )
             )
     return 4 if failed else 0

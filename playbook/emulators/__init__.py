@@ -92,6 +92,8 @@ def aim(spec: str, plan: Plan) -> Chosen:
     from playbook.emulators.faults import FAULTS, Chosen, choose
 
     name, _, which = spec.partition("@")
+    if which and name in FAULTS and FAULTS[name].at == "create" and not which.isdecimal():
+        raise NoSuchLine(f"'{name}' strikes no line", remedy=f"write {name}, or {name}@2 for the second session that is created")
     if not which or name not in FAULTS or FAULTS[name].at == "create":
         return choose(spec)
     lines = [step for step in plan.steps if step.speaks]

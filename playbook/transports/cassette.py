@@ -325,6 +325,11 @@ class Cassette:
             if "http" in line and ("answer" in line) == ("failure" in line):
                 raise RecordError(f"{self.path}: line {number} needs an answer or a failure", remedy="mend it by hand, or record it anew")
             if number == 1:
+                recorded, wanted = line.get("provider"), self._header["provider"]
+                if recorded and wanted and recorded != wanted:
+                    raise RecordError(
+                        f"{self.path} was recorded with {recorded}, and this show is for {wanted}", remedy="name its own cassette"
+                    )
                 self._header |= {key: value for key, value in line.items() if key not in ("cassette", "recorded_at", "expires")}
                 self._check_expiry(line)
                 if self.mode == "all":  # it has expired
@@ -352,6 +357,10 @@ class Cassette:
             try:
                 yield number, json.loads(raw)
             except (ValueError, RecursionError) as error:
+                if number == 1:
+                    raise RecordError(
+                        f"{self.path} is not a cassette", remedy="a cassette begins with a line that has 'cassette'"
+                    ) from error
                 raise RecordError(
                     f"{self.path}: line {number} is not JSON: {error}", remedy="mend it by hand, or record it anew"
                 ) from error
