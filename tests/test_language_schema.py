@@ -16,7 +16,7 @@ from jsonschema import Draft7Validator
 
 from playbook.language import load_schema, parse_duration, schema_path, show_duration
 from playbook.language.check import VERBS, Format, check_file_node, judge
-from playbook.language.durations import MAX_MS
+from playbook.language.durations import MAX_MS, meant_duration
 from playbook.language.schema import compile_schema, resolve, with_sessions
 from playbook.language.source import Findings, parse
 from playbook.providers.registry import OURS
@@ -214,6 +214,30 @@ _values = st.recursive(
     max_leaves=5,
 )
 _steps = st.dictionaries(st.sampled_from(_words), _values, max_size=4) | _values
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("1,5s", "1.5s"),
+        ("2 s", "2s"),
+        ("2 seconds", "2s"),
+        ("2sec", "2s"),
+        ("1 min", "1m"),
+        ("2 Minutes", "2m"),
+        ("500 ms", "500ms"),
+        ("1 hour, 2 min and 3 seconds", "1h2m3s"),
+        ("3 seconds and 1 minute", ""),
+        ("1,500ms", ""),
+        ("2 weeks", ""),
+        ("two seconds", ""),
+        ("9999 hours", ""),
+        ("1 " * 100, ""),
+    ],
+)
+def test_what_is_nearly_a_duration_is_understood(written: str, meant: str):
+    """Words for units, spaces and a decimal comma are told how they are written; what could mean two things is not."""
+    assert meant_duration(written) == meant
 
 
 @pytest.mark.parametrize("verb", VERBS)

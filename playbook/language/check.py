@@ -8,6 +8,7 @@ rendering, nothing is a template any more.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from playbook.errors import Place, near
-from playbook.language.durations import EXAMPLES, parse_duration
+from playbook.language.durations import EXAMPLES, meant_duration, parse_duration
 from playbook.language.malformed import COLON, lacks_space
 from playbook.language.schema import Test, Unsupported, compile_schema, is_type, load_schema, resolve
 from playbook.language.source import Findings, Node, cutting_comment, looks_templated
@@ -284,7 +285,7 @@ class _Words:
         elif keyword == "pattern":
             wanted = "empty" if isinstance(schema, dict) and schema.get("pattern") == "\\S" else ""
             message = f"{label} is empty" if wanted else f"{label} must be {self._wanted(schema)}, not {self._show(path, value)}"
-            remedy = "letters, digits, - and _" if path[-1:] == ("id",) else _EMPTY if wanted else ""
+            remedy = _as_id(value) if path[-1:] == ("id",) else _EMPTY if wanted else ""
             self._add("PB215" if wanted else "PB214", message, path, remedy)
         elif keyword in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
             bound = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "more than", "exclusiveMaximum": "less than"}[keyword]
@@ -394,7 +395,9 @@ class _Words:
                 reason = "is not"
             except ValueError as error:
                 reason = str(error)
-            self._add("PB208", f"{label} must be {wanted}; {shown} {reason}", path, _instead_of(label, value) or EXAMPLES)
+            meant = meant_duration(value) if isinstance(value, str) and not self.tainted(self.node.at(path)) else ""
+            remedy = f"did you mean '{meant}'?" if meant else _instead_of(label, value) or EXAMPLES
+            self._add("PB208", f"{label} must be {wanted}; {shown} {reason}", path, remedy)
         elif words and isinstance(value, str):
             self._not_allowed(words, path, value)
         elif self._takes_text(schema) and not isinstance(value, (list, dict)):
@@ -475,6 +478,14 @@ class _Words:
 def _instead_of(key: str, value: object) -> str:
     looks, remedy = _INSTEAD.get(key, ("", ""))
     return remedy.format(value) if remedy and isinstance(value, (str, int, float)) and re.fullmatch(looks, str(value)) else ""
+
+
+def _as_id(text: str) -> str:
+    """What to write instead of an id that is none: nearly the same in the letters that there are."""
+    plain = "".join(c if c.isascii() else c.casefold() for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    meant = re.sub(r"[^A-Za-z0-9_-]+", "-", plain).strip("-_")
+    sure = bool(meant) and all(c.isascii() or not c.isalpha() for c in plain)
+    return (f"did you mean '{meant}'? " if sure else "") + "an id has a to z, A to Z, 0 to 9, - and _"
 
 
 def _type_of(value: object) -> str:

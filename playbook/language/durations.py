@@ -47,6 +47,31 @@ def _parse(text: str) -> Decimal | None:
     return sum((Decimal(part) * factor for part, factor in zip(match.groups(), _UNIT_SECONDS, strict=False) if part), Decimal(0))
 
 
+_WORDED = re.compile(r"([0-9]+(?:[.,][0-9]+)?)\s*([a-z]+)[\s,]*(?:and\s+)?")
+"""A number with its unit, and what may stand before the next."""
+_THOUSANDS = re.compile(r"[0-9],[0-9]{3}(?![0-9])")
+_SAID: dict[str, str] = {
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), "h"),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), "m"),
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), "s"),
+    **dict.fromkeys(("ms", "msec", "msecs", "milli", "millis", "millisecond", "milliseconds"), "ms"),
+}
+"""What units are called elsewhere, and what they are called here."""
+
+
+def meant_duration(text: str) -> str:
+    """How to write what is nearly a duration, `2 seconds` or `1,5s`; empty if nobody can be sure."""
+    text = text.strip().lower()
+    if len(text) > 60 or _THOUSANDS.search(text) or not re.fullmatch(f"(?:{_WORDED.pattern})+", text):
+        return ""
+    meant = "".join(number.replace(",", ".") + _SAID.get(unit, "?") for number, unit in _WORDED.findall(text))
+    try:
+        parse_duration(meant)
+    except ValueError:
+        return ""
+    return meant
+
+
 def show_duration(ms: int) -> str:
     """Milliseconds as an author would write them."""
     if ms < 1000:
