@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -547,6 +548,24 @@ def test_only_the_one_with_the_secret_is_let_in():
         return refused, listener.strangers
 
     assert virtually(main()) == ([401, 401, 401, 409], 3)
+
+
+def test_a_handshake_that_failed_may_be_tried_again():
+    """Who has the secret but hangs up before the connection stands is not the caller yet."""
+
+    async def main():
+        listener = Listener("127.0.0.1", 0, header=HEADER, secret="open sesame")
+        url = await listener.start(lambda port: f"ws://127.0.0.1:{port}/")
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2].strip("/")))
+        writer.write(f"GET / HTTP/1.1\r\nHost: here\r\n{HEADER}: open sesame\r\n\r\n".encode())
+        refused = await reader.read()
+        writer.close()
+        async with connect(url, additional_headers={HEADER: "open sesame"}):
+            came = await listener.caller(5)
+        await listener.aclose()
+        return refused.split()[1], came
+
+    assert clock.run(main()) == (b"426", True)
 
 
 JSON = st.recursive(

@@ -59,7 +59,6 @@ class Listener:
         self._server: Server | None = None
         self._connection: ServerConnection | None = None
         self._arrived = asyncio.Event()
-        self._taken = False
         self.strangers = 0
 
     async def start(self, address: Callable[[int], str]) -> str:
@@ -116,12 +115,11 @@ class Listener:
         if len(given) != 1 or not hmac.compare_digest(given[0].encode(), self._secret.encode()):
             self.strangers += 1
             return connection.respond(401, "who are you?\n")
-        if self._taken:
-            return connection.respond(409, "somebody is here already\n")
-        self._taken = True
-        return None
+        return None if self._connection is None else connection.respond(409, "somebody is here already\n")
 
     async def _welcome(self, connection: ServerConnection) -> None:
+        if self._connection is not None:  # two shook hands at once
+            return
         self._connection = connection
         self._arrived.set()
         await connection.wait_closed()
