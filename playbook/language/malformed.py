@@ -17,6 +17,10 @@ _INDICATORS = frozenset("@`%&*!|>")
 _CLOSING = frozenset("]}\"'")
 _APOSTROPHE = re.compile(r"'[^']*\w'\w$")
 """A line up to where YAML gives up, when an apostrophe has closed single quotes in the middle of a word."""
+_INNER = {
+    '"': 'put the text in single quotes, or write \\" within it',
+    "'": "put the text in double quotes, or write the quote twice within it",
+}
 TEMPLATE_QUOTES = "a value that begins with {{ must be in quotes"
 
 
@@ -80,6 +84,8 @@ def _remedy(problem: str, context: str, text: str, opened: int, start: int) -> s
         return "a list begins on a line of its own; text that begins with '- ' must be in quotes"
     if "did not find expected" in problem and text[start - 1 : start] == "'" and _APOSTROPHE.search(line):
         return "an apostrophe ends text in single quotes: put the text in double quotes, or write the apostrophe twice"
+    if "did not find expected" in problem and text[start - 1 : start] in _INNER and text[start : start + 1].strip():
+        return f"a quote within quotes ends the text: {_INNER[text[start - 1]]}"
     if "did not find expected key" in problem and line[-2:-1] == " " and line[-3:-2] in _CLOSING:
         return "text that begins with a bracket, a brace or a quote must be in quotes as a whole"
     if "did not find expected" in problem or "could not find expected" in problem:

@@ -386,7 +386,10 @@ class _Builder:
                 if len(stack) >= MAX_DEPTH:
                     raise self._at(event, "PB109", f"nested deeper than {MAX_DEPTH} levels")
                 if key and key[-1] is None and isinstance(stack[-1][0].data, dict):
-                    raise self._at(event, "PB113", "a key must be text, not a collection", TEMPLATE_QUOTES)
+                    start = event.start_mark.index
+                    if self._document.text[start - 1 : start + 1] == "{{":
+                        raise Refused("PB113", "an expression must stand in quotes", start - 1, start + 1, TEMPLATE_QUOTES)
+                    raise self._at(event, "PB113", "a key must be text, not a collection")
                 node = Node(self._document, event.start_mark.index, event.end_mark.index, {} if kind is events.MappingStartEvent else [])
                 node.children = {} if kind is events.MappingStartEvent else []
                 self._count += 1
@@ -442,7 +445,8 @@ class _Builder:
         start, end = event.start_mark.index, event.end_mark.index
         tag = event.tag
         if tag is not None and tag != "!":
-            value = self._tagged(event, tag.rpartition(":")[2]) if self._check_tag(event) else event.value
+            # An exclamation without quotes, `!Hola`, is a tag and nothing else: it was said, and is not empty as well.
+            value = self._tagged(event, tag.rpartition(":")[2]) if self._check_tag(event) else event.value or tag
         elif event.implicit[0] and tag is None:
             value = self._resolve(event)
         else:
@@ -497,7 +501,7 @@ class _Builder:
     def _key(self, event: Any, node: Node) -> tuple[str | None, int, int]:
         name = node.data
         if node.children is not None:
-            raise self._at(event, "PB113", "a key must be text, not a collection", TEMPLATE_QUOTES)
+            raise self._at(event, "PB113", "a key must be text, not a collection")
         if not isinstance(name, str):
             self._note(event, "PB113", f"a key must be text, not {_kind(name)}", "put it in quotes")
             return None, node.start, node.end
