@@ -153,10 +153,24 @@ def test_new_writes_a_starter_that_is_good(shell):
 
 @pytest.mark.parametrize("provider", registry.OURS)
 def test_new_for_any_provider_is_good(shell, provider):
-    """The starter for each provider passes `check`, with the settings that provider needs."""
+    """The starter for each provider passes `check`, which doubts only what is left to be filled in, and only for that provider."""
     assert shell.call("new", "first.yaml", "--provider", provider).code == 0
-    done = shell.call("check", "first.yaml", "--strict")
+    done = shell.call("check", "first.yaml", "--json")
     assert done.code == 0, done.out
+    found = json.loads(done.out)["files"][0]["problems"]
+    left = re.findall(r": (YOUR-[A-Z]+-ID)\n", Path("first.yaml").read_text("utf-8"))
+    assert [(each["code"], each["message"]) for each in found] == [("PB436", f"'{each}' is a placeholder of the starter") for each in left]
+    assert shell.call("check", "first.yaml", "--strict").code == (3 if left else 0)
+    assert "PB436" not in shell.call("check", "first.yaml", "--provider", "local").out
+
+
+def test_the_starter_tells_how_to_name_a_language(shell):
+    """Text is read as English unless the session says otherwise; the line for it only waits to be uncommented."""
+    assert shell.call("new", "first.yaml").code == 0
+    text = Path("first.yaml").read_text("utf-8")
+    assert "\n# session: {language: en}  # text is read as English" in text
+    Path("first.yaml").write_text(text.replace("# session: {language: en}", "session: {language: de}"), "utf-8")
+    assert shell.call("check", "first.yaml", "--strict").code == 0
 
 
 def test_new_fills_in_nothing_that_looks_real(shell):

@@ -50,7 +50,11 @@ def test_a_mistake_is_reported_exactly_so(case: Path, tmp_path: Path, monkeypatc
     inputs = Inputs(var=facts.get("var", {}), env=facts.get("env", {}), files=tuple(map(Path, facts.get("vars", ()))))
 
     problems, plan = check_file(
-        Path(facts.get("check", "playbook.yaml")), world(facts.get("world", "fake")), inputs, provider=facts.get("provider")
+        Path(facts.get("check", "playbook.yaml")),
+        world(facts.get("world", "fake")),
+        inputs,
+        provider=facts.get("provider"),
+        placeholders=True,
     )
 
     text = "\n\n".join(map(format_problem, problems)) + "\n"

@@ -122,6 +122,9 @@ timeline:
   - say: That is all.
   - end:
 """
+_LANGUAGE = """\
+# session: {language: en}  # text is read as English, unless this names another language: de, fr, es, ...
+"""
 _START = """
 # The timeline begins when you press Enter (or the trigger `go` comes), so that somebody is there to watch.
 start: go
@@ -151,7 +154,7 @@ def new(args: Namespace) -> int:
         usage=_usage(word, emulated),
         name=json.dumps(path.name.split(".")[0], ensure_ascii=False),
         provider=provider.name,
-        session=_as_yaml(session),
+        session=_as_yaml(session) if provider.name != "local" else _LANGUAGE,
         start=_START if provider.name != "local" else "",
         interruption=_INTERRUPTION if provider.capabilities(session).interrupt != "none" else "",
     )
@@ -231,7 +234,7 @@ def check(args: Namespace) -> int:
     checked: list[tuple[Path, tuple[Problem, ...], Plan | None]] = []
     shown: set[Any] = set()
     for file in files:
-        problems, plan = check_file(file, world, given, provider=args.provider)
+        problems, plan = check_file(file, world, given, provider=args.provider, placeholders=True)
         # A part's own problem comes with every playbook that includes it, and with the part; once is enough.
         fresh = tuple(p for p in problems if (key := (p.code, p.place, p.message)) not in shown and not shown.add(key))  # type: ignore[func-returns-value]  # adds
         for secret in plan.secrets if plan is not None else ():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,8 @@ from playbook.model import (
     WaitSpeech,
 )
 
+_PLACEHOLDER = re.compile(r"YOUR[-_][A-Z0-9_-]+")
+
 
 class World(Protocol):
     """What the language must be told, because it knows no provider, no sound and no clock."""
@@ -62,13 +65,20 @@ class World(Protocol):
 
 
 def check_file(
-    path: Path, world: World, inputs: Inputs | None = None, *, provider: str | None = None, measure: bool = True
+    path: Path,
+    world: World,
+    inputs: Inputs | None = None,
+    *,
+    provider: str | None = None,
+    measure: bool = True,
+    placeholders: bool = False,
 ) -> tuple[tuple[Problem, ...], Plan | None]:
     """Every problem of a file, and the plan if there are only warnings. A part is checked as a part and has no plan.
 
     Without `measure`, lines are measured only if a check depends on how long they take: a cue, a limit, the provider's patience.
+    With `placeholders`, what a starter leaves to be filled in is doubted; an emulator takes it, so that this is not for a rehearsal.
     """
-    return _Compilation(path, world, inputs or Inputs(), provider, measure).run(parts=True)
+    return _Compilation(path, world, inputs or Inputs(), provider, measure, placeholders).run(parts=True)
 
 
 def compile_file(path: Path, world: World, inputs: Inputs | None = None, *, provider: str | None = None) -> Plan:
@@ -92,11 +102,13 @@ def compile_text(text: bytes, path: Path, world: World, inputs: Inputs | None = 
 class _Compilation:
     """The work on one file."""
 
-    def __init__(self, path: Path, world: World, inputs: Inputs, provider: str | None, measure: bool = True) -> None:
+    def __init__(
+        self, path: Path, world: World, inputs: Inputs, provider: str | None, measure: bool = True, placeholders: bool = False
+    ) -> None:
         self._path, self._file = path, str(path)
         self._absolute = absolute(path)
         self._world, self._inputs, self._override = world, inputs, provider
-        self._measure = measure
+        self._measure, self._placeholders = measure, placeholders
         self._findings = Findings()
         self._reader = Reader(self._findings)
         self._expansion = Expansion(self._reader, world.sound_length_ms)
@@ -180,6 +192,8 @@ class _Compilation:
             written=_written(root),
         )
         self._check_capabilities(plan, root)
+        if self._placeholders:
+            self._check_placeholders(plan.session, root, ("session",))
         if times.failed or findings.failed:
             return None
         if self._measure or _depends_on_lengths(plan):
@@ -308,6 +322,16 @@ class _Compilation:
         if plan.capabilities.speech == "none" and wanted > Evidence.estimated:
             message = f"{plan.provider} reports no speech, so no line is ever '{wanted.name}'"
             self._findings.add("PB419", message, place, "expect `estimated`", via=via)
+
+    def _check_placeholders(self, value: Any, root: Node, path: tuple[str | int, ...]) -> None:
+        """Doubt settings that `new` left to be filled in."""
+        if isinstance(value, (Mapping, list)):
+            for key, each in value.items() if isinstance(value, Mapping) else enumerate(value):
+                self._check_placeholders(each, root, (*path, key))
+        elif isinstance(value, str) and _PLACEHOLDER.fullmatch(value):
+            remedy = "write your own, from your account there; only the emulator takes any"
+            message = f"'{value}' is a placeholder of the starter"
+            self._findings.add("PB436", message, root.at(path).place, remedy, severity="warning")
 
     def _check_times(self, plan: Plan, root: Node) -> None:
         can, limits, add = plan.capabilities, plan.limits, self._findings.add
