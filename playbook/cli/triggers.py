@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import select
+import stat
 import sys
 import termios
 from collections.abc import Iterator
@@ -14,6 +15,10 @@ from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from playbook.runner import Runner
+
+
+LONGEST = 10_000
+"""A trigger's name is no longer; what comes before that in an endless line is forgotten."""
 
 
 def has_ended(stream: TextIO) -> bool:
@@ -52,7 +57,7 @@ def given(runner: Runner, *, at_terminal: bool, to_the_end: bool) -> Iterator[No
             return
         except OSError:  # the terminal is lost
             data, lost = b"", True
-        *lines, rest = (rest + data).split(b"\n")
+        *lines, rest = (rest[-LONGEST:] + data).split(b"\n")
         if rest and not data:  # a last line that nobody ended
             lines, rest = [rest], b""
         for line in lines:
@@ -65,9 +70,10 @@ def given(runner: Runner, *, at_terminal: bool, to_the_end: bool) -> Iterator[No
     def listen() -> None:
         try:
             loop.add_reader(number, read)
-        except PermissionError:  # a plain file is always ready, and epoll does not take it
-            for line in sys.stdin:
-                runner.trigger(line.strip() or "go")
+        except PermissionError:  # a plain file is always ready, and epoll does not take it; nor does it some devices, which have no end
+            if stat.S_ISREG(os.fstat(number).st_mode):
+                for line in sys.stdin:
+                    runner.trigger(line.strip() or "go")
             runner.no_more_triggers()
 
     def stop() -> None:
