@@ -40,7 +40,7 @@ class Daily:
     @staticmethod
     def init(worker_threads=2, log_level=None):
         if Daily.alive or FAULT == "abort-at-init":
-            print("Execution context already exists")
+            print("Execution context already exists", flush=True)
             os.abort()
         if FAULT == "freeze-at-init":
             freeze()
