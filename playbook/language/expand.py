@@ -519,7 +519,8 @@ class Times:
         """Doubt so many seconds, when they are written as a bare number."""
         written = self.node.at(path)
         key = next(str(each) for each in reversed(path) if isinstance(each, str))
-        if ms >= _PLAUSIBLE_S.get(key, 100) * 1000 and not written.templated:
+        minutes = value % 60 == 0 and (value % 100 != 0 or value >= 1800)  # somebody who reckons in minutes: 120, 1800, 3600
+        if ms >= _PLAUSIBLE_S.get(key, 100) * 1000 and not minutes and not written.templated:
             remedy = f"a bare number is seconds: write {show_duration(ms)}, or {value}ms for milliseconds"
             message = f"{key} is {show_duration(ms)}"
             self.findings.add("PB434", message, written.place, remedy, via=self.via, severity="warning")
