@@ -139,28 +139,30 @@ def turnaround(say: Say) -> None:
 
 
 async def _turns(lines: int) -> list[float]:
-    """Act Avaturn: report each segment as played the moment it is closed, and measure until the next one is created."""
+    """Act Avaturn, with a clock that runs ahead: report each segment as played to its end the moment it is closed, and measure until the
+    next one is created."""
     from websockets.asyncio.client import connect
 
     delays: list[float] = []
     background: set[asyncio.Task[None]] = set()
 
     async def call(engine: dict[str, Any]) -> None:
-        ended = 0.0
+        ended = sound_s = 0.0
         async with connect(engine["url"], additional_headers=engine["headers"], compression=None, ping_interval=None) as socket:
             async for message in socket:
                 if isinstance(message, bytes):
+                    sound_s += len(message) / 48_000
                     continue
                 what = json.loads(message)
                 kind, uid = what["type"], what["segment_uid"]
                 if kind.endswith("create"):
                     if ended:
                         delays.append((time.perf_counter() - ended) * 1000)
-                    reports = ["created"]
+                    reports, sound_s = ["created"], 0.0
                 else:
                     reports = ["closed", "playback.started", "playback.ended"]
                 for report in reports:
-                    fields = {"segment_id": uid, "segment_uid": uid, "timestamp": 0.0}
+                    fields = {"segment_id": uid, "segment_uid": uid, "timestamp": sound_s if report == "playback.ended" else 0.0}
                     await socket.send(json.dumps({"type": f"avatar.speech.segment.{report}", **fields}))
                 ended = time.perf_counter()
 
