@@ -21,6 +21,8 @@ _INNER = {
     '"': 'put the text in single quotes, or write \\" within it',
     "'": "put the text in double quotes, or write the quote twice within it",
 }
+MAX_DEPTH = 64
+TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 TEMPLATE_QUOTES = "a value that begins with {{ must be in quotes"
 
 
@@ -48,6 +50,8 @@ def malformed(error: Exception, text: str, last: Any) -> Refused:
     problem = str(getattr(error, "problem", "") or "cannot be parsed")
     context = str(getattr(error, "context", "") or "")
     start = min(mark.index, len(text))
+    if "maximum nesting depth" in problem:  # the parser's own bound (libyaml 0.2.6), which reads ahead of ours
+        return Refused("PB109", TOO_DEEP, start)
     line = text[text.rfind("\n", 0, start) + 1 : start + 1]
     if "\\t" in problem or "\t" in line[: len(line) - len(line.lstrip())]:
         at = start - len(line) + 1 + line.index("\t") if "\t" in line else start

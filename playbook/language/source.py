@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from playbook.errors import MASK, Place, Problem, near, near_or_all, reason_of
-from playbook.language.malformed import TEMPLATE_QUOTES, Refused, malformed
+from playbook.language.malformed import MAX_DEPTH, TEMPLATE_QUOTES, TOO_DEEP, Refused, malformed
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_NODES = 1_000_000
@@ -31,7 +31,6 @@ MAX_PROBLEMS = 10_000
 """How many problems are kept: nobody reads more, and in a file of the wrong kind every line may be one."""
 MAX_GUESSES = 100
 """After how many problems nobody looks any more for what could have been meant: the search is slow."""
-MAX_DEPTH = 64
 MAX_ALIASED = 100_000
 """How many nodes aliases may stand for, all together."""
 
@@ -384,7 +383,7 @@ class _Builder:
             elif kind is events.MappingStartEvent or kind is events.SequenceStartEvent:
                 self._check_tag(event)
                 if len(stack) >= MAX_DEPTH:
-                    raise self._at(event, "PB109", f"nested deeper than {MAX_DEPTH} levels")
+                    raise self._at(event, "PB109", TOO_DEEP)
                 if key and key[-1] is None and isinstance(stack[-1][0].data, dict):
                     start = event.start_mark.index
                     if self._document.text[start - 1 : start + 1] == "{{":
