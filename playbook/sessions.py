@@ -8,13 +8,16 @@ to end the session; *ended*, with the reason (or *forgotten*, by the user's own 
 * Any number of processes share one journal (an advisory lock beside it), and any of them may die at any moment: torn lines are skipped.
 * No key is ever in it. What a vendor hands out to end a session stands in `end`, in a file that its owner alone can read, and is removed
   when the session has ended.
+* The request that creates a session is carried by a *witness* (`playbook.witness`), a process that lives until the answer is on record:
+  when we are killed before we could write down what was created, it does.
 
 The calls block for a few milliseconds, because they return only when the fact is on the disk. Used by the runner (which lends entries
-to providers) and by `playbook sessions`. Imports errors, the clock, `folders` and the providers' contract.
+to providers), the witness and `playbook sessions`. Imports errors, the clock, `folders`, the transports and the providers' contract.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import fcntl
@@ -23,14 +26,18 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from playbook.clock import block, wall_time
-from playbook.errors import SetupError, reason_of
+from playbook.clock import VirtualLoop, block, wall_time
+from playbook.errors import ProviderError, SetupError, reason_of
 from playbook.folders import user_folder
 from playbook.providers.base import SETTLED_S, SessionRecord
+
+if TYPE_CHECKING:
+    from playbook.transports.http import Http
 
 VERSION = 1
 COMPACT_BYTES = 256_000
@@ -38,6 +45,9 @@ COMPACT_BYTES = 256_000
 KEEP_CLOSED = 100
 """How many closed sessions stay for the reader when it is rewritten."""
 LOCK_TRIES, LOCK_PAUSE_MS = 500, 10
+WITNESS = (sys.executable, "-P", "-m", "playbook.witness")
+"""How a witness is started. `-P`: a folder of the author's that is called `playbook` is not this package."""
+WITNESS_TRIES, WITNESS_PAUSE_MS = 500, 50
 
 _numbers = itertools.count(1)
 _Line = dict[str, Any]
@@ -76,6 +86,17 @@ class Journal:
         for record in records:
             self._close("forgotten", record.key, "forgotten by the user")
         return records
+
+    def created(self, key: str, provider: str, session: str, end: Mapping[str, Any]) -> None:
+        """The vendor has named the session of an entry, and given what ends it."""
+        self.write("created", key, session=session, provider=provider, end=end)
+
+    def wait_for_witnesses(self) -> None:
+        """Return when no witness waits for an answer any more. (None does for longer than that takes, but may be suspended.)"""
+        for _ in range(WITNESS_TRIES):
+            if not any(record.creating for record in self.open_sessions()):
+                return
+            block(WITNESS_PAUSE_MS)
 
     def write(self, fact: str, key: str, *, end: Mapping[str, Any] | None = None, **facts: Any) -> None:
         """Append one fact and see it on the disk."""
@@ -217,27 +238,53 @@ class Entry:
         self._key: str | None = None
 
     def intent(self, provider: str, **facts: Any) -> str:
+        return self._intend(_new_key(), provider, facts)
+
+    @contextlib.asynccontextmanager
+    async def creating(
+        self, provider: str, http: Http, *, id_field: str, end_fields: Sequence[str] = (), **facts: Any
+    ) -> AsyncIterator[str]:
+        key = _new_key()
+        async with contextlib.AsyncExitStack() as stack:
+            who: dict[str, Any] = {}
+            if not isinstance(asyncio.get_running_loop(), VirtualLoop):  # there the vendor is in this process, and goes with it
+                from playbook.transports.courier import Courier
+
+                task = {"journal": str(self._journal.path.parent.absolute()), "key": key, "provider": provider}
+                courier = Courier(WITNESS, http, {**task, "id_field": id_field, "end_fields": list(end_fields)})
+                await stack.enter_async_context(courier)
+                stack.enter_context(http.through(courier.send))
+                who = {"witness": courier.pid, "witness_process": _process(courier.pid)}
+            mark = self._intend(key, provider, facts, **who)
+            try:
+                yield mark
+            except ProviderError as error:
+                if error.outcome != "ambiguous":
+                    self.ended(f"never created: {error.message}")
+                raise
+
+    def created(self, session: str, **end: Any) -> None:
+        assert self._key is not None, "a session is created only after its intent is written"
+        self._journal.created(self._key, self._provider, session, end)
+
+    def ended(self, reason: str) -> None:
+        if self._key is not None:
+            self._journal.ended(self._key, reason)
+            self._key = None
+
+    def _intend(self, key: str, provider: str, facts: Mapping[str, Any], **witness: Any) -> str:
         pid, mark = os.getpid(), secrets.token_hex(6)
-        key = f"{wall_time():%Y%m%dT%H%M%S%f}-{pid}-{next(_numbers)}"
         who: dict[str, Any] = {
             "run": self._run,
             "playbook": self._playbook,
             "pid": pid,
             "host": socket.gethostname(),
             "process": _process(pid),
+            **witness,
         }
         self._journal.write("intent", key, provider=provider, **who, mark=mark, facts=self._hidden(facts))
         self._provider, self._key = provider, key
         return mark
-
-    def created(self, session: str, **end: Any) -> None:
-        assert self._key is not None, "a session is created only after its intent is written"
-        self._journal.write("created", self._key, session=session, provider=self._provider, end=end)
-
-    def ended(self, reason: str) -> None:
-        if self._key is not None:
-            self._journal.ended(self._key, reason)
-            self._key = None
 
     def _hidden(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         redact = self._journal.redact
@@ -251,11 +298,20 @@ class NoEntry:
         """Nothing is kept."""
         return ""
 
+    @contextlib.asynccontextmanager
+    async def creating(self, provider: str, http: Http, **facts: Any) -> AsyncIterator[str]:  # noqa: ARG002 -- nothing is kept
+        """Nothing is kept."""
+        yield ""
+
     def created(self, session: str, **end: Any) -> None:
         """Nothing is kept."""
 
     def ended(self, reason: str) -> None:
         """Nothing is kept."""
+
+
+def _new_key() -> str:
+    return f"{wall_time():%Y%m%dT%H%M%S%f}-{os.getpid()}-{next(_numbers)}"
 
 
 def _by_key(lines: list[_Line]) -> dict[str, list[_Line]]:
@@ -288,7 +344,8 @@ def _record(facts: list[_Line]) -> SessionRecord | None:
             playbook=str(line.get("playbook", "")),
             run=str(line.get("run", "")),
             pid=pid,
-            alive=_alive(pid, line),
+            alive=_alive(line, "pid", "process"),
+            creating=line.get("session") is None and _alive(line, "witness", "witness_process") is True,
             since=since,
             ends_by=None if limit_ms is None else since + datetime.timedelta(milliseconds=limit_ms),
             rule=rule,
@@ -314,8 +371,10 @@ def _limit(given: Mapping[str, Any], *, named: bool) -> tuple[int | None, str]:
     return int(SETTLED_S * 1000) + ms, rule
 
 
-def _alive(pid: int, line: _Line) -> bool | None:
-    if line.get("host") != socket.gethostname() or pid <= 0:
+def _alive(line: _Line, number: str, began: str) -> bool | None:
+    """Whether the process of that number runs (None: on another machine)."""
+    pid = line.get(number)
+    if line.get("host") != socket.gethostname() or not isinstance(pid, int) or pid <= 0:
         return None
     try:
         os.kill(pid, 0)
@@ -323,13 +382,14 @@ def _alive(pid: int, line: _Line) -> bool | None:
         return False
     except PermissionError:
         pass
-    return line.get("process") == _process(pid)
+    return line.get(began) == _process(pid)
 
 
 def _process(pid: int) -> str:
-    """When a process began, where the system tells: a number is given again to somebody else."""
+    """When a process began, where the system tells: a number is given again to somebody else. Empty for one that is dead and not buried."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if state[0] == "Z" else state[19]
     except (OSError, IndexError):
         return ""
 

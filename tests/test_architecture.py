@@ -22,6 +22,7 @@ ROOMS = (
     ("providers",),
     ("emulators",),
     ("sessions",),
+    ("witness",),
     ("world",),
     ("runner",),
     ("api", "suite"),

@@ -56,6 +56,7 @@ def _list(args: Namespace, journal: Journal) -> int:
                 "run": record.run,
                 "pid": record.pid,
                 "running": record.alive,
+                "creating": record.creating,
                 "since": record.since.isoformat(timespec="seconds"),
                 "ends_by": None if record.ends_by is None else record.ends_by.isoformat(timespec="seconds"),
                 "rule": record.rule or None,
@@ -78,7 +79,7 @@ def _list(args: Namespace, journal: Journal) -> int:
         until = "" if record.ends_by is None else f"{record.ends_by:%Y-%m-%d %H:%M}" + (" (past)" if record.ends_by < now else "")
         rows.append(
             [
-                record.session or f"unknown ({record.key})",
+                record.session or f"{'being created' if record.creating else 'unknown'} ({record.key})",
                 record.provider,
                 f"{record.since:%Y-%m-%d %H:%M} ({age})",
                 "?" if cost is None else f"{cost:.2f}",
@@ -97,12 +98,13 @@ def _list(args: Namespace, journal: Journal) -> int:
         )
     )
     for record in records:
-        if record.session is None and record.rule:
+        if record.session is None and record.rule and not record.creating:
             out(args.redact(f"{record.key}: nobody saw its id, so nobody can have joined it. {record.rule}."))
     return 0
 
 
 def _end(args: Namespace, journal: Journal) -> int:
+    journal.wait_for_witnesses()  # what is being created just now has a name in a moment
     records = known = journal.open_sessions()
     if args.gone:
         records = [record for record in known if record.alive is False]

@@ -164,26 +164,22 @@ class AvaturnSession(QueuedSession):
     async def _create(self, body: dict[str, Any]) -> None:
         context, can = self.context, self.context.plan.capabilities
         absent_s = body.get("user_absent_timeout", USER_ABSENT_TIMEOUT_S)
-        context.journal.intent(
+        async with context.journal.creating(
             "avaturn",
+            self.http,
+            id_field="session_id",
             base_url=self.base,
             max_session_ms=can.max_session_ms,
             unjoined_ms=absent_s * 1000,
             unjoined=f"Avaturn ends a session that nobody has watched for {absent_s} s",
             price_per_minute=can.price_per_minute,
-        )
-        try:
+        ):
             answer = await self.http.request("POST", SESSIONS, json=body or None, retry=Retry.UNSENT)
-        except ProviderError as error:
-            if error.outcome != "ambiguous":
-                context.journal.ended("never created")
-            raise
-        session_id = answer.need("session_id")
-        self.session_id = session_id
-        context.journal.created(session_id)
+            self.session_id = answer.need("session_id")
+            context.journal.created(self.session_id)
         self.token = answer.need("token")
         context.seal(self.token)
-        context.publish({"provider": "avaturn", "session_id": session_id, "token": self.token, "api_host": self.base})
+        context.publish({"provider": "avaturn", "session_id": self.session_id, "token": self.token, "api_host": self.base})
 
     async def _close(self, reason: str) -> str | None:
         try:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
@@ -32,6 +33,7 @@ from playbook.model import Capabilities, Length, Plan
 if TYPE_CHECKING:
     from playbook.speech.audio import Sound
     from playbook.speech.voice import Voice
+    from playbook.transports.http import Http
 
 T = TypeVar("T")
 
@@ -53,6 +55,13 @@ class JournalEntry(Protocol):
 
         Facts with a meaning for all: `price_per_minute`; `max_session_ms`, the vendor's own limit; `unjoined_ms` and `unjoined`, after
         which time, and by which rule of the vendor's, a session ends of which nobody knows."""
+
+    def creating(
+        self, provider: str, http: Http, *, id_field: str, end_fields: Sequence[str] = (), **facts: Any
+    ) -> AbstractAsyncContextManager[str]:
+        """All that has to do with creating a session over HTTP: the intent is written, and requests of `http` are carried by a process that
+        outlives ours, which writes down what was created if we are killed before we can: the fields of the answer that name the session
+        (`id_field`) and are needed to end it (`end_fields`). A `ProviderError` that is not ambiguous ends the entry. Gives the mark."""
 
     def created(self, session: str, **end: Any) -> None:
         """The vendor's id, and whatever is needed to end the session from another process (it may be a credential: it is kept, readable by
@@ -78,6 +87,8 @@ class SessionRecord:
     pid: int
     alive: bool | None
     since: datetime.datetime
+    creating: bool = False
+    """Whether a process still waits for the vendor's answer, and will write down what it says, also when the one that asked has gone."""
     ends_by: datetime.datetime | None = None
     """When the vendor's own limit will have ended it, where that is known."""
     rule: str = ""

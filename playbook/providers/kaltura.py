@@ -123,7 +123,7 @@ class KalturaProvider:
         if not token:
             raise SetupError("the token of this session was never received, and without it nobody can end the session")
         # The host is the one that gave the token out, whatever the environment says today.
-        async with Http(record.end.get("base_url") or API, headers=_bearer(token), explain=_refusal) as http:
+        async with Http(record.facts.get("base_url") or API, headers=_bearer(token), explain=_refusal) as http:
             assert record.session is not None
             await _end(http, record.session)
 
@@ -189,30 +189,28 @@ class KalturaSession(QueuedSession):
 
     async def _create(self) -> None:
         journal = self.context.journal
-        journal.intent(
+        async with journal.creating(
             "kaltura",
+            self._http,
+            id_field="sessionId",
+            end_fields=("token",),
             base_url=self._base_url,
             unjoined_ms=TOKEN_LIFE_MS,
             unjoined=UNJOINED,
             price_per_minute=self._settings.get("price_per_minute"),
-        )
-        try:
+        ):
             answer = await self._request_session()
-        except ProviderError as error:
-            if error.outcome == "refused":
-                journal.ended(f"never created: {error.message}")
-            raise
-        try:
-            self.session_id = answer.need("sessionId")
-            token = answer.need("token")
-        except ProviderError:
-            if self.session_id is not None:
-                journal.created(self.session_id)
-            raise
-        self.context.seal(token)
-        self._token = token
+            try:
+                self.session_id = answer.need("sessionId")
+                token = answer.need("token")
+            except ProviderError:
+                if self.session_id is not None:
+                    journal.created(self.session_id)
+                raise
+            self.context.seal(token)
+            self._token = token
+            journal.created(self.session_id, token=token)
         self._http.authorize(_bearer(token))
-        journal.created(self.session_id, token=token, base_url=self._base_url)
 
     async def _request_session(self) -> Answer:
         """The documentation knows two paths to create a session. Unless the playbook chose, the second is tried when there is no first."""

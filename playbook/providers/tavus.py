@@ -284,29 +284,31 @@ class TavusSession(QueuedSession):
         absent_s = properties["participant_absent_timeout"]
         # Whoever is called back learns the id and may join, though we never saw it.
         unjoined = None if "callback_url" in given else f"Tavus ends a conversation that nobody has joined for {absent_s} s"
-        mark = context.journal.intent(
-            "tavus",
-            base_url=self._base,
-            account=_account(context.env),
-            name=given.get("conversation_name"),
-            max_session_ms=properties["max_call_duration"] * 1000,
-            unjoined_ms=unjoined and absent_s * 1000,
-            unjoined=unjoined,
-            price_per_minute=plan.capabilities.price_per_minute,
-        )
-        body = {"conversation_name": f"{plan.name} [playbook {mark}]" if mark else plan.name, **pal, **given, "properties": properties}
-        if "replica_id" in given:
-            body.pop("face_id", None)
+        mark = ""
         try:
-            answer = await self._http.request("POST", CONVERSATIONS, json=body, retry=Retry.UNSENT)
-            self.session_id = answer.need("conversation_id")
+            async with context.journal.creating(
+                "tavus",
+                self._http,
+                id_field="conversation_id",
+                base_url=self._base,
+                account=_account(context.env),
+                name=given.get("conversation_name"),
+                max_session_ms=properties["max_call_duration"] * 1000,
+                unjoined_ms=unjoined and absent_s * 1000,
+                unjoined=unjoined,
+                price_per_minute=plan.capabilities.price_per_minute,
+            ) as mark:
+                body = {"conversation_name": f"{plan.name} [playbook {mark}]" if mark else plan.name, **pal, **given}
+                body["properties"] = properties
+                if "replica_id" in given:
+                    body.pop("face_id", None)
+                answer = await self._http.request("POST", CONVERSATIONS, json=body, retry=Retry.UNSENT)
+                self.session_id = answer.need("conversation_id")
+                context.journal.created(self.session_id)
         except ProviderError as error:
-            if error.outcome == "refused":
-                context.journal.ended(f"never created: {error.message}")
-            elif mark and await self._find(mark):
+            if error.outcome == "ambiguous" and mark and await self._find(mark):
                 error.message += f"; the conversation was created all the same ({self.session_id}), and is ended"
             raise
-        context.journal.created(self.session_id)
         self._over_at_once = answer.fields().get("status") == "ended"
         viewer = {"provider": "tavus", "conversation_id": self.session_id}
         if not self.settings.get("test_mode"):

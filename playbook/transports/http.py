@@ -17,6 +17,7 @@ Imports errors and the clock; providers import it. httpx itself is imported with
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import ipaddress
 import json
@@ -160,8 +161,9 @@ class Http:
         redact: Callable[[str], str] | None = None,
         wrap: Callable[[Send], Send] | None = None,
     ) -> None:
-        self._wire = _Wire(base_address(base_url))
-        self._send = wrap(self._wire.send) if wrap else self._wire.send
+        self._wire = Wire(base_address(base_url))
+        self._elsewhere: Send | None = None
+        self._send = wrap(self._to_network) if wrap else self._to_network
         self._explain = explain
         self._redact = redact
         self._secrets = Redactor()
@@ -179,6 +181,20 @@ class Http:
                 if len(part) >= 4:
                     self._secrets.add(part)
         self._wire.authorize(headers)
+
+    @property
+    def way(self) -> Mapping[str, Any]:
+        """What another process of ours (`transports.courier`) must know to get there. It has the credentials."""
+        return {"base_url": self._wire.base_url, "headers": dict(self._wire.headers)}
+
+    @contextlib.contextmanager
+    def through(self, send: Send) -> Iterator[None]:
+        """Meanwhile, let this reach the network in our place."""
+        self._elsewhere = send
+        try:
+            yield
+        finally:
+            self._elsewhere = None
 
     async def request(
         self,
@@ -229,11 +245,14 @@ class Http:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
+    async def _to_network(self, request: Request) -> Answer:
+        return await (self._elsewhere or self._wire.send)(request)
+
     def _refusal(self, answer: Answer, refusals: Collection[int]) -> ProviderError:
         text = self._hide(said(answer))
         error = self._explain(answer, text) if self._explain else None
         if error is None:
-            surely = answer.status in refusals or (answer.status < 500 and answer.status != 408)
+            surely = answer.status in refusals or is_refusal(answer.status)
             what = "points to another address, which is not followed" if 300 <= answer.status < 400 else text
             error = ProviderError(
                 f"the service answered {answer.status}" + (f": {what}" if what else ""),
@@ -247,6 +266,11 @@ class Http:
     def _hide(self, text: str) -> str:
         text = self._secrets(text)
         return clipped(self._redact(text) if self._redact else text)
+
+
+def is_refusal(status: int) -> bool:
+    """Whether it says by itself that nothing was carried out."""
+    return 300 <= status < 500 and status != 408
 
 
 def clipped(text: str) -> str:
@@ -303,21 +327,21 @@ def _retry_after_ms(answer: Answer) -> int | None:
 # --- the real network ---------------------------------------------------------------------------------------------------
 
 
-class _Wire:
-    """The real `Send`: httpx, with its exceptions translated."""
+class Wire:
+    """The real `Send`: httpx, with its exceptions translated. (Providers have an `Http`.)"""
 
-    def __init__(self, base: str) -> None:
-        self._base = base
-        self._host = urlsplit(base).hostname or ""
-        self._headers: Mapping[str, str] = {}
+    def __init__(self, base_url: str) -> None:
+        self.base_url = base_url
+        self.headers: Mapping[str, str] = {}
+        self._host = urlsplit(base_url).hostname or ""
         self._client: httpx.AsyncClient | None = None
 
     def authorize(self, headers: Mapping[str, str]) -> None:
         if self._client is not None:
-            for name in self._headers:
+            for name in self.headers:
                 del self._client.headers[name]
             self._client.headers.update(headers)
-        self._headers = dict(headers)
+        self.headers = dict(headers)
 
     async def aclose(self) -> None:
         if self._client is not None:
@@ -368,10 +392,10 @@ class _Wire:
         import httpx
 
         # Loading the world's certificates takes 30 ms, which a server without TLS needs not cost.
-        plain = self._base.startswith("http:")
+        plain = self.base_url.startswith("http:")
         self._client = httpx.AsyncClient(
-            base_url=self._base,
-            headers={"Accept-Encoding": "identity", "User-Agent": "avatar-playbook", **self._headers},
+            base_url=self.base_url,
+            headers={"Accept-Encoding": "identity", "User-Agent": "avatar-playbook", **self.headers},
             timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S, pool=CONNECT_S),
             limits=httpx.Limits(max_connections=20, max_keepalive_connections=4, keepalive_expiry=KEEPALIVE_S),
             follow_redirects=False,

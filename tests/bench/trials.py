@@ -45,10 +45,9 @@ def try_kill(say: Say) -> None:
         print(f"  {name}: {killed.runs - killed.survived} killed: {', '.join(f'{n} {where}' for where, n in killed.fell.items())}")
         say(f"{name}: sessions created", killed.created, "")
         say(f"{name}: open after the kills", killed.left_open, "")
-        say(f"{name}: of them of which nobody saw the id", killed.unnamed, "")
-        say(f"{name}: with an id and open after `sessions end --all`", killed.named_after_end_all, "", target=0)
-        say(f"{name}: without one, and open after it", killed.unnamed_after_end_all, "", target=0 if name == "tavus" else None)
-        say(f"{name}: open, and on the list, when the vendor's own rule has passed", killed.after_the_rule + killed.entries, "", target=0)
+        say(f"{name}: of them with an id that the run did not live to write down", killed.unseen, "")
+        say(f"{name}: open after `sessions end --all`", killed.open_after, "", target=0)
+        say(f"{name}: on the list after it", killed.listed_after, "", target=0)
 
 
 @bench("trial-crowd", "200 sessions at once, 5 % of their lines struck by a fault")

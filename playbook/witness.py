@@ -1,0 +1,54 @@
+"""The process that carries the request which creates a session: a program, started by `sessions`.
+
+Whoever asked may be killed before it could write down what was created, and then nobody could end it. So this process lives until it is
+told that the answer is on record. If nobody tells it, because nobody is there any more, it writes that down itself. What it cannot
+survive is what ends both of them, such as a loss of power.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from playbook.errors import ProviderError
+from playbook.sessions import Journal
+from playbook.transports.courier import serve
+from playbook.transports.http import Answer, NetworkError, is_refusal
+
+
+def testify(task: Mapping[str, Any], last: Answer | NetworkError | None) -> None:
+    """Write down what is known of the session, unless it is on record. Nothing, where nobody can know it."""
+    journal, key = Journal(Path(task["journal"])), task["key"]
+    if not any(record.key == key and record.session is None for record in journal.open_sessions()):
+        return
+    if isinstance(last, Answer) and 200 <= last.status < 300:
+        try:
+            session = last.need(task["id_field"])
+        except ProviderError:
+            return
+        given = last.fields()
+        journal.created(key, task["provider"], session, {name: given[name] for name in task["end_fields"] if name in given})
+    elif last is None:
+        journal.ended(key, "never created: the run was killed before it could ask")
+    elif isinstance(last, Answer) and is_refusal(last.status):
+        journal.ended(key, f"never created: the run was killed, and the service answered {last.status}")
+    elif isinstance(last, NetworkError) and last.outcome == "refused":
+        journal.ended(key, f"never created: the run was killed, and {last.message}")
+
+
+def main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # whoever stops all processes of a run stops the one that asked
+        signal.signal(number, signal.SIG_IGN)
+    unread = asyncio.run(serve(socket.socket(fileno=0)))
+    if unread is not None:
+        testify(*unread)
+    os._exit(0)  # nothing is left to be done, and somebody waits
+
+
+if __name__ == "__main__":
+    main()

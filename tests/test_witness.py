@@ -1,0 +1,269 @@
+"""The witness: whatever becomes of a run that creates a session, the journal learns what was created. Real processes are really killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from playbook import clock, sessions
+from playbook.errors import ProviderError, SetupError
+from playbook.providers.base import SessionRecord
+from playbook.sessions import Journal
+from playbook.transports.http import Http, Retry
+from tests.logs import ROOT
+from tests.test_http import CLOSE, EAT, KEY, Server, answer
+
+CREATED = answer(200, '{"sessionId": "s-1", "token": "bearer-of-s-1"}')
+
+ASKER = """
+import asyncio, sys
+from pathlib import Path
+from playbook.sessions import Journal
+from playbook.transports.http import Http, Retry
+
+async def main(journal, url, key, moment):
+    entry = Journal(Path(journal)).entry("run", "show")
+    http = Http(url, headers={"Authorization": f"Bearer {key}"})
+    async with entry.creating("kaltura", http, id_field="sessionId", end_fields=("token",), base_url=url):
+        print("ready", flush=True)
+        if moment == "before":
+            await asyncio.Event().wait()
+        try:
+            answer = await http.request("POST", "/create", json={}, retry=Retry.NEVER)
+            if moment == "recorded":
+                entry.created(answer.need("sessionId"), token=answer.need("token"))
+        finally:
+            print("answered", flush=True)
+            await asyncio.Event().wait()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+class Held:
+    """A server's act: the answer, as soon as somebody lets it out."""
+
+    def __init__(self, data: bytes) -> None:
+        self.asked, self.release = asyncio.Event(), asyncio.Event()
+        self._data = data
+
+    async def __call__(self, writer: asyncio.StreamWriter) -> None:
+        self.asked.set()
+        await self.release.wait()
+        writer.write(self._data)
+        await writer.drain()
+
+
+@asynccontextmanager
+async def asker(folder: Path, url: str, moment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that creates a session; dead at the end, if nobody killed it before."""
+    argv = (sys.executable, "-c", ASKER, str(folder), url, KEY, moment)
+    process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE, cwd=ROOT)
+    try:
+        async with asyncio.timeout(30):
+            yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def says(process: asyncio.subprocess.Process, word: str) -> None:
+    assert process.stdout is not None
+    assert (await process.stdout.readline()).decode().strip() == word
+
+
+def facts(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Journal(folder).path.read_text("utf-8").splitlines()]
+
+
+def witness_of(folder: Path) -> int:
+    pid = facts(folder)[0]["witness"]
+    assert isinstance(pid, int)
+    return pid
+
+
+def arguments_of(pid: int) -> str:
+    """What everybody can see of a process."""
+    return Path(f"/proc/{pid}/cmdline").read_text("utf-8")
+
+
+def test_an_answer_that_came_too_late_is_written_down(tmp_path: Path):
+    """The run is killed while the vendor is at it. Until the answer comes the journal says so; then it has the id and what ends it."""
+
+    async def main() -> SessionRecord:
+        held = Held(CREATED)
+        journal = Journal(tmp_path)
+        async with Server(held).serve() as url:
+            async with asyncio.timeout(30), asker(tmp_path, url, "asking"):
+                await held.asked.wait()
+            [record] = journal.open_sessions()
+            assert (record.session, record.alive, record.creating) == (None, False, True)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # what a service manager sends to all that belongs to a run
+                os.kill(witness_of(tmp_path), number)
+            held.release.set()
+            await asyncio.to_thread(journal.wait_for_witnesses)
+        [record] = journal.open_sessions()
+        return record
+
+    record = clock.run(main())
+    assert (record.session, record.provider, record.creating) == ("s-1", "kaltura", False)
+    assert record.end == {"token": "bearer-of-s-1"}
+    assert record.facts["base_url"].startswith("http://127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("act", "moment", "reason"),
+    [
+        (CREATED, "before", "never created: the run was killed before it could ask"),
+        (answer(402, '{"error": "no credits"}'), "asked", "never created: the run was killed, and the service answered 402"),
+        (None, "asked", "never created: the run was killed, and connection refused by 127.0.0.1"),
+    ],
+)
+def test_what_was_surely_not_created_is_closed(act: bytes | None, moment: str, reason: str, tmp_path: Path):
+    """The run is killed before it asked, or between a sure refusal and its own word of it: nothing is left on the list."""
+
+    async def main() -> None:
+        async with Server(act or CLOSE).serve() as url:
+            async with asker(tmp_path, url if act else "http://127.0.0.1:9", moment) as process:
+                await says(process, "ready")
+                if moment == "asked":
+                    await says(process, "answered")
+            await asyncio.to_thread(Journal(tmp_path).wait_for_witnesses)
+
+    clock.run(main())
+    assert facts(tmp_path)[-1]["fact"] == "ended"
+    assert facts(tmp_path)[-1]["reason"] == reason
+    assert Journal(tmp_path).open_sessions() == []
+
+
+@pytest.mark.parametrize("act", [EAT, answer(500), answer(200, "{}"), answer(200, '{"sessionId": 7}'), answer(200, "[")])
+def test_what_nobody_can_know_stays_on_the_list(act: bytes | str, tmp_path: Path):
+    """An answer that was lost, or makes no sense, proves nothing, whoever hears it."""
+
+    async def main() -> None:
+        async with Server(act).serve() as url:
+            async with asker(tmp_path, url, "asked") as process:
+                await says(process, "ready")
+                await says(process, "answered")
+            await asyncio.to_thread(Journal(tmp_path).wait_for_witnesses)
+
+    clock.run(main())
+    [record] = Journal(tmp_path).open_sessions()
+    assert (record.session, record.creating) == (None, False)
+
+
+def test_what_is_on_record_is_not_written_again(tmp_path: Path):
+    """The run is killed a moment after it wrote the id down: the witness has nothing to add, also to a session that is over by then."""
+
+    async def main() -> None:
+        async with Server(CREATED).serve() as url, asker(tmp_path, url, "recorded") as process:
+            await says(process, "ready")
+            await says(process, "answered")
+        await asyncio.to_thread(Journal(tmp_path).wait_for_witnesses)
+
+    clock.run(main())
+    assert [fact["fact"] for fact in facts(tmp_path)] == ["intent", "created"]
+
+
+def entered(folder: Path, url: str) -> tuple[Any, Http]:
+    """What a provider enters to create a session, in this process."""
+    http = Http(url, headers={"Authorization": f"Bearer {KEY}"})
+    return Journal(folder).entry("run", "show").creating("kaltura", http, id_field="sessionId"), http
+
+
+def test_the_witness_leaves_with_the_word_that_all_is_on_record(tmp_path: Path):
+    """It carries several requests, with the credentials, which nobody can see among the processes; then no trace of it is left."""
+    server = Server(answer(404), CREATED)
+
+    async def main() -> int:
+        async with server.serve() as url:
+            creating, http = entered(tmp_path, url)
+            async with creating:
+                pid = witness_of(tmp_path)
+                assert KEY not in arguments_of(pid)
+                with pytest.raises(ProviderError, match="404"):
+                    await http.request("POST", "/create", json={"avatar": "é"}, retry=Retry.NEVER)
+                got = await http.request("POST", "/", json={}, headers={"X-Extra": "1"}, params={"a": "b"}, retry=Retry.NEVER)
+                assert (got.status, got.need("sessionId")) == (200, "s-1")
+                assert got.headers["content-length"].isdigit()
+            return pid
+
+    pid = clock.run(main())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    first, second = server.requests
+    assert f"authorization: bearer {KEY}".encode() in first.lower()
+    assert "é".encode() in first or b"\\u00e9" in first
+    assert second.startswith(b"POST /?a=b ")
+    assert b"x-extra: 1" in second.lower()
+
+
+def test_whoever_gives_up_leaves_the_rest_to_the_witness(tmp_path: Path):
+    """A run that waits for the answer no longer, and ends, need not be killed for it."""
+
+    async def main() -> None:
+        held = Held(CREATED)
+        async with Server(held).serve() as url:
+
+            async def create() -> None:
+                creating, http = entered(tmp_path, url)
+                async with creating:
+                    await http.request("POST", "/create", json={}, retry=Retry.NEVER)
+
+            task = asyncio.ensure_future(create())
+            await held.asked.wait()
+            task.cancel()
+            await asyncio.wait([task])
+            held.release.set()
+            await asyncio.to_thread(Journal(tmp_path).wait_for_witnesses)
+
+    clock.run(main())
+    [record] = Journal(tmp_path).open_sessions()
+    assert record.session == "s-1"
+
+
+def test_a_witness_that_dies_leaves_doubt(tmp_path: Path):
+    """It is killed with the request on its way: nobody knows what came of that, and it is not sent again."""
+    server = Server(answer())
+
+    async def main() -> None:
+        held = Held(CREATED)
+        server.script = [held]
+        async with server.serve() as url:
+            creating, http = entered(tmp_path, url)
+            async with creating:
+                request = asyncio.ensure_future(http.request("POST", "/create", json={}, retry=Retry.UNSENT))
+                await held.asked.wait()
+                os.kill(witness_of(tmp_path), signal.SIGKILL)
+                with pytest.raises(ProviderError, match="has died; the request may have arrived") as caught:
+                    await request
+            assert caught.value.outcome == "ambiguous"
+
+    clock.run(main())
+    assert len(server.requests) == 1
+    [record] = Journal(tmp_path).open_sessions()
+    assert (record.session, record.creating) == (None, False)
+
+
+def test_without_a_witness_nothing_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The process cannot be started: no intent, no request, no session."""
+    monkeypatch.setattr(sessions, "WITNESS", (str(tmp_path / "no-such-program"),))
+
+    async def main() -> None:
+        creating, _ = entered(tmp_path, "http://127.0.0.1:9")
+        with pytest.raises(SetupError, match="could not be started: no such file"):
+            async with creating:
+                raise AssertionError("nobody gets here")
+
+    clock.run(main())
+    assert not Journal(tmp_path).path.exists()
