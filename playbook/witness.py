@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from playbook.errors import ProviderError
-from playbook.sessions import Journal
 from playbook.transports.courier import serve
 from playbook.transports.http import Answer, NetworkError, is_refusal
 
 
 def testify(task: Mapping[str, Any], last: Answer | NetworkError | None) -> None:
     """Write down what is known of the session, unless it is on record. Nothing, where nobody can know it."""
+    from playbook.sessions import Journal  # hardly ever needed, and the run waits for this process to begin
+
     journal, key = Journal(Path(task["journal"])), task["key"]
     if not any(record.key == key and record.session is None for record in journal.open_sessions()):
         return
