@@ -143,7 +143,6 @@ class Runner:
         self.plan = plan
         self.options = options or Options()
         self.engine = Engine(plan)
-        self.summary = RunSummary()
         self.redact = Redactor(plan.secrets)
         self.folder: Path | None = None
         self._interactive = self.options.interactive
@@ -189,7 +188,7 @@ class Runner:
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             (folder / "plan.json").write_text(_plan_text(self.plan), "utf-8", "replace")  # a file's name may be any bytes
-            self._log = RunLog(folder / "run.jsonl", redact=self.redact, watch=self._watch)
+            self._log = RunLog(folder / "run.jsonl", redact=self.redact, watch=self.options.watch)
             self._log.header(self._header(folder))
         except OSError as error:
             raise SetupError(f"{folder} cannot be written: {reason_of(error)}") from error
@@ -201,7 +200,7 @@ class Runner:
                 self._refuse_a_sure_stall()
             except PlaybookError as error:  # a credential is missing, say: the run is over, and its log is whole
                 end = "failed" if isinstance(error, RunError) else "error"
-                self._log.end(self._clock.now_ms(), end, error.message, self.summary.counts())
+                self._log.end(self._clock.now_ms(), end, error.message, RunSummary().counts())
                 refused = True
                 raise
             with self._signals():
@@ -209,7 +208,7 @@ class Runner:
                 cancelled = await self._wait_finished()
                 if self._crash is not None:
                     with contextlib.suppress(OSError):
-                        self._log.end(self._clock.now_ms(), "error", "internal error", self.summary.counts())
+                        self._log.end(self._clock.now_ms(), "error", "internal error", self._summary().counts())
                     raise self._crash
                 outcome = self._outcome(show)  # a signal now comes too late to stop anything, and must not cut the files
         finally:
@@ -255,12 +254,6 @@ class Runner:
                 cancelled = error
                 self.stop("cancelled")
         return cancelled
-
-    def _watch(self, line: Line) -> None:
-        if "runlog" not in line:
-            self.summary.take(line)
-        if self.options.watch is not None:
-            self.options.watch(line)
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -483,17 +476,27 @@ class Runner:
             raise SetupError(f"the sound {source} cannot be used any more: {reason_of(error)}") from error
         return decode(data)
 
+    def _summary(self) -> RunSummary:
+        """What the log tells by now. It is read when the show is over, so that a show of any length needs the same memory."""
+        summary = RunSummary()
+        try:
+            for line in self._log.lines():
+                summary.take(line)
+        except OSError as error:
+            self._disk = self._disk or f"disk: the run log cannot be read: {reason_of(error)}"
+        summary.finish()
+        return summary
+
     def _outcome(self, show: ShowRecorder) -> Outcome:
         result = self.engine.result
         assert result is not None
-        now = self._clock.now_ms()
-        self.summary.finish()
-        failures = failed_expectations(self.plan, self.summary) if result.end in ("passed", "failed") else ()
+        now, summary = self._clock.now_ms(), self._summary()
+        failures = failed_expectations(self.plan, summary) if result.end in ("passed", "failed") else ()
         result = judged(result, failures, self.plan)
         if result.exit_code == 0 and (objection := self.options.objection()) is not None:
             result = Result("failed", 1, objection)
         try:
-            self._write_show(show, now)
+            self._write_show(show, summary, now)
         except OSError as error:
             result = Result("error", 4, f"disk: {self._folder} cannot be written: {reason_of(error)}")
         except SetupError as error:  # a sound that is gone
@@ -501,20 +504,21 @@ class Runner:
         result = replace(result, reason=result.reason and self.redact(result.reason))
         try:
             if self._disk is None:  # last of all, because the last line says how the run ended
-                self._log.write(failures, now)
-                self._log.end(now, result.end, result.reason, self.summary.counts())
+                for line in self._log.write(failures, now):
+                    summary.take(line)
+                summary.take(self._log.end(now, result.end, result.reason, summary.counts()))
         except OSError as error:
             result = Result("error", 4, f"disk: {self._folder} cannot be written: {reason_of(error)}")
         if self._disk is not None and result.exit_code == 0:  # it was said to its end, but there is no proof of it
             result = Result("error", 4, self._disk)
-        return Outcome(result, self.summary, self._folder, failures)
+        return Outcome(result, summary, self._folder, failures)
 
-    def _write_show(self, show: ShowRecorder, now: int) -> None:
+    def _write_show(self, show: ShowRecorder, summary: RunSummary, now: int) -> None:
         """Captions and sound. Half a sound would pass for a whole one, and takes the room that the log's last line needs."""
-        zero, sound = self.summary.zero_ms, self._folder / "audio.wav"
+        zero, sound = summary.zero_ms, self._folder / "audio.wav"
         if zero is None:
             return
-        write_captions(self._folder, self.summary, show)
+        write_captions(self._folder, summary, show)
         try:
             show.write(sound, now - zero)
         except (OSError, SetupError):

@@ -66,8 +66,17 @@ def test_a_crowd(name: str, tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["kaltura", "tavus"])
 def test_a_long_show_in_bad_weather(name: str):
-    """Five minutes of it: no more descriptors, no memory beyond each line's own record, a grade for every line."""
+    """Five minutes of it: no more descriptors, hardly more memory, a grade for every line."""
     soaked = soak(name, 300_000)
     assert soaked.lines == 30
     assert soaked.descriptors <= 4, "a connection or two, whose both ends are here"
     assert soaked.grown_kb / soaked.lines < 8, soaked
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["kaltura", "tavus"])
+def test_memory_is_flat(name: str):
+    """Three hours of it: when as many lines have been spoken as are remembered, the rest of the show leaves nothing behind."""
+    soaked = soak(name, 3 * 3_600_000)
+    assert soaked.grown_kb < 64, soaked
+    assert soaked.descriptors <= 4

@@ -197,7 +197,7 @@ class AvaturnSession(LiveSession):
             self._complain("avatar.speech.segment.error", "a segment is open already")
             return
         self._open, self._void, self._bytes = uid, False, 0
-        segment = self.segments[uid] = f"seg-{len(self.queue.lines) + 1}"
+        segment = self.segments[uid] = f"seg-{self.queue.count + 1}"
         line = uid.partition("#")[0]  # whoever calls the segments of one line `x`, `x#2` and so on may let a fault strike the line
         names = self.queue.line(uid, of=line).names
         self.queue.add(uid, duration_ms=0, final=False, of=line)
@@ -365,7 +365,7 @@ class AvaturnEmulator(Emulator):
             return _unprocessable(wrong)
         if session is None:
             return self.refusal(404, "Session not found")
-        task, text = f"task-{len(session.queue.lines) + 1}", wanted["text"]
+        task, text = f"task-{session.queue.count + 1}", wanted["text"]
 
         def accept() -> Response:
             if session.kind == "text-echo":

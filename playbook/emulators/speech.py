@@ -23,6 +23,10 @@ LATENCY_MS = 200
 TAIL_MS = 150
 
 
+KEPT_UTTERANCES = 256
+"""Of a session, for whoever looks at it: it may go on for days."""
+
+
 @dataclass(slots=True, eq=False)
 class Utterance:
     """One line. `n` counts a session's lines from 1; `length_ms` is of what is there so far; `heard_ms` of what was spoken.
@@ -80,7 +84,9 @@ class SpeechQueue:
         held: bool = False,
     ) -> None:
         self.lines: list[Utterance] = []
-        """Every utterance of the session, in order."""
+        """The session's utterances, in order; of many, the last `KEPT_UTTERANCES`."""
+        self.count = 0
+        """How many there were."""
         self.faults = faults or Faults()
         self._clock = clock
         self._tell_vendor = tell
@@ -115,6 +121,8 @@ class SpeechQueue:
         if utterance is None:
             utterance = self.line(task, of=of)
             self.lines.append(utterance)
+            self.count += 1
+            del self.lines[:-KEPT_UTTERANCES]
             self._waiting.append(utterance)
         utterance.text += text
         utterance.length_ms += self._ms_per_character * len(text) if duration_ms is None else duration_ms

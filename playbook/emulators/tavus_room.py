@@ -182,7 +182,7 @@ class Conversation(LiveSession):
     def _echo(self, wanted: Mapping[str, Any]) -> None:
         sound = wanted.get("modality", "text") == "audio"
         task = wanted.get("inference_id")
-        task = task if isinstance(task, str) and task else f"unnamed-{len(self.queue.lines) + 1}"
+        task = task if isinstance(task, str) and task else f"unnamed-{self.queue.count + 1}"
         done = wanted.get("done", not sound) in (True, "true", "True")
         if timer := self._starving.pop(task, None):
             timer.cancel()

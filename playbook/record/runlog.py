@@ -8,6 +8,7 @@ Pure but for the file that it is given: no clock (times come in), no environment
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -186,22 +187,34 @@ class RunLog:
         """Write the first line."""
         self._put([header.to_line()])
 
-    def write(self, items: Iterable[Event | Effect], at_ms: int) -> None:
-        """Write one line for each item, in one flush."""
+    def write(self, items: Iterable[Event | Effect], at_ms: int) -> list[Line]:
+        """Write one line for each item, in one flush. Gives the lines."""
         lines = []
         for item in items:
             self._n += 1
             lines.append(to_line(item, self._n, at_ms))
         self._put(lines)
+        return lines
 
-    def end(self, at_ms: int, end: str, reason: str | None, counts: Mapping[str, int]) -> None:
-        """Write the last line, make sure that everything is on the disk, and close."""
+    def end(self, at_ms: int, end: str, reason: str | None, counts: Mapping[str, int]) -> Line:
+        """Write the last line, and make sure that everything is on the disk. Gives that line."""
         self._n += 1
         line: Line = {"n": self._n, "at_ms": at_ms, "end": end}
         if reason is not None:
             line["reason"] = reason
-        self._put([line | {"counts": dict(counts)}])
+        line["counts"] = dict(counts)
+        self._put([line])
         os.fsync(self._file.fileno())
+        return line
+
+    def lines(self) -> Iterator[Line]:
+        """What stands below the header by now, read back: also where somebody has deleted the file. To be read to the end before more is
+        written."""
+        with open(os.dup(self._file.fileno()), "rb") as file:
+            file.seek(0)
+            for raw in itertools.islice(file, 1, None):
+                if raw.endswith(b"\n"):  # else a full disk has torn it
+                    yield orjson.loads(raw)
 
     def close(self) -> None:
         """Let go of the file. A log that somebody deleted during the run is written anew from what we still hold."""

@@ -30,8 +30,8 @@ DEADLY = ("session-dies", "mute-after-120s")
 class Soaked:
     """What came of it.
 
-    Memory is what Python held, and `grown_kb` how much more at the end than after a quarter of the show: of each line its own record is
-    kept, for the report and the captions, and nothing else grows.
+    Memory is what Python held, and `grown_kb` how much more at the end than after a quarter of the show. When a few hundred lines have
+    been spoken, as many as are remembered for what may still be told of them, nothing grows any more.
     """
 
     lines: int
