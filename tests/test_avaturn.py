@@ -343,9 +343,17 @@ def test_nothing_listens(tmp_path):
 
 def test_the_name_does_not_exist(tmp_path):
     """DNS failure: exit 4, no trail."""
-    run = perform(THREE, tmp_path, env={"AVATURN_BASE_URL": "https://avaturn.invalid"})
+    run = perform(THREE, tmp_path, env={"AVATURN_BASE_URL": "https://avaturn.invalid"}, name="system")
     assert (run.code, run.left) == (4, [])
     assert "host name not found: avaturn.invalid" in run.reason
+
+
+def test_a_virtual_clock_and_the_real_vendor(tmp_path):
+    """A minute there is a moment here: nothing is asked, nothing created, and the reason says what to do."""
+    run = perform(THREE, tmp_path, env={"AVATURN_BASE_URL": "https://avaturn.invalid"})
+    assert (run.code, run.left) == (4, [])
+    assert "avaturn.invalid was not asked" in run.reason
+    assert "use --clock system, or rehearse with --emulate" in run.reason
 
 
 def test_the_certificate_is_nobodys(tmp_path):

@@ -98,7 +98,7 @@ def test_a_miss_fails_the_run_whatever_the_step_says(shell, mode):
     how = ("--from-cassette", "tape") if mode == "none" else ("--record", "tape", "--record-mode", mode)
     done = shell.call(*common, "--out", "two", *how, "--var", "word=two")
     assert (done.code, "failed: cassette: tape was missed: tape has no answer to POST" in done.out) == (1, True)
-    assert "tape does not have what was asked; `--record tape --record-mode all` records the run anew\n" in done.err
+    assert "; `--record tape --record-mode all` records the run anew\n" in done.out
     assert checked(Path("two"))[-1]["end"] == "failed"
     assert shell.call("replay", "two").out.startswith("identical")
     assert Path("tape").read_bytes() == before

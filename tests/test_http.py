@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import pytest
 import trustme
 
-from playbook.clock import Clock, run, wall_time
+from playbook.clock import Clock, ClockName, run, wall_time
 from playbook.errors import ProviderError, SetupError
 from playbook.transports.http import Answer, Http, NetworkError, Request, Retry, Send, base_address
 
@@ -183,13 +183,13 @@ def _tls(authority: trustme.CA) -> Answer | ProviderError:
 # --- never connected: refused, with the cause -------------------------------------------------------------------------
 
 
-def _unreached(url: str) -> ProviderError:
+def _unreached(url: str, kind: ClockName = "virtual") -> ProviderError:
     async def main() -> None:
         async with Http(url) as http:
             await http.request("POST", "/say", retry=Retry.NEVER)
 
     with pytest.raises(NetworkError) as caught:
-        virtually(main)
+        run(main(), kind)
     assert caught.value.outcome == "refused"
     return caught.value
 
@@ -203,7 +203,23 @@ def test_connection_refused() -> None:
 
 def test_host_name_not_found() -> None:
     """A name that does not exist is named as such."""
-    assert "host name not found: no-such-host.invalid" in _unreached("https://no-such-host.invalid").message
+    assert "host name not found: no-such-host.invalid" in _unreached("https://no-such-host.invalid", "system").message
+
+
+def test_a_virtual_clock_reaches_nobody_else() -> None:
+    """Another machine is not asked at all; one process further, on this machine, an answer that would come too late is told as that."""
+    assert "no-such-host.invalid was not asked: whoever is no part" in _unreached("https://no-such-host.invalid").message
+    late = failure(Server(STALL))
+    assert late.outcome == "ambiguous"
+    assert "no answer came from 127.0.0.1 within 10 s: whoever is no part of this process lives in real time" in late.message
+
+
+def test_no_certificates_to_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong SSL_CERT_FILE is named as such, before anything is asked."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    wrong = _unreached("https://127.0.0.1:9")
+    assert "the certificates to be trusted cannot be loaded: no such file or directory" in wrong.message
+    assert "SSL_CERT_FILE" in wrong.remedy
 
 
 def test_certificate_not_trusted() -> None:

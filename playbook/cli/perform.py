@@ -304,8 +304,6 @@ def _cassette(plan: Plan, args: Namespace) -> Cassette | None:
 
 def _tell_of(cassette: Cassette, args: Namespace) -> None:
     """What became of the cassette."""
-    if cassette.misses:
-        log(f"{cassette.path} does not have what was asked; {cassette.misses[0].remedy}", args)
     if args.quiet:
         return
     if cassette.whole:

@@ -155,13 +155,14 @@ class QueuedSession(ABC):
         self.emit(await call)
 
     def _failed(self, error: ProviderError, command: SayText | PlayAudio | StopSpeaking | None) -> None:
+        reason = "; ".join(filter(None, (error.message, error.remedy)))  # what to do about it has no place of its own in the log
         if command is None or error.outcome == "lost":
             if not self._lost:
                 self._lost = True
-                self.emit(ProviderFailed(error.message, outcome=error.outcome, status=error.status, session=self.session_id))
+                self.emit(ProviderFailed(reason, outcome=error.outcome, status=error.status, session=self.session_id))
             return
         chunk = command.chunk if isinstance(command, SayText) else None
-        self.emit(ProviderFailed(error.message, outcome=error.outcome, task=command.task, chunk=chunk, status=error.status))
+        self.emit(ProviderFailed(reason, outcome=error.outcome, task=command.task, chunk=chunk, status=error.status))
 
     async def _do_close(self, reason: str) -> None:
         await self._stop(self._worker)

@@ -185,7 +185,7 @@ class Cassette:
         if not self.misses:
             return None
         times = f" {len(self.misses)} times, first" if len(self.misses) > 1 else ""
-        return f"cassette: {self.path} was missed{times}: {self.misses[0].message}"
+        return f"cassette: {self.path} was missed{times}: {self.misses[0].message}; {self.misses[0].remedy}"
 
     # --- HTTP -----------------------------------------------------------------------------------------------------------
 

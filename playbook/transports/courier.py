@@ -17,6 +17,7 @@ import json
 import socket
 import subprocess
 import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -74,6 +75,8 @@ class Courier:
             what = "does not answer" if isinstance(error, TimeoutError) else "has died"
             text = f"the process that sends the request {what}; the request may have arrived"
             raise NetworkError(text, outcome="ambiguous", passing=False) from error
+        if "bug" in line:
+            raise RuntimeError(f"in the process that sends the request:\n{line['bug']}")
         if "failed" in line:
             raise NetworkError(line["failed"], outcome=line["outcome"], passing=line["passing"], remedy=line["remedy"])
         return Answer(line["status"], line["headers"], base64.b64decode(line["body"]))
@@ -111,6 +114,8 @@ async def serve(end: socket.socket) -> tuple[Mapping[str, Any], Answer | Network
         except NetworkError as error:
             last = error
             answer = {"failed": error.message, "outcome": error.outcome, "passing": error.passing, "remedy": error.remedy}
+        except Exception:  # a bug of ours, which is to be seen
+            answer = {"bug": traceback.format_exc()}
         writer.write(json.dumps(answer).encode() + b"\n")
     return told["task"], last
 

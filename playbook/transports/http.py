@@ -30,7 +30,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from playbook.clock import Clock, wall_time
+from playbook.clock import Clock, VirtualLoop, wall_time
 from playbook.errors import ProviderError, SetupError, reason_of
 from playbook.record.redact import Redactor
 
@@ -46,6 +46,8 @@ UPLOAD_BYTES_PER_S = 50_000
 
 BACKOFF_MS = (250, 500, 1_000, 2_000, 4_000)
 MAX_SAID = 300
+REAL_TIME = "whoever is no part of this process lives in real time (use --clock system, or rehearse with --emulate)"
+"""What is to be said of a virtual clock."""
 
 
 class Retry(enum.Enum):
@@ -351,6 +353,9 @@ class Wire:
     async def send(self, request: Request) -> Answer:
         import httpx
 
+        virtual = isinstance(asyncio.get_running_loop(), VirtualLoop)
+        if virtual and not is_loopback(self._host):  # whatever it did would come too late, and be paid for
+            raise NetworkError(f"{self._host} was not asked: {REAL_TIME}", outcome="refused", passing=False)
         client = self._client or self._connect()
         call = client.build_request(
             request.method,
@@ -378,7 +383,8 @@ class Wire:
             raise self._unreached(error) from error
         except httpx.ReadTimeout as error:
             raise NetworkError(
-                f"the request was sent, but no answer came from {self._host} within {ANSWER_S:g} s", outcome="ambiguous"
+                f"the request was sent, but no answer came from {self._host} within {ANSWER_S:g} s" + (f": {REAL_TIME}" if virtual else ""),
+                outcome="ambiguous",
             ) from error
         except (httpx.WriteTimeout, TimeoutError) as error:
             raise NetworkError(f"{self._host} was too slow; the request may have arrived", outcome="ambiguous") from error
@@ -393,6 +399,15 @@ class Wire:
 
         # Loading the world's certificates takes 30 ms, which a server without TLS needs not cost.
         plain = self.base_url.startswith("http:")
+        try:
+            verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else httpx.create_ssl_context()
+        except OSError as error:  # which an `SSLError` is, too
+            raise NetworkError(
+                f"the certificates to be trusted cannot be loaded: {reason_of(error)}",
+                outcome="refused",
+                passing=False,
+                remedy="check SSL_CERT_FILE and SSL_CERT_DIR",
+            ) from error
         self._client = httpx.AsyncClient(
             base_url=self.base_url,
             headers={"Accept-Encoding": "identity", "User-Agent": "avatar-playbook", **self.headers},
@@ -400,7 +415,7 @@ class Wire:
             limits=httpx.Limits(max_connections=20, max_keepalive_connections=4, keepalive_expiry=KEEPALIVE_S),
             follow_redirects=False,
             trust_env=not is_loopback(self._host),  # a proxy that is set for the world must not be asked for this machine
-            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else httpx.create_ssl_context(),
+            verify=verify,
         )
         return self._client
 
