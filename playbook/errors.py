@@ -112,6 +112,7 @@ CODES: Mapping[str, str] = {
     "PB453": "a setting that does nothing with this Avaturn engine",
     "PB454": "a start that may outlast Avaturn's patience",
     "PB455": "lines of the local voice where no voice is installed",
+    "PB456": "a show that the local voice is to speak where no voice is installed",
     "PB465": "Tavus is told no PAL",
     "PB466": "a setting that does nothing with this way to a Tavus face",
     "PB467": "a Tavus face that joins another room",

@@ -5,12 +5,17 @@ The environment is given by the caller, never read here. Imports the errors and 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from playbook.errors import SetupError, UsageError, reason_of
+
+VIEWER = "session.json"
+"""In a run's folder, as long as its session lives: what a viewer needs to show the avatar."""
 
 
 def user_folder(env: Mapping[str, str], own: str, xdg: str, at_home: str) -> Path:
@@ -58,3 +63,13 @@ def _new_folder(name: str) -> Path:
         except OSError as error:
             raise SetupError(f"the run folder {folder} cannot be made: {reason_of(error)}") from error
     return folder
+
+
+def withdraw(folder: Path) -> None:
+    """A run's session is over: what opens it is of no use any more, and nobody's business. Where it cannot be removed it is emptied."""
+    path = folder / VIEWER
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.truncate(path, 0)

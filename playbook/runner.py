@@ -47,7 +47,7 @@ from playbook.events import (
     TimerFired,
     Trigger,
 )
-from playbook.folders import run_folder
+from playbook.folders import VIEWER, run_folder, withdraw
 from playbook.language import parse_duration, plan_to_json
 from playbook.model import Plan, WaitEvent
 from playbook.providers import registry
@@ -214,7 +214,7 @@ class Runner:
         finally:
             for handle in (*self._timers.values(), *self._later):
                 handle.cancel()
-            self._unpublish()
+            withdraw(folder)
             disk = self._close_log()
             if refused and self.options.folder is None:  # nothing happened, and nobody knows of it: it would lie there for ever
                 shutil.rmtree(folder, ignore_errors=True)
@@ -420,7 +420,7 @@ class Runner:
                 clock=self._clock,
                 emit=self._emit,
                 env=self.options.env,
-                journal=NoEntry() if state is None else Journal(state, redact=self.redact).entry(folder.name, self.plan.name),
+                journal=NoEntry() if state is None else Journal(state, redact=self.redact).entry(folder.name, self.plan.name, folder),
                 seal=self.redact.add,
                 redact=self.redact,
                 publish=self._publish,
@@ -445,21 +445,12 @@ class Runner:
 
     def _publish(self, viewer: Mapping[str, Any]) -> None:
         """Hand a viewer what it needs. Only the owner may read it, and it is gone when the session is."""
-        path = self._folder / "session.json"
+        path = self._folder / VIEWER
         try:
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
                 json.dump(viewer, file, indent=1)
         except OSError as error:
             raise SetupError(f"disk: {path} cannot be written: {reason_of(error)}") from error
-
-    def _unpublish(self) -> None:
-        """What opens the session is of no use any more, and nobody's business. Where it cannot be removed it is emptied."""
-        path = self._folder / "session.json"
-        try:
-            path.unlink(missing_ok=True)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.truncate(path, 0)
 
     def _sound(self, sha256: str) -> Sound:
         """A sound as it was when the plan was made."""

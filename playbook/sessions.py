@@ -66,9 +66,9 @@ class Journal:
         self._folder = folder
         self.redact = redact or (lambda text: text)
 
-    def entry(self, run: str, playbook: str) -> Entry:
-        """What the runner lends to one session of a provider."""
-        return Entry(self, run, playbook)
+    def entry(self, run: str, playbook: str, folder: Path | None = None) -> Entry:
+        """What the runner lends to one session of a provider. `folder` is the run's."""
+        return Entry(self, run, playbook, folder)
 
     def open_sessions(self) -> list[SessionRecord]:
         """Every session that has no end, oldest first."""
@@ -230,10 +230,11 @@ class Entry:
     after the first was surely refused and `ended`) begins a new line of facts.
     """
 
-    def __init__(self, journal: Journal, run: str, playbook: str) -> None:
+    def __init__(self, journal: Journal, run: str, playbook: str, folder: Path | None) -> None:
         self._journal = journal
         self._run = run
         self._playbook = playbook
+        self._folder = folder
         self._provider = ""
         self._key: str | None = None
 
@@ -277,6 +278,7 @@ class Entry:
         who: dict[str, Any] = {
             "run": self._run,
             "playbook": self._playbook,
+            "folder": None if self._folder is None else str(self._folder.absolute()),
             "pid": pid,
             "host": socket.gethostname(),
             "process": _process(pid),
@@ -343,6 +345,7 @@ def _record(facts: list[_Line]) -> SessionRecord | None:
             session=line.get("session"),
             playbook=str(line.get("playbook", "")),
             run=str(line.get("run", "")),
+            folder=Path(line["folder"]) if line.get("folder") else None,
             pid=pid,
             alive=_alive(line, "pid", "process"),
             creating=line.get("session") is None and _alive(line, "witness", "witness_process") is True,

@@ -7,7 +7,7 @@ only when somebody asks for what it knows. May be imported by `runner` and every
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,9 +83,17 @@ class World:
         assert found is not None, "the language asks only for providers that there are"
         return found.capabilities(settings)
 
-    def check(self, plan: Plan) -> Iterable[Problem]:
+    def check(self, plan: Plan) -> Iterator[Problem]:
         found = self.provider(plan.provider)
-        return () if found is None else found.check(plan)
+        if found is None:
+            return
+        yield from found.check(plan)
+        spoken = next((step for step in plan.steps if isinstance(step.action, Say) and step.skipped is None), None)
+        if plan.capabilities.own_voice and plan.provider != "local" and spoken is not None and not self.local.voice.available:
+            from playbook.speech.voice import REMEDY
+
+            message = "no voice is installed: a run would be refused, because the local voice is to speak here"
+            yield Problem("PB456", message, spoken.place, REMEDY, "warning", via=spoken.via)
 
     def sound_length_ms(self, source: Path | bytes) -> int:
         from playbook.speech.audio import measure

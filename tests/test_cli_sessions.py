@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar
 
 import httpx
@@ -86,8 +87,6 @@ def vendor(shell, monkeypatch):
 
 
 def journal(shell) -> Journal:
-    from pathlib import Path
-
     return Journal(Path(shell.env["PLAYBOOK_STATE_DIR"]))
 
 
@@ -187,9 +186,12 @@ def test_end_that_nobody_can_be_told_of(vendor, monkeypatch):
 
 
 def test_end_what_has_gone(vendor):
-    """`end --gone` ends the sessions whose run has gone, and leaves those alone whose run goes on, or is another machine's."""
+    """`end --gone` ends the sessions whose run has gone, and leaves those alone whose run goes on, or is another machine's; what their
+    viewers were given goes with them."""
     for run, session in (("before", "c1"), ("now", "c2")):
-        entry = journal(vendor).entry(run, "show")
+        Path(run).mkdir()
+        Path(run, "session.json").write_text("{}")
+        entry = journal(vendor).entry(run, "show", Path(run))
         entry.intent("tavus")
         entry.created(session)
         Vendor.there.add(session)
@@ -198,6 +200,7 @@ def test_end_what_has_gone(vendor):
     done = vendor.call("sessions", "end", "--gone")
     assert (done.code, done.out) == (0, "tavus c1: ended\n")
     assert Vendor.there == {"c2"}
+    assert (list(Path("before").iterdir()), list(Path("now").iterdir())) == ([], [Path("now/session.json")])
     assert vendor.call("sessions", "end", "--gone").out == "no session is open whose run has gone\n"
     for argv in (["--gone", "--all"], ["--gone", "c2"], []):
         assert vendor.call("sessions", "end", *argv).code == 2

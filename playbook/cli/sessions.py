@@ -14,6 +14,7 @@ from pathlib import Path
 from playbook import clock as clocks
 from playbook.cli.options import Command, Parser, err, in_colour, out
 from playbook.errors import PlaybookError, SetupError, UsageError
+from playbook.folders import withdraw
 from playbook.language import show_duration
 from playbook.providers.base import SETTLED_S, EndsSessions, FindsSessions, ListsSessions, SessionRecord
 from playbook.providers.registry import credentials
@@ -130,6 +131,8 @@ def _end(args: Namespace, journal: Journal) -> int:
             what = clocks.run(_end_one(record, world, args.env, named))
             if record.key in ours:
                 journal.ended(record.key, what)
+                if record.folder is not None:
+                    withdraw(record.folder)
             out(f"{record.provider} {record.session or record.key}: {what}")
         except PlaybookError as error:
             failed += 1

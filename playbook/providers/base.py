@@ -87,6 +87,8 @@ class SessionRecord:
     pid: int
     alive: bool | None
     since: datetime.datetime
+    folder: Path | None = None
+    """The run's."""
     creating: bool = False
     """Whether a process still waits for the vendor's answer, and will write down what it says, also when the one that asked has gone."""
     ends_by: datetime.datetime | None = None
