@@ -254,7 +254,6 @@ class Entry:
                 task = {"journal": str(self._journal.path.parent.absolute()), "key": key, "provider": provider}
                 courier = Courier(WITNESS, http, {**task, "id_field": id_field, "end_fields": list(end_fields)})
                 await stack.enter_async_context(courier)
-                stack.enter_context(http.through(courier.send))
                 who = {"witness": courier.pid, "witness_process": _process(courier.pid)}
             mark = self._intend(key, provider, facts, **who)
             try:

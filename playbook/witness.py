@@ -1,7 +1,7 @@
 """The process that carries the request which creates a session: a program, started by `sessions`.
 
 Whoever asked may be killed before it could write down what was created, and then nobody could end it. So this process lives until it is
-told that the answer is on record. If nobody tells it, because nobody is there any more, it writes that down itself. What it cannot
+told that the answer has been noted. If nobody tells it, because nobody is there any more, it writes that down itself. What it cannot
 survive is what ends both of them, such as a loss of power.
 """
 
@@ -45,9 +45,7 @@ def testify(task: Mapping[str, Any], last: Answer | NetworkError | None) -> None
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # whoever stops all processes of a run stops the one that asked
         signal.signal(number, signal.SIG_IGN)
-    unread = asyncio.run(serve(socket.socket(fileno=0)))
-    if unread is not None:
-        testify(*unread)
+    asyncio.run(serve(socket.socket(fileno=0), testify))
     os._exit(0)  # nothing is left to be done, and somebody waits
 
 

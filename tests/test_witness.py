@@ -232,6 +232,38 @@ def test_whoever_gives_up_leaves_the_rest_to_the_witness(tmp_path: Path):
     assert record.session == "s-1"
 
 
+def test_sessions_that_are_created_at_once_share_a_witness(tmp_path: Path):
+    """One process for ten runs of a program: it keeps apart who has noted what, and goes when the last has no more need of it."""
+
+    async def create(url: str, n: int, held: Held | None) -> int:
+        creating, http = entered(tmp_path / str(n), url)
+        async with creating:
+            if held is not None:
+                await held.asked.wait()
+            answer = await http.request("POST", f"/create/{n}", json={}, retry=Retry.NEVER)
+            assert answer.need("sessionId") == f"s-{n}"
+            Journal(tmp_path / str(n)).created(facts(tmp_path / str(n))[0]["key"], "kaltura", f"s-{n}", {})
+        return witness_of(tmp_path / str(n))
+
+    async def main() -> set[int]:
+        held = Held(CREATED)
+        slow, fast = Server(held), Server(*(answer(200, f'{{"sessionId": "s-{n}"}}') for n in range(10)))
+        async with slow.serve() as there, fast.serve() as here:
+            late = asyncio.ensure_future(create(there, 99, None))
+            await held.asked.wait()
+            pids = {await create(here, n, held) for n in range(10)}
+            late.cancel()
+            await asyncio.wait([late])
+            held.release.set()
+            await asyncio.to_thread(Journal(tmp_path / "99").wait_for_witnesses)
+        return pids
+
+    pids = clock.run(main())
+    assert pids == {witness_of(tmp_path / "99")}
+    assert [record.session for record in Journal(tmp_path / "99").open_sessions()] == ["s-1"]
+    assert all([fact["fact"] for fact in facts(tmp_path / str(n))] == ["intent", "created"] for n in range(10))
+
+
 def test_a_witness_that_dies_leaves_doubt(tmp_path: Path):
     """It is killed with the request on its way: nobody knows what came of that, and it is not sent again."""
     server = Server(answer())
@@ -245,12 +277,16 @@ def test_a_witness_that_dies_leaves_doubt(tmp_path: Path):
                 request = asyncio.ensure_future(http.request("POST", "/create", json={}, retry=Retry.UNSENT))
                 await held.asked.wait()
                 os.kill(witness_of(tmp_path), signal.SIGKILL)
-                with pytest.raises(ProviderError, match="has died; the request may have arrived") as caught:
+                with pytest.raises(ProviderError, match="has died; it may have arrived") as caught:
                     await request
-            assert caught.value.outcome == "ambiguous"
+                assert caught.value.outcome == "ambiguous"
+                server.script = [CREATED]
+                other, http = entered(tmp_path / "next", url)
+                async with other:  # whoever comes next has another one
+                    assert (await http.request("POST", "/create", json={}, retry=Retry.NEVER)).status == 200
 
     clock.run(main())
-    assert len(server.requests) == 1
+    assert len(server.requests) == 2
     [record] = Journal(tmp_path).open_sessions()
     assert (record.session, record.creating) == (None, False)
 

@@ -1,9 +1,11 @@
-"""Requests carried by a process of their own, which outlives ours: what it is at when we are killed it finishes, and it knows the answer.
+"""Requests carried by a process of its own, which outlives ours: what it is at when we are killed it finishes, and it knows the answer.
 
-Both ends of it. Ours, `Courier`, is a `Send` like the network itself; the other one, `serve`, is for the program that carries them
-(`playbook.witness`). Each line is JSON over a pair of sockets: first what that process must know, then one request after another, and an
-answer or a failure for each. Credentials go this way and no other (no argument, no environment). When our end is closed without a word of
-dismissal, we have gone.
+Both ends of it. Ours is `Courier`: in its context, what an `Http` asks goes that way. All of one event loop share a process, which is there
+for as long as somebody needs it. The other end, `serve`, is for the program that carries the requests (`playbook.witness`).
+
+Each line is JSON over a pair of sockets, with the number of its errand: first what that process must know of it, then one request after
+another, for each an answer or a failure back, and in the end whether all that it heard has been `noted` here. Where it has not, or this
+end is closed without a word, we have gone. Credentials go this way and no other (no argument, no environment).
 
 Imports errors, the clock and `http`; the journal of sessions imports it.
 """
@@ -13,33 +15,42 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import itertools
 import json
 import socket
 import subprocess
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from playbook.errors import ProviderError, SetupError, reason_of
 from playbook.transports.http import ANSWER_S, CONNECT_S, MAX_BODY, Answer, Http, NetworkError, Request, Wire
 
-PATIENCE_S = CONNECT_S + ANSWER_S + 5
-"""How long a process may take for one request, its own beginning included."""
+PATIENCE_S = CONNECT_S + ANSWER_S + 15
+"""How long a process may take for one request, its own beginning on a busy machine included."""
 _REAP_S = 1.0
 _MAX_LINE = 3 * MAX_BODY  # in base64, and with what stands around it
-_DISMISSED = b'{"dismissed":true}\n'
+
+_Task = Mapping[str, Any]
+_numbers = itertools.count(1)
+_processes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Process] = WeakKeyDictionary()
 
 
 class Courier:
-    """Our end, for as long as the context lasts: `http.through(courier.send)`. `command` starts the process, `task` is what it must know.
+    """The context in which requests of `http` are carried. `command` starts the process, `task` is what it must know.
 
-    It is dismissed at the end of the context, unless something else than a `ProviderError` ends it: then it takes us for gone.
+    What it heard counts as noted when the context ends by itself or with a `ProviderError`; with anything else, or while an answer is still
+    to come, we have gone.
     """
 
-    def __init__(self, command: Sequence[str], http: Http, task: Mapping[str, Any]) -> None:
+    def __init__(self, command: Sequence[str], http: Http, task: _Task) -> None:
         self._command, self._http, self._task = command, http, task
+        self._number = next(_numbers)
+        self._through = contextlib.ExitStack()
+        self._asked = False
 
     @property
     def pid(self) -> int:
@@ -47,10 +58,45 @@ class Courier:
         return self._process.pid
 
     async def __aenter__(self) -> Courier:
+        loop = asyncio.get_running_loop()
+        process = _processes.get(loop)
+        if process is None:
+            process = _processes[loop] = _Process(self._command)
+        self._process = process
+        await process.enter()
+        process.tell(self._number, task=self._task, **self._http.way)
+        self._through.enter_context(self._http.through(self._send))
+        return self
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._through.close()
+        noted = not self._asked and (error is None or isinstance(error, ProviderError))
+        self._process.tell(self._number, noted=noted)
+        await self._process.leave(wait=noted)
+
+    async def _send(self, request: Request) -> Answer:
+        self._asked = True
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                told = await self._process.ask(self._number, asdict(request))
+        except TimeoutError as error:  # the answer may come, and is no business of ours any more
+            raise _lost("does not answer") from error
+        self._asked = False
+        if "bug" in told:
+            raise RuntimeError(f"in the process that sends the request:\n{told['bug']}")
+        if "failed" in told:
+            raise NetworkError(told["failed"], outcome=told["outcome"], passing=told["passing"], remedy=told["remedy"])
+        return Answer(told["status"], told["headers"], base64.b64decode(told["body"]))
+
+
+class _Process(asyncio.Protocol):
+    """The process, and our end of the way to it."""
+
+    def __init__(self, command: Sequence[str]) -> None:
         ours, theirs = socket.socketpair()
         try:
-            self._process = subprocess.Popen(  # noqa: ASYNC220 -- asyncio's own would be killed with the loop that it belongs to
-                self._command,
+            self._process = subprocess.Popen(  # asyncio's own would be killed with the loop that it belongs to
+                command,
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -61,68 +107,111 @@ class Courier:
             raise SetupError(f"the process that creates the session could not be started: {reason_of(error)}") from error
         finally:
             theirs.close()
-        self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=_MAX_LINE)
-        self._write({"task": self._task, **self._http.way})
-        return self
+        self.pid = self._process.pid
+        self._loop = asyncio.get_running_loop()
+        self._connected = asyncio.ensure_future(self._loop.create_connection(lambda: self, sock=ours))
+        self._users = 0
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._rest = b""
 
-    async def send(self, request: Request) -> Answer:
-        """Have one request carried. Raises `NetworkError`."""
-        self._write(asdict(request))
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                line = json.loads(await self._reader.readline())
-        except (TimeoutError, OSError, ValueError) as error:
-            what = "does not answer" if isinstance(error, TimeoutError) else "has died"
-            text = f"the process that sends the request {what}; the request may have arrived"
-            raise NetworkError(text, outcome="ambiguous", passing=False) from error
-        if "bug" in line:
-            raise RuntimeError(f"in the process that sends the request:\n{line['bug']}")
-        if "failed" in line:
-            raise NetworkError(line["failed"], outcome=line["outcome"], passing=line["passing"], remedy=line["remedy"])
-        return Answer(line["status"], line["headers"], base64.b64decode(line["body"]))
+    async def enter(self) -> None:
+        """Have need of it."""
+        self._users += 1
+        self._transport, _ = await asyncio.shield(self._connected)
 
-    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if error is None or isinstance(error, ProviderError):
-            self._writer.write(_DISMISSED)
-            with contextlib.suppress(TimeoutError, OSError, subprocess.TimeoutExpired):
-                async with asyncio.timeout(_REAP_S):
-                    await self._reader.read()  # to the end, which is the process's
-                self._process.wait(_REAP_S)
-        self._writer.close()
-        if self._process.returncode is None:  # it has still something to do; whenever it is done, it wants to be buried
-            threading.Thread(target=self._process.wait, daemon=True).start()
+    async def leave(self, *, wait: bool) -> None:
+        """Have no more need of it. Who is the last lets it go; it may have something to do still, for which nobody has to `wait`."""
+        self._users -= 1
+        if self._users:
+            return
+        self._forget()
+        self._transport.close()
+        end = threading.Thread(target=self._process.wait, daemon=True)  # whenever that is, somebody must take note of it
+        end.start()
+        if wait:
+            await asyncio.to_thread(end.join, _REAP_S)
 
-    def _write(self, line: Mapping[str, Any]) -> None:
-        self._writer.write(json.dumps(line).encode() + b"\n")
+    def tell(self, number: int, **line: Any) -> None:
+        """Say something of an errand."""
+        self._transport.write(json.dumps({"errand": number, **line}).encode() + b"\n")
+
+    async def ask(self, number: int, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Have a request carried. Raises `NetworkError` when the process is dead."""
+        answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self._answers[number] = answer
+        if self._transport.is_closing():
+            self.connection_lost(None)
+        else:
+            self.tell(number, request=request)
+        return await answer
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            told = json.loads(line)
+            answer = self._answers.pop(told["errand"])
+            if not answer.done():
+                answer.set_result(told)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._forget()
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(_lost("has died"))
+
+    def _forget(self) -> None:
+        """Whoever comes now needs another one."""
+        if _processes.get(self._loop) is self:
+            del _processes[self._loop]
 
 
-async def serve(end: socket.socket) -> tuple[Mapping[str, Any], Answer | NetworkError | None] | None:
-    """The other end: carry what is asked. When the asker has gone: the task, and what came of the last request. None: dismissed."""
+def _lost(how: str) -> NetworkError:
+    return NetworkError(f"the process that sends the request {how}; it may have arrived", outcome="ambiguous", passing=False)
+
+
+# --- the other end ------------------------------------------------------------------------------------------------------
+
+
+async def serve(end: socket.socket, gone: Callable[[_Task, Answer | NetworkError | None], None]) -> None:
+    """Carry what is asked. `gone` hears of every errand whose asker has gone: its task, and what came of the last request."""
     reader, writer = await asyncio.open_connection(sock=end, limit=_MAX_LINE)
-    if not (line := await _line(reader)):
-        return None
-    told = json.loads(line)
+    errands: dict[int, asyncio.Queue[dict[str, Any]]] = {}
+    work = []
+    with contextlib.suppress(asyncio.IncompleteReadError, OSError):  # its end, also in the middle of a line
+        while True:
+            told = json.loads(await reader.readuntil(b"\n"))
+            number = told["errand"]
+            if "task" in told:
+                errands[number] = asyncio.Queue()
+                work.append(asyncio.ensure_future(_carry(told, errands[number], writer, gone)))
+            else:
+                errands[number].put_nowait(told)
+    for queue in errands.values():
+        queue.put_nowait({"noted": False})
+    await asyncio.gather(*work, return_exceptions=True)
+
+
+async def _carry(
+    told: Mapping[str, Any],
+    queue: asyncio.Queue[dict[str, Any]],
+    writer: asyncio.StreamWriter,
+    gone: Callable[[_Task, Answer | NetworkError | None], None],
+) -> None:
+    """One errand."""
+    number, task = told["errand"], told["task"]
     wire = Wire(told["base_url"])
     wire.authorize(told["headers"])
     last: Answer | NetworkError | None = None
-    while line := await _line(reader):
-        if line == _DISMISSED:
-            return None
+    while "request" in (told := await queue.get()):
         try:
-            last = await wire.send(Request(**json.loads(line)))
-            answer = {"status": last.status, "headers": dict(last.headers), "body": base64.b64encode(last.body).decode()}
+            last = _lost("is at it")
+            last = await wire.send(Request(**told["request"]))
+            line = {"status": last.status, "headers": dict(last.headers), "body": base64.b64encode(last.body).decode()}
         except NetworkError as error:
             last = error
-            answer = {"failed": error.message, "outcome": error.outcome, "passing": error.passing, "remedy": error.remedy}
+            line = {"failed": error.message, "outcome": error.outcome, "passing": error.passing, "remedy": error.remedy}
         except Exception:  # a bug of ours, which is to be seen
-            answer = {"bug": traceback.format_exc()}
-        writer.write(json.dumps(answer).encode() + b"\n")
-    return told["task"], last
-
-
-async def _line(reader: asyncio.StreamReader) -> bytes:
-    """The next whole line; nothing when the asker has gone, also in the middle of one."""
-    try:
-        return await reader.readuntil(b"\n")
-    except (asyncio.IncompleteReadError, OSError):
-        return b""
+            line = {"bug": traceback.format_exc()}
+        writer.write(json.dumps({"errand": number, **line}).encode() + b"\n")
+    if not told["noted"]:
+        gone(task, last)
