@@ -379,7 +379,7 @@ class Engine:
     def _run_timer(self, event: TimerFired) -> None:
         if event.reason == "start":
             self._begin_timeline(event.due_ms)
-        elif event.reason == "max_duration" and self.phase != "stopping":
+        elif event.reason == "max_duration" and self.phase != "stopping" and (None, "tail") not in self._timers:
             reason = f"the session reached its limit of {session_limit_ms(self.plan)} ms"
             self._leave_step("cut", reason)
             self._conclude("error", 6, reason)
@@ -635,9 +635,7 @@ class Engine:
         self._settle(utterance, evidence, what, interrupted=True)
         if self.phase == "running":
             self._fail_step(utterance.step, "failed", event.reason)
-        else:
-            self._after_close(utterance)
-        return None
+        return self._after_close(utterance)  # also where its own step was over, and the show waits for the rest of it
 
     # --- interrupt, stop, close -------------------------------------------------------------------------------------
 

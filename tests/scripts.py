@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
 
 from playbook.engine import Engine
 from playbook.events import (
@@ -55,11 +55,20 @@ class FakeProvider:
     """Answers an engine's commands on a heap of its own: accepts after `answers_ms` and speaks one line after another, `ms` each.
 
     `interrupts` says what becomes of those, after `interrupts_ms`: they are `taken`, `lost` (taken, and nothing stops) or `refused`.
+    `fails` says of lines that they are not accepted, but fail with this outcome.
     """
 
     def __init__(
-        self, ms: int = 1000, reports: bool = True, *, answers_ms: int = 0, interrupts: str = "taken", interrupts_ms: int = 0
+        self,
+        ms: int = 1000,
+        reports: bool = True,
+        *,
+        answers_ms: int = 0,
+        interrupts: str = "taken",
+        interrupts_ms: int = 0,
+        fails: Mapping[str, Literal["refused", "ambiguous"]] | None = None,
     ) -> None:
+        self.fails = fails or {}
         self.ms, self.reports = ms, reports
         self.answers_ms, self.interrupts, self.interrupts_ms = answers_ms, interrupts, interrupts_ms
         self.heap: list[tuple[int, int, Event]] = []
@@ -77,6 +86,8 @@ class FakeProvider:
         match command:
             case OpenSession():
                 self.at(now, SessionOpened("s1"))
+            case SayText(task=task) | PlayAudio(task=task) if task in self.fails:
+                self.at(now + self.answers_ms, ProviderFailed("no", self.fails[task], task))
             case SayText(task=task, final=final, chunk=chunk):
                 self.at(now + self.answers_ms, TaskAccepted(task, chunk=chunk))
                 if final:

@@ -16,6 +16,7 @@ from playbook.events import (
     Ignored,
     Late,
     OpenSession,
+    PlayAudio,
     ProviderFailed,
     SayText,
     SessionClosed,
@@ -509,6 +510,26 @@ def test_max_duration():
     assert (provider.engine.result.end, provider.engine.result.exit_code) == ("error", 6)
 
 
+@pytest.mark.parametrize("speech", ["none", "reported"])
+@pytest.mark.parametrize("last", [do("w", WaitSpeech()), do("end", End())], ids=["wait", "end"])
+def test_a_line_that_fails_when_the_show_has_gone_on(speech, last):
+    """Its step timed out, and what waits for the rest of the speech learns that there is none."""
+    provider = FakeProvider(answers_ms=900, fails={"a": "ambiguous"}, reports=speech == "reported")
+    script = plan(say("a", timeout_ms=200, on_error="continue"), last, can=Capabilities(speech=speech))
+    story = drive(script, provider)
+    assert (provider.engine.done, provider.engine.result.exit_code) == (True, 0)
+    assert started(story, last.id) == 200
+    assert of(story, CloseSession)[0][0] == 900
+
+
+def test_a_limit_that_comes_when_all_has_been_said():
+    """The session outlives the last line by its tail, but not its limit: then it is closed at once, and the show was performed."""
+    provider = FakeProvider(reports=False)
+    story = drive(plan(say("a"), can=Capabilities(speech="none", tail_ms=1500), limits=Limits(max_duration_ms=2000)), provider)
+    assert (provider.engine.result.end, provider.engine.result.exit_code) == ("passed", 0)
+    assert of(story, CloseSession) == [(2000, CloseSession("end"))]
+
+
 def test_unended_session_is_an_error():
     """A show that was said in full but whose session could not be ended is no success."""
     engine = Engine(plan(do("w", Wait(0))))
@@ -580,6 +601,39 @@ def test_no_interrupt_is_a_dead_end(can, reports, answers_ms, interrupts, interr
     assert provider.engine.done
     assert len(of(story, CloseSession)) == 1
     assert set(closings(story)) == {command.task for _, command in of(story, SayText)}
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    speech=st.sampled_from(["reported", "none"]),
+    fails=st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), st.sampled_from(["refused", "ambiguous"])),
+    answers_ms=st.sampled_from([0, 200, 900, 4000]),
+    timeout_ms=st.sampled_from([None, 50, 1000]),
+    until=st.sampled_from(["accepted", "started", "ended", 300]),
+    drain=st.booleans(),
+    limit_ms=st.sampled_from([None, 1000, 9000]),
+)
+def test_no_failure_is_a_dead_end(speech, fails, answers_ms, timeout_ms, until, drain, limit_ms):
+    """Whichever lines fail, however late, when the show may have gone on: it comes to its end."""
+    how = {"timeout_ms": timeout_ms, "on_error": "continue"}
+    script = plan(
+        say("a", "One ", (400, "two"), until=until, **how),
+        sound("b", until=until, **how),
+        do("i", InterruptSpeech(), **how),
+        say("c", until="accepted", **how),
+        do("w", WaitSpeech(), **how),
+        say("d", until=until, **how),
+        do("end", End(drain=drain)),
+        can=Capabilities(speech=speech, interrupt="unknown", tail_ms=500),
+        limits=Limits(max_duration_ms=limit_ms),
+    )
+    provider = FakeProvider(reports=speech == "reported", answers_ms=answers_ms, fails=fails)
+    story = drive(script, provider)
+    assert provider.engine.done
+    assert len(of(story, CloseSession)) == 1
+    sent = {item.task for _, item in story if isinstance(item, (SayText, PlayAudio))}
+    assert set(closings(story)) == sent
+    assert provider.engine.result.exit_code == 0 or limit_ms is not None
 
 
 @settings(max_examples=300, deadline=None)

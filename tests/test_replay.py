@@ -313,6 +313,15 @@ def test_replay_of_a_run(shell):
     assert data["summary"]["utterances"][0]["evidence"] == "reported"
 
 
+def test_a_run_that_was_refused_is_replayed(shell):
+    """A key was missing: the log is a header and an end, and nothing else follows from it today."""
+    shell.write("show.yaml", "version: 1\nprovider: avaturn\nstart: 0s\ntimeline:\n  - say: Hello.\n")
+    assert shell.call("run", "show.yaml", "--out", "one").code == 4
+    assert len(checked(shell.folder / "one")) == 2
+    done = shell.call("replay", "one")
+    assert (done.code, done.out.splitlines()[0]) == (0, "identical: 1 line, 0 events, the same commands and notes")
+
+
 def test_replay_shows_a_changed_plan(shell):
     """When the playbook was changed since, replay says which words and steps, exit 1, though the engine still does the same."""
     run_hello(shell)

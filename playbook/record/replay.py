@@ -135,6 +135,8 @@ class _Replay:
         if not self.due and self.engine.done and self.failures is None:
             self._judge()
         if "end" in line:
+            if line["n"] == 1:  # the run was refused before it began
+                return None
             if self.due:
                 return self._diverge(line, None)
             return self._check_end(line)
