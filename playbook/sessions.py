@@ -34,9 +34,10 @@ from typing import TYPE_CHECKING, Any
 from playbook.clock import VirtualLoop, block, wall_time
 from playbook.errors import ProviderError, SetupError, reason_of
 from playbook.folders import user_folder
-from playbook.providers.base import SETTLED_S, SessionRecord
+from playbook.providers.base import CREATE_BUDGET_S, SETTLED_S, SessionRecord
 
 if TYPE_CHECKING:
+    from playbook.transports.courier import Courier
     from playbook.transports.http import Http
 
 VERSION = 1
@@ -47,7 +48,7 @@ KEEP_CLOSED = 100
 LOCK_TRIES, LOCK_PAUSE_MS = 500, 10
 WITNESS = (sys.executable, "-P", "-m", "playbook.witness")
 """How a witness is started. `-P`: a folder of the author's that is called `playbook` is not this package."""
-WITNESS_TRIES, WITNESS_PAUSE_MS = 500, 50
+WITNESS_TRIES, WITNESS_PAUSE_MS = round(CREATE_BUDGET_S * 20), 50
 
 _numbers = itertools.count(1)
 _Line = dict[str, Any]
@@ -92,7 +93,7 @@ class Journal:
         self.write("created", key, session=session, provider=provider, end=end)
 
     def wait_for_witnesses(self) -> None:
-        """Return when no witness waits for an answer any more. (None does for longer than that takes, but may be suspended.)"""
+        """Return when no witness waits for an answer any more, or one has been at it for longer than that can take."""
         for _ in range(WITNESS_TRIES):
             if not any(record.creating for record in self.open_sessions()):
                 return
@@ -248,12 +249,13 @@ class Entry:
         key = _new_key()
         async with contextlib.AsyncExitStack() as stack:
             who: dict[str, Any] = {}
+            courier: Courier | None = None
             if not isinstance(asyncio.get_running_loop(), VirtualLoop):  # there the vendor is in this process, and goes with it
                 from playbook.transports.courier import Courier
 
-                task = {"journal": str(self._journal.path.parent.absolute()), "key": key, "provider": provider}
-                courier = Courier(WITNESS, http, {**task, "id_field": id_field, "end_fields": list(end_fields)})
-                await stack.enter_async_context(courier)
+                task: dict[str, Any] = {"journal": str(self._journal.path.parent.absolute()), "key": key, "provider": provider}
+                task |= {"id_field": id_field, "end_fields": list(end_fields)}
+                courier = await stack.enter_async_context(Courier(WITNESS, http, task))
                 who = {"witness": courier.pid, "witness_process": _process(courier.pid)}
             mark = self._intend(key, provider, facts, **who)
             try:
@@ -261,6 +263,8 @@ class Entry:
             except ProviderError as error:
                 if error.outcome != "ambiguous":
                     self.ended(f"never created: {error.message}")
+                elif courier is not None and not courier.waits:
+                    self._journal.write("unseen", key)  # nobody waits for it any more
                 raise
 
     def created(self, session: str, **end: Any) -> None:
@@ -347,7 +351,8 @@ def _record(facts: list[_Line]) -> SessionRecord | None:
             folder=Path(line["folder"]) if line.get("folder") else None,
             pid=pid,
             alive=_alive(line, "pid", "process"),
-            creating=line.get("session") is None and _alive(line, "witness", "witness_process") is True,
+            creating=not any(fact.get("fact") in ("created", "unseen") for fact in facts)
+            and _alive(line, "witness", "witness_process") is True,
             since=since,
             ends_by=None if limit_ms is None else since + datetime.timedelta(milliseconds=limit_ms),
             rule=rule,

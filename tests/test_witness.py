@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -16,8 +17,10 @@ import pytest
 
 from playbook import clock, sessions
 from playbook.errors import ProviderError, SetupError
-from playbook.providers.base import SessionRecord
+from playbook.providers.base import CREATE_BUDGET_S, SETTLED_S, SessionRecord
+from playbook.providers.tavus import FIND_S
 from playbook.sessions import Journal
+from playbook.transports.courier import PATIENCE_S
 from playbook.transports.http import Http, Retry
 from tests.logs import ROOT
 from tests.test_http import CLOSE, EAT, KEY, Server, answer
@@ -28,6 +31,7 @@ ASKER = """
 import asyncio, sys
 from pathlib import Path
 from playbook.sessions import Journal
+from playbook.transports.courier import PATIENCE_S
 from playbook.transports.http import Http, Retry
 
 async def main(journal, url, key, moment):
@@ -273,20 +277,22 @@ def test_a_witness_that_dies_leaves_doubt(tmp_path: Path):
         server.script = [held]
         async with server.serve() as url:
             creating, http = entered(tmp_path, url)
-            async with creating:
+            beside, unasked = entered(tmp_path / "beside", url)
+            async with beside, creating:
                 request = asyncio.ensure_future(http.request("POST", "/create", json={}, retry=Retry.UNSENT))
                 await held.asked.wait()
                 os.kill(witness_of(tmp_path), signal.SIGKILL)
-                with pytest.raises(ProviderError, match="has died; it may have arrived") as caught:
+                with pytest.raises(ProviderError, match="has died; the request may have arrived") as caught:
                     await request
                 assert caught.value.outcome == "ambiguous"
                 server.script = [CREATED]
-                other, http = entered(tmp_path / "next", url)
-                async with other:  # whoever comes next has another one
-                    assert (await http.request("POST", "/create", json={}, retry=Retry.NEVER)).status == 200
+                other, later = entered(tmp_path / "later", url)
+                async with other:  # who comes later, or had not asked yet, has another one
+                    assert (await later.request("POST", "/create", json={}, retry=Retry.NEVER)).status == 200
+                    assert (await unasked.request("POST", "/create", json={}, retry=Retry.NEVER)).status == 200
 
     clock.run(main())
-    assert len(server.requests) == 2
+    assert len(server.requests) == 3
     [record] = Journal(tmp_path).open_sessions()
     assert (record.session, record.creating) == (None, False)
 
@@ -303,3 +309,28 @@ def test_without_a_witness_nothing_is_asked(tmp_path: Path, monkeypatch: pytest.
 
     clock.run(main())
     assert not Journal(tmp_path).path.exists()
+
+
+def test_what_is_known_to_be_unknown_is_not_waited_for(tmp_path: Path):
+    """The answer was lost, and the run goes on about its business, as does the witness for another session: nobody has to wait for that."""
+
+    async def main() -> None:
+        async with Server(EAT).serve() as url:
+            beside, _ = entered(tmp_path / "beside", url)
+            creating, http = entered(tmp_path, url)
+            async with beside:
+                with contextlib.suppress(ProviderError):
+                    async with creating:
+                        await http.request("POST", "/create", json={}, retry=Retry.NEVER)
+                [record] = Journal(tmp_path).open_sessions()
+                [other] = Journal(tmp_path / "beside").open_sessions()
+                assert (record.session, record.creating, other.creating) == (None, False, True)
+
+    clock.run(main())
+
+
+def test_the_times_that_are_waited_for_an_answer_fit_into_each_other():
+    """A stop waits for as long as a create may take, and the journal calls it settled only later."""
+    longest_s = Retry.UNSENT.value / 1000 + PATIENCE_S + FIND_S
+    assert longest_s < CREATE_BUDGET_S < SETTLED_S
+    assert CREATE_BUDGET_S <= sessions.WITNESS_TRIES * sessions.WITNESS_PAUSE_MS / 1000

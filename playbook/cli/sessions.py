@@ -22,6 +22,16 @@ from playbook.sessions import Journal, state_folder
 from playbook.world import World
 
 
+class NoSuchSession(PlaybookError):
+    """The journal does not know it, or it is over."""
+
+    exit_code = 5
+
+    def __init__(self, id: str) -> None:
+        remedy = "`playbook sessions` lists them; give --provider to end one that it does not know"
+        super().__init__(f"the journal has no open session '{id}'", remedy=remedy)
+
+
 def add_sessions(parser: Parser) -> None:
     parser.add_argument("action", nargs="?", choices=("list", "end", "forget", "reconcile"), default="list", help="what to do (list)")
     parser.add_argument("ids", metavar="ID", nargs="*", help="the ids of sessions, as `list` shows them")
@@ -105,22 +115,14 @@ def _list(args: Namespace, journal: Journal) -> int:
 
 
 def _end(args: Namespace, journal: Journal) -> int:
-    journal.wait_for_witnesses()  # what is being created just now has a name in a moment
-    records = known = journal.open_sessions()
-    if args.gone:
-        records = [record for record in known if record.alive is False]
-    elif not args.all:
-        wanted: list[SessionRecord] = []
-        for id in args.ids:
-            found = [record for record in known if id in (record.session, record.key)]
-            if not found and args.provider:
-                found = [_stranger(id, args.provider)]
-            if not found:
-                hint = "`playbook sessions` lists them; give --provider to end one that it does not know"
-                err(f"error: the journal has no open session '{id}'\n  {hint}")
-                return 5
-            wanted += found
-        records = wanted
+    known = journal.open_sessions()
+    records = _chosen(args, known)
+    if any(record.creating for record in records):
+        err("waiting for the vendor's answer to what is being created")
+        journal.wait_for_witnesses()
+        known = journal.open_sessions()
+        still = {record.key: record for record in known}
+        records = [still.get(record.key, record) for record in records if record.key in still or not record.creating]
     if not records:
         out("no session is open" if not known else "no session is open whose run has gone")
         return 0
@@ -148,6 +150,23 @@ def _end(args: Namespace, journal: Journal) -> int:
                 )
             )
     return 4 if failed else 0
+
+
+def _chosen(args: Namespace, known: list[SessionRecord]) -> list[SessionRecord]:
+    """Which sessions are to be ended. Raises `NoSuchSession`."""
+    if args.all:
+        return known
+    if args.gone:
+        return [record for record in known if record.alive is False]
+    chosen: list[SessionRecord] = []
+    for id in args.ids:
+        found = [record for record in known if id in (record.session, record.key)]
+        if not found and args.provider:
+            found = [_stranger(id, args.provider)]
+        if not found:
+            raise NoSuchSession(id)
+        chosen += found
+    return chosen
 
 
 async def _end_one(record: SessionRecord, world: World, env: Mapping[str, str], known: Collection[str | None]) -> str:

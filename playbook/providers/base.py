@@ -39,8 +39,9 @@ T = TypeVar("T")
 
 CLOSE_BUDGET_S = 20.0
 """How long ending a session may take, retries included."""
-CREATE_BUDGET_S = 20.0
-"""How long the end waits, before that, for the answer to a request that creates the session: without it nobody knows what to end."""
+CREATE_BUDGET_S = 30.0
+"""How long the end waits, before that, for the answer to a request that creates the session: without it nobody knows what to end. The
+last try begins within `Retry.UNSENT` of the first and may take `courier.PATIENCE_S`; then Tavus looks for what it may have created."""
 SETTLED_S = 60.0
 """How long after its intent a session may still come into being: our request and its repetitions take half of that, the vendor may go on
 when we have stopped listening, and a list of sessions may lag behind."""

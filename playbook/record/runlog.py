@@ -181,7 +181,8 @@ class RunLog:
         self._redact = redact if redact is not None else Redactor()
         self._watch = watch
         self._n = 0
-        self._file: IO[bytes] = open(path, "xb+", buffering=0)  # noqa: SIM115  # closed by `close`
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND  # to be read meanwhile, and written at its end alone
+        self._file: IO[bytes] = open(os.open(path, flags, 0o666), "rb+", buffering=0)  # noqa: SIM115  # closed by `close`
 
     def header(self, header: Header) -> None:
         """Write the first line."""
@@ -208,8 +209,7 @@ class RunLog:
         return line
 
     def lines(self) -> Iterator[Line]:
-        """What stands below the header by now, read back: also where somebody has deleted the file. To be read to the end before more is
-        written."""
+        """What stands below the header by now, read back: also where somebody has deleted the file."""
         with open(os.dup(self._file.fileno()), "rb") as file:
             file.seek(0)
             for raw in itertools.islice(file, 1, None):

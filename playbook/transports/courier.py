@@ -7,7 +7,7 @@ Each line is JSON over a pair of sockets, with the number of its errand: first w
 another, for each an answer or a failure back, and in the end whether all that it heard has been `noted` here. Where it has not, or this
 end is closed without a word, we have gone. Credentials go this way and no other (no argument, no environment).
 
-Imports errors, the clock and `http`; the journal of sessions imports it.
+Imports errors and `http`; the journal of sessions and the witness import it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from weakref import WeakKeyDictionary
 from playbook.errors import ProviderError, SetupError, reason_of
 from playbook.transports.http import ANSWER_S, CONNECT_S, MAX_BODY, Answer, Http, NetworkError, Request, Wire
 
-PATIENCE_S = CONNECT_S + ANSWER_S + 15
-"""How long a process may take for one request, its own beginning on a busy machine included."""
+PATIENCE_S = CONNECT_S + ANSWER_S + 5
+"""How long a process may take for one request, its own beginning included."""
 _REAP_S = 1.0
 _MAX_LINE = 3 * MAX_BODY  # in base64, and with what stands around it
 
@@ -57,14 +57,13 @@ class Courier:
         """The process."""
         return self._process.pid
 
+    @property
+    def waits(self) -> bool:
+        """Whether an answer may still come, of which only that process will hear."""
+        return self._asked
+
     async def __aenter__(self) -> Courier:
-        loop = asyncio.get_running_loop()
-        process = _processes.get(loop)
-        if process is None:
-            process = _processes[loop] = _Process(self._command)
-        self._process = process
-        await process.enter()
-        process.tell(self._number, task=self._task, **self._http.way)
+        await self._enter()
         self._through.enter_context(self._http.through(self._send))
         return self
 
@@ -74,19 +73,39 @@ class Courier:
         self._process.tell(self._number, noted=noted)
         await self._process.leave(wait=noted)
 
+    async def _enter(self) -> None:
+        loop = asyncio.get_running_loop()
+        process = _processes.get(loop)
+        if process is None:
+            process = _processes[loop] = _Process(self._command)
+        await process.enter()
+        process.tell(self._number, task=self._task, **self._http.way)
+        self._process = process
+
     async def _send(self, request: Request) -> Answer:
+        if self._process.dead:
+            await self._process.leave(wait=False)
+            await self._enter()
         self._asked = True
         try:
             async with asyncio.timeout(PATIENCE_S):
                 told = await self._process.ask(self._number, asdict(request))
         except TimeoutError as error:  # the answer may come, and is no business of ours any more
             raise _lost("does not answer") from error
+        except EOFError as error:
+            self._asked = False
+            raise _lost("has died") from error
         self._asked = False
         if "bug" in told:
             raise RuntimeError(f"in the process that sends the request:\n{told['bug']}")
         if "failed" in told:
             raise NetworkError(told["failed"], outcome=told["outcome"], passing=told["passing"], remedy=told["remedy"])
         return Answer(told["status"], told["headers"], base64.b64decode(told["body"]))
+
+
+def _lost(how: str) -> NetworkError:
+    text = f"the process that sends the request {how}; the request may have arrived"
+    return NetworkError(text, outcome="ambiguous", passing=False)
 
 
 class _Process(asyncio.Protocol):
@@ -114,10 +133,15 @@ class _Process(asyncio.Protocol):
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._rest = b""
 
+    @property
+    def dead(self) -> bool:
+        """Whether it has closed its end."""
+        return self._transport.is_closing()
+
     async def enter(self) -> None:
         """Have need of it."""
-        self._users += 1
         self._transport, _ = await asyncio.shield(self._connected)
+        self._users += 1
 
     async def leave(self, *, wait: bool) -> None:
         """Have no more need of it. Who is the last lets it go; it may have something to do still, for which nobody has to `wait`."""
@@ -136,14 +160,11 @@ class _Process(asyncio.Protocol):
         self._transport.write(json.dumps({"errand": number, **line}).encode() + b"\n")
 
     async def ask(self, number: int, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Have a request carried. Raises `NetworkError` when the process is dead."""
-        answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
-        self._answers[number] = answer
-        if self._transport.is_closing():
-            self.connection_lost(None)
-        else:
-            self.tell(number, request=request)
-        return await answer
+        """Have a request carried. Raises `EOFError` when the process dies."""
+        answer = self._answers[number] = self._loop.create_future()
+        self.tell(number, request=request)
+        told: dict[str, Any] = await answer
+        return told
 
     def data_received(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
@@ -157,16 +178,12 @@ class _Process(asyncio.Protocol):
         self._forget()
         for answer in self._answers.values():
             if not answer.done():
-                answer.set_exception(_lost("has died"))
+                answer.set_exception(EOFError())
 
     def _forget(self) -> None:
         """Whoever comes now needs another one."""
         if _processes.get(self._loop) is self:
             del _processes[self._loop]
-
-
-def _lost(how: str) -> NetworkError:
-    return NetworkError(f"the process that sends the request {how}; it may have arrived", outcome="ambiguous", passing=False)
 
 
 # --- the other end ------------------------------------------------------------------------------------------------------
@@ -176,19 +193,22 @@ async def serve(end: socket.socket, gone: Callable[[_Task, Answer | NetworkError
     """Carry what is asked. `gone` hears of every errand whose asker has gone: its task, and what came of the last request."""
     reader, writer = await asyncio.open_connection(sock=end, limit=_MAX_LINE)
     errands: dict[int, asyncio.Queue[dict[str, Any]]] = {}
-    work = []
+    work: dict[int, asyncio.Task[None]] = {}
     with contextlib.suppress(asyncio.IncompleteReadError, OSError):  # its end, also in the middle of a line
         while True:
             told = json.loads(await reader.readuntil(b"\n"))
             number = told["errand"]
             if "task" in told:
-                errands[number] = asyncio.Queue()
-                work.append(asyncio.ensure_future(_carry(told, errands[number], writer, gone)))
+                queue = errands[number] = asyncio.Queue()
+                work[number] = asyncio.ensure_future(_carry(told, queue, writer, gone))
             else:
                 errands[number].put_nowait(told)
+                if "noted" in told:
+                    del errands[number]
+            work = {number: each for number, each in work.items() if not each.done()}
     for queue in errands.values():
         queue.put_nowait({"noted": False})
-    await asyncio.gather(*work, return_exceptions=True)
+    await asyncio.gather(*work.values(), return_exceptions=True)
 
 
 async def _carry(
@@ -204,7 +224,7 @@ async def _carry(
     last: Answer | NetworkError | None = None
     while "request" in (told := await queue.get()):
         try:
-            last = _lost("is at it")
+            last = _lost("has a bug")
             last = await wire.send(Request(**told["request"]))
             line = {"status": last.status, "headers": dict(last.headers), "body": base64.b64encode(last.body).decode()}
         except NetworkError as error:
