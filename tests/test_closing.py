@@ -162,7 +162,7 @@ def test_a_signal_stops_every_run_of_a_program(tmp_path: Path):
 class Broken(QueuedSession):
     """A session with a bug."""
 
-    closed = 0
+    closed = released = 0
 
     def __init__(self, context: Context, where: str) -> None:
         super().__init__(context)
@@ -190,6 +190,9 @@ class Broken(QueuedSession):
         self.closed += 1
         self._fall("close")
 
+    async def _release(self) -> None:
+        self.released += 1
+
     def _fall(self, where: str) -> None:
         if where == self.where:
             raise ZeroDivisionError(f"in {where}, with the planted-token")
@@ -197,7 +200,8 @@ class Broken(QueuedSession):
 
 @pytest.mark.parametrize("where", ["create", "say", "close", "watch open_session", "watch say", "watch session_closed"])
 def test_a_bug_of_ours_closes_the_session_and_comes_out(where: str, tmp_path: Path):
-    """Wherever it is, the session is closed once, the bug is raised with its traceback, and nobody waits long for that."""
+    """Wherever it is, a session that was created is closed once, all is let go once, the bug is raised with its traceback, and nobody waits
+    long for that."""
     sessions: list[Broken] = []
 
     class Vendor:
@@ -221,7 +225,7 @@ def test_a_bug_of_ours_closes_the_session_and_comes_out(where: str, tmp_path: Pa
 
     took_ms = clock.run(main(), "virtual")
     assert took_ms <= (42_000 if where == "close" else 3_000)
-    assert sessions[0].closed == 1
+    assert (sessions[0].closed, sessions[0].released) == (where != "watch open_session", 1)
     assert "planted-token" not in (tmp_path / "run.jsonl").read_text("utf-8")
 
 

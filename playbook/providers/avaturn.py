@@ -149,16 +149,9 @@ class AvaturnSession(QueuedSession):
         try:
             await self.creating(self._create(body))
         except ProviderError as error:
-            if self.session_id is None:
-                await self.release()
             if error.status == 410:
-                error.message = (
-                    f"the avatar '{body.get('avatar_id', '(default)')}' no longer exists (410); choose another avatar_id in the dashboard"
-                )
-            raise
-        except SetupError:  # the journal could not be written
-            if self.session_id is None:
-                await self.release()
+                error.message = f"the avatar '{body.get('avatar_id', '(default)')}' no longer exists (410)"
+                error.remedy = "choose another avatar_id in the dashboard"
             raise
 
     async def _create(self, body: dict[str, Any]) -> None:
@@ -182,17 +175,12 @@ class AvaturnSession(QueuedSession):
         context.publish({"provider": "avaturn", "session_id": self.session_id, "token": self.token, "api_host": self.base})
 
     async def _close(self, reason: str) -> str | None:
-        try:
-            if self.session_id is None:
-                return None
-            remark = await _end(self.http, self.session_id)
-            self.context.journal.ended(reason)
-            return remark
-        finally:
-            await self.release()
+        assert self.session_id is not None
+        remark = await _end(self.http, self.session_id)
+        self.context.journal.ended(reason)
+        return remark
 
-    async def release(self) -> None:
-        """Let go of what we hold, whatever became of the session."""
+    async def _release(self) -> None:
         await self.http.aclose()
 
 

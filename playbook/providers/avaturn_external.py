@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from playbook.errors import PlaybookError, ProviderError
+from playbook.errors import ProviderError
 from playbook.events import PlayAudio, SayText, SpeechEnded, SpeechStarted, StopSpeaking, TaskAccepted
 from playbook.model import Evidence
 from playbook.providers.avaturn import AvaturnSession
@@ -134,13 +134,9 @@ class ExternalSession(AvaturnSession):
             return Listener(self._host, self._port, header=HEADER, secret=self._secret)
 
         wrap, engine = self.context.extras.get("listener"), self.settings["conversation_engine"]
-        try:
-            await self._speaker.speak_ahead()
-            self._dialled = wrap(make) if wrap else make()
-            url = await self._socket.start(self._address)
-        except PlaybookError:
-            await self.release()
-            raise
+        await self._speaker.speak_ahead()
+        self._dialled = wrap(make) if wrap else make()
+        url = await self._socket.start(self._address)
         await self.create(conversation_engine={**engine, "url": url, "headers": {**(engine.get("headers") or {}), HEADER: self._secret}})
         if not await self._socket.caller(CALL_S):
             strangers = f" ({self._socket.strangers} came without the secret)" if self._socket.strangers else ""
@@ -156,10 +152,10 @@ class ExternalSession(AvaturnSession):
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"ws://{host}:{port}{urlsplit(url).path or '/'}" if self.near else url
 
-    async def release(self) -> None:
+    async def _release(self) -> None:
         if self._dialled is not None:
             await self._dialled.aclose()
-        await super().release()
+        await super()._release()
 
     # --- what we say ------------------------------------------------------------------------------------------------
 

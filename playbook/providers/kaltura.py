@@ -161,16 +161,11 @@ class KalturaSession(QueuedSession):
     # opening
 
     async def _open(self) -> str | None:
-        try:
-            await self._encode_sounds()
-            ks = await mint(self._login, self._service, self.context.seal)
-            self._http.authorize({"Authorization": f"KS {ks}"})
-            await self.creating(self._create())
-            await self._init_client()
-        except (ProviderError, SetupError):
-            if self.session_id is None:  # then nobody will call `close`
-                await self._hang_up()
-            raise
+        await self._encode_sounds()
+        ks = await mint(self._login, self._service, self.context.seal)
+        self._http.authorize({"Authorization": f"KS {ks}"})
+        await self.creating(self._create())
+        await self._init_client()
         self.in_background(self._keep_alive())
         return None
 
@@ -315,18 +310,14 @@ class KalturaSession(QueuedSession):
     # closing
 
     async def _close(self, reason: str) -> None:
-        self._encoding = False
-        try:
-            if self.session_id is None:
-                return
-            if self._token is None:
-                raise ProviderError("the session cannot be ended: its token was never received")
-            await _end(self._http, self.session_id)
-            self.context.journal.ended(reason)
-        finally:
-            await self._hang_up()
+        assert self.session_id is not None
+        if self._token is None:
+            raise ProviderError("the session cannot be ended: its token was never received")
+        await _end(self._http, self.session_id)
+        self.context.journal.ended(reason)
 
-    async def _hang_up(self) -> None:
+    async def _release(self) -> None:
+        self._encoding = False
         await self._http.aclose()
         await self._service.aclose()
 

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class QueuedSession(ABC):
-    """Five coroutines for a provider to fill in.
+    """Six coroutines for a provider to fill in.
 
     They return when the vendor has answered and raise `ProviderError` when it refused. `self.session_id` is set by `_open` as soon as
     the vendor has named the session, so that a failure after that moment still leads to a close.
@@ -37,6 +37,7 @@ class QueuedSession(ABC):
         self._creating: asyncio.Task[Any] | None = None
         self._closer: asyncio.Task[None] | None = None  # held here, since a loop alone does not keep its tasks alive
         self._closing = False
+        self._released = False
         self._lost = False
 
     # what a provider writes
@@ -59,8 +60,11 @@ class QueuedSession(ABC):
 
     @abstractmethod
     async def _close(self, reason: str) -> str | None:
-        """End whatever was created, also half of it; retry within the budget. Called exactly once, `_open` cancelled or over. Returns a
-        remark for the log, or None."""
+        """End the session that was created, also half of it; retry within the budget. Called once, if there is one, `_open` cancelled or
+        over. Returns a remark for the log, or None."""
+
+    async def _release(self) -> None:  # noqa: B027 -- most have something to let go of, and need not
+        """Let go of connections and whatever else is held. Called once, last of all, whatever became of the session."""
 
     # what the runner calls
 
@@ -105,7 +109,7 @@ class QueuedSession(ABC):
             try:
                 await work
             except ProviderError as error:
-                self.lost(error.message, status=error.status)
+                self.lost(_reason(error), status=error.status)
 
         task = self._spawn(guarded())
         self._background.add(task)
@@ -137,12 +141,13 @@ class QueuedSession(ABC):
                 job, command = self._queue.popleft()
                 try:
                     await job()
-                except ProviderError as error:
-                    self._failed(error, command)
-                except SetupError as error:  # a journal that cannot be written, say
-                    self._failed(ProviderError(error.message, remedy=error.remedy), command)
-                if self._lost and self.session_id is None:
-                    return  # nothing was opened, so nobody will close it
+                except (ProviderError, SetupError) as error:  # the latter where a journal cannot be written, say
+                    opened = self.session_id is not None
+                    if not opened:  # so nobody will close it
+                        await self._let_go()
+                    self._failed(error if isinstance(error, ProviderError) else ProviderError(error.message, remedy=error.remedy), command)
+                    if not opened:
+                        return
             self._wake.clear()
             await self._wake.wait()
 
@@ -155,7 +160,7 @@ class QueuedSession(ABC):
         self.emit(await call)
 
     def _failed(self, error: ProviderError, command: SayText | PlayAudio | StopSpeaking | None) -> None:
-        reason = "; ".join(filter(None, (error.message, error.remedy)))  # what to do about it has no place of its own in the log
+        reason = _reason(error)
         if command is None or error.outcome == "lost":
             if not self._lost:
                 self._lost = True
@@ -172,7 +177,10 @@ class QueuedSession(ABC):
             await asyncio.wait([self._creating], timeout=CREATE_BUDGET_S)
         try:
             async with asyncio.timeout(CLOSE_BUDGET_S):
-                remark = await self._close(reason)
+                try:
+                    remark = None if self.session_id is None else await self._close(reason)
+                finally:
+                    await self._let_go()
             if self._creating is not None and not self._creating.done():
                 raise ProviderError("the request that creates the session was never answered")
         except (ProviderError, TimeoutError) as error:
@@ -183,8 +191,18 @@ class QueuedSession(ABC):
         else:
             self.emit(SessionClosed(remark))
 
+    async def _let_go(self) -> None:
+        if not self._released:
+            self._released = True
+            await self._release()
+
     @staticmethod
     async def _stop(task: asyncio.Task[None] | None) -> None:
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
+
+
+def _reason(error: ProviderError) -> str:
+    """What is wrong and what to do about it, which has no place of its own in the log."""
+    return "; ".join(filter(None, (error.message, error.remedy)))

@@ -221,14 +221,9 @@ class TavusSession(QueuedSession):
     # opening
 
     async def _open(self) -> str | None:
-        try:
-            await self.prepare()
-            pal = await self._choose_pal()
-            await self.creating(self._create(pal))
-        except (ProviderError, SetupError):
-            if self.session_id is None:  # then nobody will call `close`
-                await self._http.aclose()
-            raise
+        await self.prepare()
+        pal = await self._choose_pal()
+        await self.creating(self._create(pal))
         if self.settings.get("test_mode"):
             return self.take_remark() or TEST_MODE
         await self._enter()
@@ -416,18 +411,17 @@ class TavusSession(QueuedSession):
     # closing
 
     async def _close(self, reason: str) -> str | None:
-        try:
-            if self.session_id is None:
-                return None
-            if not self._over_at_once:
-                await _end(self._http, self.session_id)
-            self.context.journal.ended(reason)
-            # Somebody who stops us does not want to wait for the reason why.
-            return None if self._over_at_once or reason.startswith(("SIG", "cancelled")) else await self._why()
-        finally:
-            if self._room is not None:
-                await self._room.close()
-            await self._http.aclose()
+        assert self.session_id is not None
+        if not self._over_at_once:
+            await _end(self._http, self.session_id)
+        self.context.journal.ended(reason)
+        # Somebody who stops us does not want to wait for the reason why.
+        return None if self._over_at_once or reason.startswith(("SIG", "cancelled")) else await self._why()
+
+    async def _release(self) -> None:
+        if self._room is not None:
+            await self._room.close()
+        await self._http.aclose()
 
     async def _why(self) -> str | None:
         """For what Tavus says that it ended the conversation, and how long it was."""
