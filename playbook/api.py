@@ -22,8 +22,8 @@ from typing import Any
 from playbook.errors import UsageError
 from playbook.language import Inputs, compile_file, compile_text
 from playbook.model import Plan
-from playbook.runner import Cue, Options, Outcome, Runner
-from playbook.sessions import state_folder
+from playbook.runner import Cue, Options, Outcome
+from playbook.stage import staged
 from playbook.world import World, cache_folder, variables
 
 __all__ = ["Cue", "Outcome", "load", "plan", "run"]
@@ -96,12 +96,12 @@ async def run(
     options = Options(
         folder=None if folder is None else Path(folder),
         env=env,
-        state_dir=state_folder(env),
         cues=cues,
         watch=watch,
         provider=_world(cache_folder(env)).provider(plan.provider),
     )
-    return await Runner(plan, options).run()
+    async with staged(plan, options) as runner:
+        return await runner.run()
 
 
 @lru_cache(maxsize=4)

@@ -25,6 +25,7 @@ ROOMS = (
     ("witness",),
     ("world",),
     ("runner",),
+    ("stage",),
     ("api", "suite"),
     ("report",),
     ("cli", "pytest_plugin"),

@@ -23,16 +23,14 @@ from playbook.cli.author import add_inputs, load
 from playbook.cli.options import Command, Parser, cue, err, in_colour, is_live, log, name_and_value, out, width
 from playbook.cli.sessions import left_open, remind
 from playbook.cli.triggers import given, has_ended
-from playbook.emulators import EMULATORS, rehearsal
+from playbook.emulators import EMULATORS
 from playbook.emulators import need as need_emulator
 from playbook.errors import AuthorError, SetupError, UsageError
 from playbook.model import AudioEcho, Plan
-from playbook.providers.registry import let_in
-from playbook.sessions import state_folder
 from playbook.world import World, cache_folder
 
 if TYPE_CHECKING:
-    from playbook.runner import Options, Outcome, Runner
+    from playbook.runner import Outcome, Runner
     from playbook.speech.loudspeaker import Loudspeaker
     from playbook.transports.cassette import Cassette, Mode
 
@@ -94,13 +92,13 @@ class _Show:
     """One performance, and what stands around the runner: the cassette, the emulator, the loudspeaker, the journal, whoever watches."""
 
     def __init__(self, plan: Plan, world: World, args: Namespace) -> None:
+        from playbook.stage import journal_folder
+
         self.plan, self.args = plan, args
         self.provider = world.provider(plan.provider)
         self.cassette, self.loudspeaker = _cassette(plan, args), _loudspeaker(plan, args)
         self.at_terminal = sys.stdin is not None and sys.stdin.isatty() and not args.triggers and args.clock == "system"
-        self.emulated = args.emulate and (self.cassette is None or self.cassette.recording)
-        billed = plan.provider != "local" and not args.emulate and (self.cassette is None or self.cassette.whole)
-        self.journal = state_folder(args.env) if billed else None
+        self.journal = journal_folder(plan, args.env, emulate=args.emulate, cassette=self.cassette)
         self.idle: list[str] = []  # faults that never struck
         self.runner: Runner | None = None
 
@@ -117,43 +115,32 @@ class _Show:
             self._last_words(outcome)
 
     async def _perform(self) -> Outcome:
-        from playbook.runner import Runner, Stall
+        from playbook.runner import Options, Stall
+        from playbook.stage import staged
 
-        args, cassette = self.args, self.cassette
+        args = self.args
         asyncio.get_running_loop().set_exception_handler(lambda _, context: _aside(context, args, self.runner))
-        async with rehearsal(self.plan, args.env, args.fault or (), wanted=self.emulated, idle=self.idle) as (env, extras):
-            with _progress(self.plan, args, interactive=self.at_terminal) as (watch, started):
-                self.runner = runner = Runner(self.plan, self._options(env, extras, watch))
-                if cassette is not None:
-                    cassette.redact = runner.redact
+        with _progress(self.plan, args, interactive=self.at_terminal) as (watch, started):
+            options = Options(
+                folder=args.out,
+                env=args.env,
+                cues=args.trigger or (),
+                interactive=self.at_terminal or bool(args.triggers),
+                watch=watch,
+                live=None if self.loudspeaker is None else self.loudspeaker.begin,
+                provider=self.provider,
+            )
+            how: dict[str, Any] = {"emulate": args.emulate, "cassette": self.cassette, "faults": args.fault or (), "idle": self.idle}
+            async with staged(self.plan, options, **how) as runner:
+                self.runner = runner
                 started(clocks.Clock().now_ms)
-                with cassette or contextlib.nullcontext(), given(runner, at_terminal=self.at_terminal, to_the_end=bool(args.triggers)):
+                with given(runner, at_terminal=self.at_terminal, to_the_end=bool(args.triggers)):
                     try:
                         return await runner.run()
                     except Stall as stall:
-                        how = "run it at a terminal, or with `--triggers -`, or rehearse with"
-                        stall.remedy = f"{how} `--trigger {shlex.quote(stall.trigger)}`"
+                        how_else = "run it at a terminal, or with `--triggers -`, or rehearse with"
+                        stall.remedy = f"{how_else} `--trigger {shlex.quote(stall.trigger)}`"
                         raise
-
-    def _options(self, env: Mapping[str, str], extras: Mapping[str, Any], watch: Callable[[dict[str, Any]], None] | None) -> Options:
-        from playbook.runner import Options
-
-        options = Options(
-            folder=self.args.out,
-            env=env,
-            state_dir=self.journal,
-            cues=self.args.trigger or (),
-            interactive=self.at_terminal or bool(self.args.triggers),
-            watch=watch,
-            live=None if self.loudspeaker is None else self.loudspeaker.begin,
-            extras=extras,
-            provider=self.provider,
-        )
-        cassette = self.cassette
-        if cassette is None:
-            return options
-        keys = env if cassette.recording else let_in(self.provider, env)
-        return replace(options, env=keys, objection=cassette.objection, extras=cassette.extras(extras))
 
     def _tell(self, outcome: Outcome) -> int:
         """How it went, and the exit code."""

@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from playbook import clock as clocks
-from playbook.emulators import NoSuchLine, aim, rehearsal
+from playbook.emulators import NoSuchLine, aim
 from playbook.errors import MASK, AuthorError, PlaybookError, UsageError, format_problem, near_or_all
 from playbook.language import Inputs, check_file, cues, digest
 from playbook.model import End, Plan, Step
-from playbook.providers.registry import let_in
 from playbook.record import baseline as baselines
 from playbook.record.diff import VERDICTS, Change, sentence
 from playbook.record.performance import Gatherer, Performance
 from playbook.record.redact import Redactor
-from playbook.runner import Cue, Options, Outcome, Runner, Stall
-from playbook.sessions import state_folder
+from playbook.runner import Cue, Options, Outcome, Stall
+from playbook.stage import staged
 from playbook.suite.case import ID, Case, Task, secrets_of, variables
 from playbook.world import World, cache_folder
 
@@ -212,16 +211,12 @@ def show(
     secret, `idle` which faults never struck."""
 
     async def perform() -> Outcome:
-        weather: dict[str, Any] = {"delay_ms": setup.delay_ms, "jitter_ms": setup.jitter_ms, "seed": setup.seed * 10_000 + repetition}
-        async with rehearsal(plan, setup.env, setup.faults, wanted=setup.emulate, idle=idle, **weather) as (env, extras):
-            wanted = replace(options, env=env, extras=extras, state_dir=None if setup.emulate else state_folder(env))
-            cassette = _cassette(plan, tape) if setup.cassettes and plan.provider != "local" else None
-            if cassette is not None:
-                env, extras = let_in(options.provider, env), cassette.extras(extras)
-                wanted = replace(options, env=env, extras=extras, state_dir=None, objection=cassette.objection)
-            runner = Runner(plan, wanted)
-            if cassette is not None:
-                cassette.redact = runner.redact
+        weather = {"delay_ms": setup.delay_ms, "jitter_ms": setup.jitter_ms, "seed": setup.seed * 10_000 + repetition}
+        cassette = _cassette(plan, tape) if setup.cassettes and plan.provider != "local" else None
+        stage = staged(
+            plan, replace(options, env=setup.env), emulate=setup.emulate, cassette=cassette, faults=setup.faults, idle=idle, **weather
+        )
+        async with stage as runner:
             try:
                 return await runner.run()
             finally:
