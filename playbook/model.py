@@ -267,6 +267,11 @@ class Plan:
     written: Mapping[str, Place] = field(default_factory=dict, repr=False)
     """Where each session setting stands, by its path (`visualConfig.id`); under the empty path, where the session or provider is named."""
 
+    @property
+    def texts(self) -> tuple[Step, ...]:
+        """The steps that say a text."""
+        return tuple(step for step in self.steps if isinstance(step.action, Say) and step.skipped is None)
+
     def place_of(self, setting: str = "") -> Place | None:
         """Where a session setting was written, or what contains it."""
         while setting and setting not in self.written:

@@ -88,12 +88,16 @@ class World:
         if found is None:
             return
         yield from found.check(plan)
-        spoken = next((step for step in plan.steps if isinstance(step.action, Say) and step.skipped is None), None)
-        if plan.capabilities.own_voice and plan.provider != "local" and spoken is not None and not self.local.voice.available:
+        if plan.provider == "local":  # which has its own word for it, and must not cost the import below
+            return
+        from playbook.providers.base import SpeaksLocally
+
+        if isinstance(found, SpeaksLocally) and found.needs_voice(plan) and not self.local.voice.available:
             from playbook.speech.voice import REMEDY
 
-            message = "no voice is installed: a run would be refused, because the local voice is to speak here"
-            yield Problem("PB456", message, spoken.place, REMEDY, "warning", via=spoken.via)
+            first = plan.texts[0]
+            message = "no voice is installed: a run would be refused, because the local voice may have to speak"
+            yield Problem("PB456", message, first.place, REMEDY, "warning", via=first.via)
 
     def sound_length_ms(self, source: Path | bytes) -> int:
         from playbook.speech.audio import measure

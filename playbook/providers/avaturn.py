@@ -24,7 +24,7 @@ from urllib.parse import quote, urlsplit
 from playbook.errors import Problem, ProviderError, SetupError
 from playbook.events import PlayAudio, SayText, StopSpeaking, TaskAccepted
 from playbook.model import Capabilities, Plan, Step
-from playbook.providers.base import Context, Session, SessionRecord
+from playbook.providers.base import Context, Session, SessionRecord, new_voice
 from playbook.providers.queued import QueuedSession
 from playbook.transports.http import Answer, Http, Retry, base_address, clipped, is_loopback
 
@@ -70,7 +70,7 @@ class AvaturnProvider:
     credentials = (("AVATURN_API_KEY",),)
 
     def __init__(self, local_voice: Callable[[], Voice] | None = None) -> None:
-        self.local_voice = local_voice or _voice
+        self.local_voice = local_voice or new_voice
 
     def capabilities(self, settings: Mapping[str, Any]) -> Capabilities:
         engine = engine_of(settings)
@@ -111,6 +111,9 @@ class AvaturnProvider:
             message = f"Avaturn ends the session when nobody has watched for {patience_s} s, and the start may take longer"
             remedy = f"set user_absent_timeout to {math.ceil(start_s)} or more"
             yield Problem("PB454", message, plan.place_of("user_absent_timeout"), remedy, "warning")
+
+    def needs_voice(self, plan: Plan) -> bool:
+        return engine_of(plan.session) == "external" and bool(plan.texts)
 
     def connect(self, context: Context) -> Session:
         if engine_of(context.plan.session) == "external":
@@ -219,12 +222,6 @@ class TextEchoSession(AvaturnSession):
 
     def _step(self, id: str) -> Step | None:
         return next((step for step in self.context.plan.steps if step.id == id), None)
-
-
-def _voice() -> Voice:
-    from playbook.speech.voice import Voice
-
-    return Voice()
 
 
 def _key(env: Mapping[str, str]) -> str:

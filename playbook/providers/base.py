@@ -167,6 +167,16 @@ class SpeaksLocally(Protocol):
 
     local_voice: Callable[[], Voice]
 
+    def needs_voice(self, plan: Plan) -> bool:
+        """Whether a run of this plan is refused where no voice is installed."""
+
+
+def new_voice() -> Voice:
+    """A voice for a provider that was lent none."""
+    from playbook.speech.voice import Voice
+
+    return Voice()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
@@ -27,7 +27,7 @@ from playbook.errors import Problem, ProviderError, SetupError
 from playbook.events import PlayAudio, SayText, StopSpeaking, TaskAccepted
 from playbook.language.durations import parse_duration
 from playbook.model import AudioEcho, Capabilities, Length, Plan, Say
-from playbook.providers.base import Context, SessionRecord
+from playbook.providers.base import Context, SessionRecord, new_voice
 from playbook.providers.kaltura_login import WAYS, mint, read_login
 from playbook.providers.queued import QueuedSession
 from playbook.speech.pacing import estimate_ms
@@ -76,6 +76,9 @@ class KalturaProvider:
     schema = "kaltura.schema.json"
     credentials = WAYS
 
+    def __init__(self, local_voice: Callable[[], Voice] | None = None) -> None:
+        self.local_voice = local_voice or new_voice
+
     def capabilities(self, settings: Mapping[str, Any]) -> Capabilities:
         return Capabilities(
             speech="none",
@@ -91,8 +94,7 @@ class KalturaProvider:
 
     def check(self, plan: Plan) -> Iterator[Problem]:
         settings = plan.session
-        lines = [step for step in plan.steps if step.speaks and step.skipped is None]
-        texts = [step for step in lines if isinstance(step.action, Say)]
+        lines, texts = [step for step in plan.steps if step.speaks and step.skipped is None], plan.texts
         if not settings.get("visualConfig"):
             remedy = "name one by its id in Kaltura's catalogue: `session: {visualConfig: {id: …}}`"
             yield Problem("PB480", "kaltura is not told which avatar appears", plan.place_of("visualConfig"), remedy)
@@ -115,8 +117,11 @@ class KalturaProvider:
             for step in plan.steps
         ]
 
+    def needs_voice(self, plan: Plan) -> bool:
+        return plan.session.get("text_unavailable") == "local-voice" and bool(plan.texts)
+
     def connect(self, context: Context) -> KalturaSession:
-        return KalturaSession(context)
+        return KalturaSession(context, self.local_voice() if self.needs_voice(context.plan) else None)
 
     async def end_session(self, record: SessionRecord, env: Mapping[str, str]) -> None:  # noqa: ARG002 -- the token suffices
         token = record.end.get("token")
@@ -140,14 +145,18 @@ class _Upload:
 class KalturaSession(QueuedSession):
     """One session."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, voice: Voice | None) -> None:
         super().__init__(context)
         env, settings = context.env, context.plan.session
         self._settings = settings
         self._login = read_login(env)
         for secret in self._login.secrets:
             context.seal(secret)
-        self._voice = _local_voice(context)
+        self._voice = voice
+        if voice is not None and not voice.available:
+            from playbook.speech.voice import VoiceMissing
+
+            raise VoiceMissing
         self._base_url = env.get("KALTURA_BASE_URL") or API
         wrap = context.extras.get("http")
         self._http = Http(self._base_url, explain=self._explain, redact=context.redact, wrap=wrap)
@@ -375,17 +384,3 @@ def _succeeded(answer: Answer) -> Answer:
         what = f"the service answered {answer.status}, but not whether it did what was asked"
         raise ProviderError(what, outcome="ambiguous", status=answer.status)
     return answer
-
-
-def _local_voice(context: Context) -> Voice | None:
-    """The voice that steps in when text is refused, if it was asked for and there is text."""
-    plan = context.plan
-    wanted = plan.session.get("text_unavailable") == "local-voice"
-    if not wanted or not any(isinstance(step.action, Say) and step.skipped is None for step in plan.steps):
-        return None
-    from playbook.speech.voice import Voice, VoiceMissing
-
-    voice: Voice = context.extras.get("voice") or Voice()
-    if not voice.available:
-        raise VoiceMissing
-    return voice

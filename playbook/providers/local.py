@@ -90,8 +90,7 @@ class LocalProvider:
         """Lines that nobody would hear; voices and languages that do not exist. In the session the latter is an error; a line falls back on
         the session's voice, so that a playbook with another provider's voices can still be rehearsed."""
         if not self.voice.available:
-            lines = [step for step in plan.steps if isinstance(step.action, Say) and step.skipped is None]
-            if lines:
+            if lines := plan.texts:
                 which = "one line is" if len(lines) == 1 else f"{len(lines)} lines are"
                 message = f"no voice is installed: {which} silence of an estimated length"
                 yield Problem("PB455", message, lines[0].place, REMEDY, "warning", via=lines[0].via)

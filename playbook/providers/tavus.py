@@ -29,7 +29,7 @@ from urllib.parse import quote
 from playbook.errors import MASK, Problem, ProviderError, SetupError
 from playbook.language.cues import total_ms
 from playbook.model import Capabilities, Plan, WaitEvent
-from playbook.providers.base import SETTLED_S, Context, FoundSession, Search, Session, SessionRecord
+from playbook.providers.base import SETTLED_S, Context, FoundSession, Search, Session, SessionRecord, new_voice
 from playbook.providers.queued import QueuedSession
 from playbook.transports.http import Answer, Http, Retry, base_address
 from playbook.transports.room import (
@@ -93,7 +93,7 @@ class TavusProvider:
     credentials = (("TAVUS_API_KEY",),)
 
     def __init__(self, local_voice: Callable[[], Voice] | None = None) -> None:
-        self.local_voice = local_voice or _voice
+        self.local_voice = local_voice or new_voice
 
     def capabilities(self, settings: Mapping[str, Any]) -> Capabilities:
         microphone = settings.get("echo_via") == "microphone"
@@ -130,6 +130,9 @@ class TavusProvider:
         if settings.get("max_participants") == 2:
             message = "nobody can watch: the face is one participant and we are the other"
             yield Problem("PB469", message, plan.place_of("max_participants"), "set max_participants to 3 or more", "warning")
+
+    def needs_voice(self, plan: Plan) -> bool:
+        return plan.capabilities.own_voice and bool(plan.texts)
 
     def connect(self, context: Context) -> Session:
         if context.plan.session.get("echo_via") == "microphone":
@@ -454,12 +457,6 @@ def _key(env: Mapping[str, str]) -> dict[str, str]:
 def _account(env: Mapping[str, str]) -> str:
     """Whose key it is: enough to tell two apart, and no way back to the key."""
     return hashlib.sha256(f"playbook {_key(env)['x-api-key']}".encode()).hexdigest()[:8]
-
-
-def _voice() -> Voice:
-    from playbook.speech.voice import Voice
-
-    return Voice()
 
 
 def _path(conversation: str) -> str:

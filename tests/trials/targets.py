@@ -439,7 +439,7 @@ def _vendor(name: str) -> tuple[Stand, Plan]:
     """A vendor's provider, and the plan that is performed with it."""
     external = {"conversation_engine": {"type": "external", "url": "wss://avatar.example.com/playbook"}}
     providers: dict[str, tuple[Provider, dict[str, str], dict[str, Any]]] = {
-        "kaltura": (KalturaProvider(), {"KALTURA_KS": "djJ8-a-ks"}, {"visualConfig": {"id": "v"}, "voiceConfig": {"id": "w"}}),
+        "kaltura": (KalturaProvider(lambda: VOICE), {"KALTURA_KS": "djJ8-a-ks"}, {"visualConfig": {"id": "v"}, "voiceConfig": {"id": "w"}}),
         "avaturn": (AvaturnProvider(), {"AVATURN_API_KEY": "a-key-for-avaturn"}, {"unsupported_sdk_cancel": True}),
         "avaturn-external": (
             AvaturnProvider(lambda: VOICE),
@@ -496,7 +496,7 @@ async def _perform(stand: Stand, plan: Plan, script: Script, folder: Path) -> in
 
     errors: list[Mapping[str, Any]] = []  # of callbacks, which nobody awaits
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
-    extras = {"http": lambda _: send, "room": room, "voice": VOICE}
+    extras = {"http": lambda _: send, "room": room}
     options = Options(folder=folder / "run", env=stand.env, state_dir=folder / "state", provider=stand.provider, extras=extras)
     try:
         async with asyncio.timeout(86_400):  # on the virtual clock: what waits for nothing is found out, too
