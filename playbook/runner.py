@@ -426,7 +426,6 @@ class Runner:
                 publish=self._publish,
                 sound=self._sound,
                 crash=self._crashed,
-                folder=folder,
                 extras={"show": show, **self.options.extras},
             )
         )

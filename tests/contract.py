@@ -135,7 +135,6 @@ class Stage:
                 publish=self.published.append,
                 sound=lambda sha256: decode(plan.sounds[sha256]),  # type: ignore[arg-type]  # ours are bytes
                 crash=self.crashes.append,
-                folder=folder,
                 extras=stand.extras,
             )
         )

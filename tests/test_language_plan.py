@@ -622,20 +622,6 @@ def test_the_providers_own_problems_come_with_the_rest(tmp_path: Path):
     assert plan.warnings[0].source == "  - wait: 1s"
 
 
-def test_lines_are_measured_only_when_it_matters_to_a_check(tmp_path: Path):
-    """`check` need not start a voice to say that a playbook is well."""
-
-    class Mute(FakeWorld):
-        def speech_lengths(self, plan: Plan) -> list[None]:
-            raise AssertionError("nobody asked")
-
-    problems, plan = check_file(write(tmp_path, _BASE), Mute(), measure=False)
-    assert not problems
-    assert plan is not None
-    with pytest.raises(AssertionError, match="nobody asked"):
-        check_file(write(tmp_path, _BASE.replace("wait: 1s", "wait: 1s\n    at: 1s")), Mute(), measure=False)
-
-
 # --- cues ------------------------------------------------------------------------------------------------------------------
 
 

@@ -70,15 +70,13 @@ def check_file(
     inputs: Inputs | None = None,
     *,
     provider: str | None = None,
-    measure: bool = True,
     placeholders: bool = False,
 ) -> tuple[tuple[Problem, ...], Plan | None]:
     """Every problem of a file, and the plan if there are only warnings. A part is checked as a part and has no plan.
 
-    Without `measure`, lines are measured only if a check depends on how long they take: a cue, a limit, the provider's patience.
     With `placeholders`, what a starter leaves to be filled in is doubted; an emulator takes it, so that this is not for a rehearsal.
     """
-    return _Compilation(path, world, inputs or Inputs(), provider, measure, placeholders).run(parts=True)
+    return _Compilation(path, world, inputs or Inputs(), provider, placeholders).run(parts=True)
 
 
 def compile_file(path: Path, world: World, inputs: Inputs | None = None, *, provider: str | None = None) -> Plan:
@@ -102,13 +100,11 @@ def compile_text(text: bytes, path: Path, world: World, inputs: Inputs | None = 
 class _Compilation:
     """The work on one file."""
 
-    def __init__(
-        self, path: Path, world: World, inputs: Inputs, provider: str | None, measure: bool = True, placeholders: bool = False
-    ) -> None:
+    def __init__(self, path: Path, world: World, inputs: Inputs, provider: str | None, placeholders: bool = False) -> None:
         self._path, self._file = path, str(path)
         self._absolute = absolute(path)
         self._world, self._inputs, self._override = world, inputs, provider
-        self._measure, self._placeholders = measure, placeholders
+        self._placeholders = placeholders
         self._findings = Findings()
         self._reader = Reader(self._findings)
         self._expansion = Expansion(self._reader, world.sound_length_ms)
@@ -196,10 +192,9 @@ class _Compilation:
             self._check_placeholders(plan.session, root, ("session",))
         if times.failed or findings.failed:
             return None
-        if self._measure or _depends_on_lengths(plan):
-            lengths = self._world.speech_lengths(plan)
-            spoken = (step if length is None else replace(step, length=length) for step, length in zip(plan.steps, lengths, strict=True))
-            plan = replace(plan, steps=tuple(spoken))
+        lengths = self._world.speech_lengths(plan)
+        spoken = (step if length is None else replace(step, length=length) for step, length in zip(plan.steps, lengths, strict=True))
+        plan = replace(plan, steps=tuple(spoken))
         self._check_times(plan, root)
         plan = _without_the_show(plan)
         return replace(plan, sha256=digest(plan))
@@ -417,13 +412,6 @@ def _without_the_show(plan: Plan) -> Plan:
         return plan
     kept = (step if isinstance(step.action, End) or step.skipped is not None else replace(step, skipped=why) for step in plan.steps)
     return replace(plan, steps=tuple(kept), start=Start(), expect=None)
-
-
-def _depends_on_lengths(plan: Plan) -> bool:
-    """Whether a check of the times could come out otherwise if lines took longer."""
-    can, limits = plan.capabilities, plan.limits
-    bounds = (can.max_session_ms, can.idle_limit_ms, limits.max_duration_ms, limits.max_cost)
-    return any(bound is not None for bound in bounds) or any(step.at_ms is not None for step in plan.steps)
 
 
 def _limits(data: Mapping[str, Any], times: Times) -> Limits:

@@ -198,7 +198,6 @@ class Context:
     sound: Callable[[str], Sound]
     crash: Callable[[BaseException], None]
     redact: Callable[[str], str] = str
-    folder: Path | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
 
 
