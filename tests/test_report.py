@@ -11,7 +11,7 @@ import pytest
 from playbook.engine import Result
 from playbook.events import Conflict, ProviderFailed, SayText, SpeechEnded, SpeechStarted, StepFinished, StepStarted, TaskAccepted
 from playbook.model import Evidence
-from playbook.record.performance import Gatherer
+from playbook.record.performance import of_summary
 from playbook.record.runlog import to_line
 from playbook.record.summary import RunSummary
 from playbook.report import run_report
@@ -85,10 +85,7 @@ def test_a_refused_line_is_told_as_refused_and_counted_as_nothing_else():
     report = run_report(Result("passed", 0), told)
     assert row(report, "a") == ["never", "-", "refused"]
     assert report.splitlines()[-1].startswith("1 step, 1 line, 1 refused; ")
-    gatherer = Gatherer()
-    for n, (at_ms, item) in enumerate(REFUSED, 1):
-        gatherer.take(to_line(item, n, at_ms))
-    assert gatherer.performance("x", {}).acts[0].facts["evidence"] == "refused"
+    assert of_summary(told, "x", {}).acts[0].facts["evidence"] == "refused"
 
 
 def test_required_evidence_fails_a_run_whose_line_was_refused(shell: Shell):
@@ -166,7 +163,6 @@ def test_a_start_that_nobody_told_is_a_question_mark(ended: SpeechEnded, shown: 
 
 def test_our_own_pause_between_two_chunks_is_not_the_providers():
     """Each chunk's acceptance counts from its own command, and the answer from what the speech waited for."""
-    gatherer = Gatherer()
     story = [
         (0, StepStarted("a")),
         (0, SayText("a", "a", "Today ", 1, False)),
@@ -176,9 +172,7 @@ def test_our_own_pause_between_two_chunks_is_not_the_providers():
         (2050, TaskAccepted("a", chunk=2)),
         (3000, SpeechEnded("a")),
     ]
-    for n, (at_ms, item) in enumerate(story, 1):
-        gatherer.take(to_line(item, n, at_ms))
-    [act] = gatherer.performance("x", {}).acts
+    [act] = of_summary(summary(*story), "x", {}).acts
     assert (act.times["accepted"], act.times["answered"]) == (50, 100)
 
 

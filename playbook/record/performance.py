@@ -19,7 +19,7 @@ from typing import Any
 from playbook.errors import RecordError
 from playbook.language import cues, plan_from_json, plan_to_json
 from playbook.model import AudioEcho, Evidence, InterruptSpeech, Plan, Say, Step, Wait, WaitEvent
-from playbook.record.runlog import Line, LogReader
+from playbook.record.runlog import LogReader
 from playbook.record.summary import RunSummary, Utterance
 
 
@@ -59,67 +59,44 @@ class Performance:
 
 def of_log(log: LogReader, name: str) -> Performance:
     """Read a log to its end. Raises `RecordError` when a line is no line of a log."""
-    gatherer = Gatherer()
+    summary = RunSummary()
     try:
         for line in log:
-            gatherer.take(line)
+            summary.take(line)
     except (KeyError, TypeError, AttributeError) as error:
         raise RecordError(f"{name} has a line that is not one of a run log: {type(error).__name__} {error}") from error
-    return gatherer.performance(name, log.header, log.damage)
+    summary.finish()
+    return of_summary(summary, name, log.header, log.damage)
 
 
-class Gatherer:
-    """Feed it every line of a run; it makes the run comparable."""
+def of_summary(summary: RunSummary, name: str, header: Mapping[str, Any], damage: str | None = None) -> Performance:
+    """A run that has been read, to its end or as far as it goes."""
+    zero = summary.zero_ms or 0
+    times = {"lasted": summary.last_ms - zero}
+    if summary.opened_ms is not None:
+        times["opened"] = summary.opened_ms
+    facts = {"end": summary.end, "provider": header.get("provider"), "conflicts": summary.conflict_count}
+    return Performance(name, tuple(_acts(summary, zero)), facts, times, damage, playbook=str(header.get("playbook", "")))
 
-    def __init__(self) -> None:
-        self.summary = RunSummary()
-        self._ours: dict[str, int] = {}
-        self._interrupts: set[str] = set()
-        self._timer_late_ms = 0
 
-    def take(self, line: Line) -> None:
-        """Take the next line. The header says nothing of how it went."""
-        if "runlog" in line:
-            return
-        self.summary.take(line)
-        if "event" in line:
-            if line.get("outcome") != "settled":
-                self._timer_late_ms = line.get("late_ms", 0)
-        elif line.get("note") == "step_started":
-            self._ours[line["step"]] = self._timer_late_ms
-        elif line.get("command") == "interrupt" and "step" in line:
-            self._interrupts.add(line["step"])
-
-    def performance(self, name: str, header: Mapping[str, Any], damage: str | None = None) -> Performance:
-        """All that was taken."""
-        summary = self.summary
-        summary.finish()
-        zero = summary.zero_ms or 0
-        times = {"lasted": summary.last_ms - zero}
-        if summary.opened_ms is not None:
-            times["opened"] = summary.opened_ms
-        facts = {"end": summary.end, "provider": header.get("provider"), "conflicts": summary.conflict_count}
-        return Performance(name, tuple(self._acts(zero)), facts, times, damage, playbook=str(header.get("playbook", "")))
-
-    def _acts(self, zero: int) -> Iterator[Act]:
-        summary = self.summary
-        waited = _queued_until(summary)
-        for step in summary.steps.values():
-            facts: dict[str, Any] = {"outcome": step.outcome}
-            times: dict[str, int] = {}
-            said = summary.utterances.get(step.id)
-            if step.started_ms is not None:
-                times |= {"late": step.late_ms, "ours": self._ours.get(step.id, 0)}
-            if said is not None:
-                facts |= {"evidence": said.grade, "interrupted": said.interrupted}
-                times |= _spoken_times(said, zero, waited.get(said.task, 0))
-                yield Act(step.id, "say" if said.audio_sha256 is None else "audio-echo", said.audio_sha256 or said.text, facts, times)
-                continue
-            if step.started_ms is not None:
-                times["start"] = step.started_ms - zero
-                if step.finished_ms is not None:
-                    times["length"] = step.finished_ms - step.started_ms
-            yield Act(step.id, "interrupt" if step.id in self._interrupts else "", "", facts, times)
+def _acts(summary: RunSummary, zero: int) -> Iterator[Act]:
+    waited = _queued_until(summary)
+    for step in summary.steps.values():
+        facts: dict[str, Any] = {"outcome": step.outcome}
+        times: dict[str, int] = {}
+        said = summary.utterances.get(step.id)
+        if step.started_ms is not None:
+            times |= {"late": step.late_ms, "ours": step.ours_ms}
+        if said is not None:
+            facts |= {"evidence": said.grade, "interrupted": said.interrupted}
+            times |= _spoken_times(said, zero, waited.get(said.task, 0))
+            yield Act(step.id, "say" if said.audio_sha256 is None else "audio-echo", said.audio_sha256 or said.text, facts, times)
+            continue
+        if step.started_ms is not None:
+            times["start"] = step.started_ms - zero
+            if step.finished_ms is not None:
+                times["length"] = step.finished_ms - step.started_ms
+        yield Act(step.id, "interrupt" if step.interrupts else "", "", facts, times)
 
 
 def _spoken_times(said: Utterance, zero: int, free_ms: int) -> dict[str, int]:

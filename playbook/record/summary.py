@@ -92,6 +92,10 @@ class StepRun:
     outcome: str | None = None
     reason: str | None = None
     late_ms: int = 0
+    ours_ms: int = 0
+    """How late our own timer was that led to it."""
+    interrupts: bool = False
+    """Whether it ordered an interrupt."""
 
     @property
     def lasted_ms(self) -> int | None:
@@ -126,6 +130,7 @@ class RunSummary:
     failures: list[Line] = field(default_factory=list)
     """What failed at the provider, the first `MAX_KEPT`; there were `failure_count`."""
     failure_count: int = 0
+    _timer_late_ms: int = 0
     _pending: Line | None = None
     _trigger: str | None = None  # which the next line may say that it was ignored
 
@@ -141,6 +146,8 @@ class RunSummary:
         if pending is not None and not (line.get("note") in ("ignored", "conflict") and line.get("task") in (pending["task"], None)):
             self._end(pending)
         if "event" in line:
+            if line.get("outcome") != "settled":  # else the engine says it of its own, whatever it was that led to it
+                self._timer_late_ms = line.get("late_ms", 0)
             self._name(line["event"])
             self._event(line)
         elif "command" in line:
@@ -212,13 +219,16 @@ class RunSummary:
             if len(utterance.text) < MAX_TEXT:
                 utterance.text += line.get("text", "")
             utterance.audio_sha256 = line.get("audio_sha256")
+        elif line["command"] == "interrupt" and (step := self.steps.get(line.get("step", ""))) is not None:
+            step.interrupts = True
 
     def _note(self, line: Line) -> None:
         note = line["note"]
         if note in REMARKABLE:
             self._remark(line, note)
         if note == "step_started":
-            self._step(line["step"]).started_ms = line["at_ms"]
+            step = self._step(line["step"])
+            step.started_ms, step.ours_ms = line["at_ms"], self._timer_late_ms
         elif note == "step_finished":
             step = self._step(line["step"])
             step.finished_ms, step.outcome, step.reason = line["at_ms"], line["outcome"], line.get("reason")

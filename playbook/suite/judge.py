@@ -16,7 +16,7 @@ from playbook.language import Inputs, check_file, cues, digest
 from playbook.model import End, Plan, Step
 from playbook.record import baseline as baselines
 from playbook.record.diff import VERDICTS, Change, sentence
-from playbook.record.performance import Gatherer, Performance
+from playbook.record.performance import Performance, of_summary
 from playbook.record.redact import Redactor
 from playbook.runner import Cue, Options, Outcome, Stall
 from playbook.stage import staged
@@ -126,9 +126,7 @@ def _perform(task: Task, setup: Setup, world: World, redact: Redactor) -> Result
     if part != (None, None):
         plan = cut(plan, *part)
     baseline, changes, compared = _expected(case, values) if setup.compare else (None, (), "none")
-    gatherer = Gatherer()
-
-    options = Options(folder=task.folder, cues=setup.cues, watch=gatherer.take, provider=world.provider(plan.provider))
+    options = Options(folder=task.folder, cues=setup.cues, provider=world.provider(plan.provider))
     idle: list[str] = []
     faults, elsewhere = _aimed(plan, setup)
     try:
@@ -136,7 +134,7 @@ def _perform(task: Task, setup: Setup, world: World, redact: Redactor) -> Result
     except Stall as stall:
         stall.remedy = f"give it with `{setup.trigger_option} {shlex.quote(stall.trigger)}`"
         raise
-    performance = gatherer.performance(case.name, {"provider": plan.provider})
+    performance = of_summary(outcome.summary, case.name, {"provider": plan.provider})
     end = outcome.result
     reasons = tuple(_sentence(failure.step, failure.reason) for failure in outcome.failures)
     if end.exit_code and not reasons:
