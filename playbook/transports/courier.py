@@ -64,7 +64,11 @@ class Courier:
 
     async def __aenter__(self) -> Courier:
         await self._enter()
-        self._through.enter_context(self._http.through(self._send))
+        try:
+            self._through.enter_context(self._http.through(self._send))
+        except ProviderError:  # there are no certificates to trust, say
+            await self._process.leave(wait=False)
+            raise
         return self
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
