@@ -19,12 +19,16 @@ VIEWER = "session.json"
 
 
 def user_folder(env: Mapping[str, str], own: str, xdg: str, at_home: str) -> Path:
-    """The folder that our own variable names, else ours in the one of the XDG base directories (which must be absolute), else at home."""
-    if named := env.get(own):
-        return Path(named).expanduser()
-    if (base := env.get(xdg, "")) and Path(base).is_absolute():
-        return Path(base) / "playbook"
-    return Path(env.get("HOME") or Path.home()) / at_home / "playbook"
+    """The folder that our own variable names, else ours in the one of the XDG base directories (which must be absolute), else at home.
+    Raises `SetupError` where there is no home."""
+    try:
+        if named := env.get(own):
+            return Path(named).expanduser()
+        if (base := env.get(xdg, "")) and Path(base).is_absolute():
+            return Path(base) / "playbook"
+        return Path(env.get("HOME") or Path.home()) / at_home / "playbook"
+    except RuntimeError as error:
+        raise SetupError("there is no such home folder", remedy=f"name a folder in {own}") from error
 
 
 def file_name(text: str) -> str:

@@ -253,6 +253,8 @@ class Runner:
             except asyncio.CancelledError as error:
                 cancelled = error
                 self.stop("cancelled")
+                if self.engine.phase == "closing":  # a program that ends cancels whatever its loop does, this as well
+                    self._session.close("cancelled")
         return cancelled
 
     # --- the loop ---------------------------------------------------------------------------------------------------
@@ -474,6 +476,8 @@ class Runner:
                 summary.take(line)
         except OSError as error:
             self._disk = self._disk or f"disk: the run log cannot be read: {reason_of(error)}"
+        except (ValueError, KeyError, TypeError, AttributeError):
+            self._disk = self._disk or "disk: the run log was damaged during the run"
         summary.finish()
         return summary
 

@@ -51,6 +51,8 @@ WITNESS = (sys.executable, "-P", "-m", "playbook.witness")
 WITNESS_TRIES, WITNESS_PAUSE_MS = round(CREATE_BUDGET_S * 20), 50
 
 _numbers = itertools.count(1)
+_PROSE = ("playbook", "reason")
+"""Where a secret could stand. What the journal itself lives by must not be touched: a secret may be as short as a digit."""
 _Line = dict[str, Any]
 
 
@@ -63,8 +65,8 @@ class Journal:
     """The journal in a folder, which is made when the first fact is written. `redact` hides secrets in everything but `end`."""
 
     def __init__(self, folder: Path, *, redact: Callable[[str], str] | None = None) -> None:
-        self.path = folder / "sessions.jsonl"
-        self._folder = folder
+        self._folder = folder.absolute()  # a program may go elsewhere meanwhile
+        self.path = self._folder / "sessions.jsonl"
         self.redact = redact or (lambda text: text)
 
     def entry(self, run: str, playbook: str, folder: Path | None = None) -> Entry:
@@ -75,7 +77,7 @@ class Journal:
         """Every session that has no end, oldest first."""
         with self._locked(reading=True):
             lines = self._read()
-        return [record for facts in _by_key(lines).values() if not _closed(facts) and (record := _record(facts)) is not None]
+        return [_record(facts, self._held(key)) for key, facts in _by_key(lines).items() if not _closed(facts)]
 
     def ended(self, key: str, reason: str) -> None:
         """The session of a record (or of an entry) is surely over."""
@@ -92,6 +94,56 @@ class Journal:
         """The vendor has named the session of an entry, and given what ends it."""
         self.write("created", key, session=session, provider=provider, end=end)
 
+    def found(self, key: str, who: Mapping[str, Any], session: str, end: Mapping[str, Any]) -> None:
+        """A witness has learnt of a session that nobody has noted. If its entry was closed or lost meanwhile, it gets one anew."""
+        with self._locked(reading=True):
+            facts = _by_key(self._read()).get(key, [])
+        if any(fact.get("session") == session for fact in facts):
+            return
+        if not facts or _closed(facts):
+            key = _new_key()
+            self.write("intent", key, **who)
+        self.created(key, str(who["provider"]), session, end)
+
+    def never_was(self, key: str, reason: str) -> None:
+        """A witness knows that nothing was created."""
+        if any(record.key == key and record.session is None for record in self.open_sessions()):
+            self.ended(key, reason)
+
+    # whose run goes on
+
+    def hold(self, key: str) -> int | None:
+        """Hold the lock that shows, also in other containers of this machine, that a run goes on: it goes with the process. None: there are
+        no locks here."""
+        with contextlib.suppress(OSError):
+            for folder in (self._folder, self._lock_of(key).parent):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(self._lock_of(key), os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return fd
+            except OSError:
+                os.close(fd)
+        return None
+
+    def _held(self, key: str) -> bool | None:
+        try:
+            fd = os.open(self._lock_of(key), os.O_RDWR)
+        except (OSError, ValueError):
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+        except BlockingIOError:
+            return True
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+
+    def _lock_of(self, key: str) -> Path:
+        return self._folder / "alive" / key.replace("/", "_")
+
     def wait_for_witnesses(self) -> None:
         """Return when no witness waits for an answer any more, or one has been at it for longer than that can take."""
         for _ in range(WITNESS_TRIES):
@@ -102,7 +154,7 @@ class Journal:
     def write(self, fact: str, key: str, *, end: Mapping[str, Any] | None = None, **facts: Any) -> None:
         """Append one fact and see it on the disk."""
         line = {"journal": VERSION, "fact": fact, "key": key, "at": wall_time().isoformat(), **facts}
-        line = {name: self.redact(value) if isinstance(value, str) else value for name, value in line.items()}
+        line |= {name: self.redact(line[name]) for name in _PROSE if isinstance(line.get(name), str)}
         if end:
             line["end"] = dict(end)
         with self._locked():
@@ -112,6 +164,8 @@ class Journal:
 
     def _close(self, fact: str, key: str, reason: str) -> None:
         self.write(fact, key, reason=reason)
+        with contextlib.suppress(OSError):
+            self._lock_of(key).unlink()
         with self._locked():
             try:
                 lines = self._read()
@@ -198,17 +252,17 @@ class Journal:
     @contextlib.contextmanager
     def _locked(self, *, reading: bool = False) -> Iterator[None]:
         """Hold the journal for oneself. The lock is a file of its own, because the journal is sometimes replaced."""
-        if reading and not self.path.exists():
+        fd = None
+        try:
+            if not reading or self.path.exists():
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                fd = os.open(self._folder / "sessions.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            if not reading:
+                raise _unwritable(self.path, error) from error
+        if fd is None:  # there is nothing to read; and a folder that cannot be written can be read all the same
             yield
             return
-        try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fd = os.open(self._folder / "sessions.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            if reading:  # a folder that cannot be written can be read all the same
-                yield
-                return
-            raise _unwritable(self.path, error) from error
         try:
             for _ in range(LOCK_TRIES):  # not for ever: the holder may be a process that is suspended
                 try:
@@ -238,26 +292,27 @@ class Entry:
         self._folder = folder
         self._provider = ""
         self._key: str | None = None
+        self._lock: int | None = None
 
     def intent(self, provider: str, **facts: Any) -> str:
-        return self._intend(_new_key(), provider, facts)
+        return self._intend(_new_key(), self._who(provider, facts))
 
     @contextlib.asynccontextmanager
     async def creating(
         self, provider: str, http: Http, *, id_field: str, end_fields: Sequence[str] = (), **facts: Any
     ) -> AsyncIterator[str]:
-        key = _new_key()
+        key, who = _new_key(), self._who(provider, facts)
         async with contextlib.AsyncExitStack() as stack:
-            who: dict[str, Any] = {}
+            witness: dict[str, Any] = {}
             courier: Courier | None = None
             if not isinstance(asyncio.get_running_loop(), VirtualLoop):  # there the vendor is in this process, and goes with it
                 from playbook.transports.courier import Courier
 
-                task: dict[str, Any] = {"journal": str(self._journal.path.parent.absolute()), "key": key, "provider": provider}
+                task: dict[str, Any] = {"journal": str(self._journal.path.parent), "key": key, "who": who}
                 task |= {"id_field": id_field, "end_fields": list(end_fields)}
                 courier = await stack.enter_async_context(Courier(WITNESS, http, task))
-                who = {"witness": courier.pid, "witness_process": _process(courier.pid)}
-            mark = self._intend(key, provider, facts, **who)
+                witness = {"witness": courier.pid, "witness_process": _process(courier.pid)}
+            mark = self._intend(key, who, **witness)
             try:
                 yield mark
             except ProviderError as error:
@@ -275,25 +330,42 @@ class Entry:
         if self._key is not None:
             self._journal.ended(self._key, reason)
             self._key = None
+            self._let_go()
 
-    def _intend(self, key: str, provider: str, facts: Mapping[str, Any], **witness: Any) -> str:
-        pid, mark = os.getpid(), secrets.token_hex(6)
-        who: dict[str, Any] = {
+    def _who(self, provider: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+        pid = os.getpid()
+        return {
+            "provider": provider,
             "run": self._run,
             "playbook": self._playbook,
             "folder": None if self._folder is None else str(self._folder.absolute()),
             "pid": pid,
             "host": socket.gethostname(),
             "process": _process(pid),
-            **witness,
+            "mark": secrets.token_hex(6),
+            "facts": self._hidden(facts),
         }
-        self._journal.write("intent", key, provider=provider, **who, mark=mark, facts=self._hidden(facts))
-        self._provider, self._key = provider, key
-        return mark
+
+    def _intend(self, key: str, who: Mapping[str, Any], **witness: Any) -> str:
+        self._let_go()
+        self._lock = self._journal.hold(key)
+        try:
+            self._journal.write("intent", key, **who, **witness)
+        except SetupError:
+            self._let_go()
+            raise
+        self._provider, self._key = who["provider"], key
+        return str(who["mark"])
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _hidden(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """The facts, of which the author may have put a secret into the session's name."""
         redact = self._journal.redact
-        return {name: redact(value) if isinstance(value, str) else value for name, value in facts.items() if value is not None}
+        return {name: redact(value) if name == "name" and value else value for name, value in facts.items() if value is not None}
 
 
 class NoEntry:
@@ -330,39 +402,42 @@ def _closed(facts: list[_Line]) -> bool:
     return any(line.get("fact") in ("ended", "forgotten") for line in facts)
 
 
-def _record(facts: list[_Line]) -> SessionRecord | None:
-    """What the facts of one key say. A fact that was torn leaves gaps, not errors."""
+def _record(facts: list[_Line], held: bool | None) -> SessionRecord:
+    """What the facts of one key say. A fact that was torn or bent leaves gaps, not errors: what may be open is shown."""
     line: _Line = {}
     for fact in facts:
         line = {**fact, **line}
-    given = line.get("facts")
-    given = given if isinstance(given, dict) else {}
+    given, end = ({} if not isinstance(value, dict) else value for value in (line.get("facts"), line.get("end")))
+    session, folder = line.get("session"), line.get("folder")
     try:
-        since = datetime.datetime.fromisoformat(line["at"])
-        pid = int(line.get("pid", 0))
-        price = given.get("price_per_minute")
-        limit_ms, rule = _limit(given, named=line.get("session") is not None)
-        return SessionRecord(
-            key=line["key"],
-            provider=str(line.get("provider", "")),
-            session=line.get("session"),
-            playbook=str(line.get("playbook", "")),
-            run=str(line.get("run", "")),
-            folder=Path(line["folder"]) if line.get("folder") else None,
-            pid=pid,
-            alive=_alive(line, "pid", "process"),
-            creating=not any(fact.get("fact") in ("created", "unseen") for fact in facts)
-            and _alive(line, "witness", "witness_process") is True,
-            since=since,
-            ends_by=None if limit_ms is None else since + datetime.timedelta(milliseconds=limit_ms),
-            rule=rule,
-            mark=str(line.get("mark", "")),
-            price_per_minute=None if price is None else float(price),
-            facts=given,
-            end=line.get("end") or {},
-        )
+        since = datetime.datetime.fromisoformat(line["at"]).astimezone(datetime.UTC)
     except (KeyError, TypeError, ValueError, OverflowError):
-        return None
+        since = wall_time()
+    try:
+        limit_ms, rule = _limit(given, named=session is not None)
+        ends_by = None if limit_ms is None else since + datetime.timedelta(milliseconds=limit_ms)
+    except (TypeError, ValueError, OverflowError):
+        ends_by, rule = None, ""
+    price = given.get("price_per_minute")
+    return SessionRecord(
+        key=line["key"],
+        provider=str(line.get("provider", "")),
+        session=session if isinstance(session, str) else None,
+        playbook=str(line.get("playbook", "")),
+        run=str(line.get("run", "")),
+        folder=Path(folder) if isinstance(folder, str) else None,
+        pid=line["pid"] if isinstance(line.get("pid"), int) else 0,
+        alive=_goes_on(line, held),
+        creating=not any(fact.get("fact") in ("created", "unseen") for fact in facts)
+        and _alive(line, "witness", "witness_process") is True,
+        since=since,
+        ends_by=ends_by,
+        rule=str(rule),
+        mark=str(line.get("mark", "")),
+        price_per_minute=price if isinstance(price, (int, float)) else None,
+        facts=given,
+        end=end,
+    )
 
 
 def _limit(given: Mapping[str, Any], *, named: bool) -> tuple[int | None, str]:
@@ -376,6 +451,13 @@ def _limit(given: Mapping[str, Any], *, named: bool) -> tuple[int | None, str]:
         return None, ""
     ms, rule = min(bounds)
     return int(SETTLED_S * 1000) + ms, rule
+
+
+def _goes_on(line: _Line, held: bool | None) -> bool | None:
+    """Whether the run goes on: it holds a lock as long as it lives. Where there is none, its process tells. None: nobody can know."""
+    if held or line.get("host") != socket.gethostname():  # locks may not reach to another machine
+        return held or None
+    return _alive(line, "pid", "process") if held is None else held
 
 
 def _alive(line: _Line, number: str, began: str) -> bool | None:

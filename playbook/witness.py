@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from playbook.errors import ProviderError
+from playbook.clock import block
+from playbook.errors import ProviderError, SetupError
 from playbook.transports.courier import serve
 from playbook.transports.http import Answer, NetworkError, is_refusal
+
+TRIES, PAUSE_MS = 600, 1_000
+"""How often, and how long apart, it tries to write: a full disk may have room again."""
 
 
 def testify(task: Mapping[str, Any], last: Answer | NetworkError | None) -> None:
@@ -25,26 +28,32 @@ def testify(task: Mapping[str, Any], last: Answer | NetworkError | None) -> None
     from playbook.sessions import Journal  # hardly ever needed, and the run waits for this process to begin
 
     journal, key = Journal(Path(task["journal"])), task["key"]
-    if not any(record.key == key and record.session is None for record in journal.open_sessions()):
-        return
     if isinstance(last, Answer) and 200 <= last.status < 300:
         try:
             session = last.need(task["id_field"])
         except ProviderError:
             return
         given = last.fields()
-        journal.created(key, task["provider"], session, {name: given[name] for name in task["end_fields"] if name in given})
+        end = {name: given[name] for name in task["end_fields"] if name in given}
+        _surely(lambda: journal.found(key, task["who"], session, end))
     elif last is None:
-        journal.ended(key, "never created: the run was killed before it could ask")
+        _surely(lambda: journal.never_was(key, "never created: the run was killed before it could ask"))
     elif isinstance(last, Answer) and is_refusal(last.status):
-        journal.ended(key, f"never created: the run was killed, and the service answered {last.status}")
+        _surely(lambda: journal.never_was(key, f"never created: the run was killed, and the service answered {last.status}"))
     elif isinstance(last, NetworkError) and last.outcome == "refused":
-        journal.ended(key, f"never created: the run was killed, and {last.message}")
+        _surely(lambda: journal.never_was(key, f"never created: the run was killed, and {last.message}"))
+
+
+def _surely(write: Callable[[], None]) -> None:
+    for _ in range(TRIES):
+        try:
+            return write()
+        except SetupError:
+            block(PAUSE_MS)
+    return None
 
 
 def main() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # whoever stops all processes of a run stops the one that asked
-        signal.signal(number, signal.SIG_IGN)
     asyncio.run(serve(socket.socket(fileno=0), testify))
     os._exit(0)  # nothing is left to be done, and somebody waits
 

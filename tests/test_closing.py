@@ -16,6 +16,7 @@ import pytest
 
 from playbook import clock
 from playbook.clock import Clock
+from playbook.emulators.base import Emulator
 from playbook.emulators.faults import Injection
 from playbook.events import PlayAudio, SayText, StopSpeaking, TaskAccepted
 from playbook.model import Capabilities
@@ -157,6 +158,32 @@ def test_a_signal_stops_every_run_of_a_program(tmp_path: Path):
     outcomes = clock.run(main(), "virtual")
     assert [outcome.result.exit_code for outcome in outcomes] == [143, 0, 143]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("moment", ["/say-text", "/end"])
+def test_a_program_that_ends_takes_its_session_with_it(moment: str, tmp_path: Path):
+    """Its loop cancels every task that is left, the one that closes the session among them; that one does what it had to all the same."""
+
+    async def main(emulator: Emulator) -> None:
+        runner = Runner(built, Options(folder=tmp_path / "run", env=emulator.environment(), state_dir=tmp_path / "state"))
+        task, clock = asyncio.ensure_future(runner.run()), Clock()
+        while not asked(emulator, "/say-text"):
+            await clock.sleep_until(clock.now_ms() + 5)
+        if moment == "/end":
+            task.cancel()
+            while not asked(emulator, "/end"):
+                await clock.sleep_until(clock.now_ms() + 5)
+        kept.append(task)
+
+    kept: list[asyncio.Task[Outcome]] = []
+    (tmp_path / "show.yaml").write_text(playbook_for("kaltura", LONG))
+    built = compile_on(tmp_path / "show.yaml")
+    with serving("kaltura") as emulator:
+        emulator.injections.append(Injection("serve", "POST", "*/end", before_ms=100))
+        clock.run(main(emulator))
+        assert emulator.open_sessions == ()
+    assert Journal(tmp_path / "state").open_sessions() == []
+    assert checked(tmp_path / "run")[-1]["reason"] == "cancelled"
 
 
 class Broken(QueuedSession):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -112,6 +113,35 @@ def test_a_log_that_is_deleted_during_the_run_is_there_afterwards(tmp_path: Path
     outcome, _ = performed(tmp_path, watch=at_step_two(lambda: (tmp_path / "run" / "run.jsonl").unlink()))
     assert outcome.result.exit_code == 0
     assert list(closings(checked(outcome.folder))) == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("how", ["emptied", "halved", "rubbish"])
+def test_a_log_that_is_damaged_during_the_run(how: str, tmp_path: Path):
+    """Somebody rotates or bends it: the show is said to its end, and exit 4 says that there is no proof of it."""
+    path = tmp_path / "run" / "run.jsonl"
+
+    def damage() -> None:
+        data = path.read_bytes()
+        path.write_bytes({"emptied": b"", "halved": data[: len(data) // 2], "rubbish": b"x" * 40 + data[40:]}[how])
+
+    outcome, said = performed(tmp_path, watch=at_step_two(damage))
+    assert (outcome.result.exit_code, outcome.result.reason) == (4, "disk: the run log was damaged during the run")
+    assert sum(entry["what"] == "speech_started" for entry in said) == 3
+
+
+@pytest.mark.parametrize("what", ["pipe", "link"])
+def test_a_log_in_whose_place_something_else_is(what: str, tmp_path: Path):
+    """It is left alone: nobody waits for a pipe's reader, and what a link leads to is not overwritten."""
+    path, other = tmp_path / "run" / "run.jsonl", tmp_path / "other"
+    other.write_text("mine")
+
+    def replaced() -> None:
+        path.unlink()
+        os.mkfifo(path) if what == "pipe" else path.symlink_to(other)
+
+    outcome, _ = performed(tmp_path, watch=at_step_two(replaced))
+    assert outcome.result.exit_code == 0
+    assert other.read_text() == "mine"
 
 
 def test_a_run_folder_that_is_deleted_during_the_run(tmp_path: Path):

@@ -28,7 +28,9 @@ TOKEN = "bearer-value-that-ends-the-session"
 def child(code: str, *args: str) -> subprocess.Popen[str]:
     """A second process with the package and a journal `j` in the folder that is its first argument."""
     head = "import os, sys\nfrom pathlib import Path\nfrom playbook.sessions import Journal\nj = Journal(Path(sys.argv[1]))\n"
-    return subprocess.Popen([sys.executable, "-c", head + code, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", head + code, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_a_session_is_listed_from_its_intent_until_its_end(tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ def test_what_ends_a_session_is_kept_for_its_owner_alone_and_only_while_it_is_op
     assert stat.S_IMODE(journal.path.stat().st_mode) == 0o600
     assert stat.S_IMODE(journal.path.parent.stat().st_mode) == 0o700
     kept.ended("end")
-    everything = b"".join(path.read_bytes() for path in journal.path.parent.iterdir())
+    everything = b"".join(path.read_bytes() for path in journal.path.parent.rglob("*") if path.is_file())
     assert TOKEN.encode() not in everything
     assert stat.S_IMODE(journal.path.stat().st_mode) == 0o600
     assert [record.end for record in journal.open_sessions()] == [{"token": "another"}]
@@ -127,13 +129,64 @@ def test_a_file_that_others_could_read_is_made_private(tmp_path: Path) -> None:
 
 
 def test_secrets_are_redacted_in_facts(tmp_path: Path) -> None:
-    """A secret that strays into a name, a reason or a fact does not reach the file."""
+    """A secret that strays into a name or a reason does not reach the file."""
     journal = Journal(tmp_path, redact=lambda text: text.replace("s3cret", "***"))
     entry = journal.entry("run", "welcome s3cret")
-    entry.intent("tavus", base_url="https://s3cret.example")
+    entry.intent("tavus", name="the s3cret room")
     entry.created("c-1")
     entry.ended("refused: s3cret")
     assert "s3cret" not in journal.path.read_text()
+
+
+@pytest.mark.parametrize("secret", ["2", "20", "-", "c-1", "tavus"])
+def test_no_secret_makes_the_journal_unreadable(secret: str, tmp_path: Path) -> None:
+    """A secret may be a room's number: what ends the session must be found all the same."""
+    journal = Journal(tmp_path, redact=lambda text: text.replace(secret, "***"))
+    entry = journal.entry("run", "show")
+    entry.intent("tavus", base_url="http://127.0.0.1:2020")
+    entry.created("c-1", token=TOKEN)
+    (record,) = Journal(tmp_path).open_sessions()
+    assert (record.provider, record.session, record.alive, record.end) == ("tavus", "c-1", True, {"token": TOKEN})
+    assert record.facts["base_url"] == "http://127.0.0.1:2020"
+
+
+@pytest.mark.parametrize("bent", [{"at": "yesterday"}, {"pid": "x"}, {"facts": 7}, {"facts": {"max_session_ms": "long"}}, {"end": []}])
+def test_what_may_be_open_is_shown(bent: dict[str, object], tmp_path: Path) -> None:
+    """An intent that somebody bent is still a session that may be open."""
+    journal = Journal(tmp_path)
+    journal.entry("run", "show").intent("tavus")
+    (line,) = map(json.loads, journal.path.read_text().splitlines())
+    journal.path.write_text(json.dumps(line | bent) + "\n")
+    (record,) = journal.open_sessions()
+    assert (record.provider, record.session) == ("tavus", None)
+
+
+def test_a_run_that_goes_on_is_known_by_its_lock(tmp_path: Path) -> None:
+    """Its number means nothing in another container; the lock that it holds does, and goes with the process, however that ends."""
+    journal = Journal(tmp_path)
+    holder = child("e = j.entry('r', 'p'); e.intent('tavus'); print('ready', flush=True); sys.stdin.read()", str(tmp_path))
+    assert holder.stdout is not None
+    with holder:
+        assert holder.stdout.readline() == "ready\n"
+        (line,) = map(json.loads, journal.path.read_text().splitlines())
+        journal.path.write_text(json.dumps(line | {"pid": 1, "process": "0"}) + "\n")  # as it looks from elsewhere
+        assert [record.alive for record in journal.open_sessions()] == [True]
+        holder.kill()
+        holder.wait()
+        assert [record.alive for record in journal.open_sessions()] == [False]
+    journal.ended(line["key"], "by somebody else")
+    assert list((tmp_path / "alive").iterdir()) == []
+
+
+def test_a_program_that_goes_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that was given relatively stays what it was."""
+    monkeypatch.chdir(tmp_path)
+    entry = Journal(Path("state")).entry("r", "p")
+    entry.intent("tavus")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    entry.created("c-1")
+    assert [record.session for record in Journal(tmp_path / "state").open_sessions()] == ["c-1"]
 
 
 def test_a_torn_last_line_hides_nothing(tmp_path: Path) -> None:

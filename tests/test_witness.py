@@ -6,22 +6,25 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
+import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from playbook import clock, sessions
+from playbook import clock, sessions, witness
+from playbook.clock import block
 from playbook.errors import ProviderError, SetupError
 from playbook.providers.base import CREATE_BUDGET_S, SETTLED_S, SessionRecord
 from playbook.providers.tavus import FIND_S
 from playbook.sessions import Journal
-from playbook.transports.courier import PATIENCE_S
-from playbook.transports.http import Http, Retry
+from playbook.transports.courier import PATIENCE_S, serve
+from playbook.transports.http import Answer, Http, Retry
 from tests.logs import ROOT
 from tests.test_http import CLOSE, EAT, KEY, Server, answer
 
@@ -31,8 +34,8 @@ ASKER = """
 import asyncio, sys
 from pathlib import Path
 from playbook.sessions import Journal
-from playbook.transports.courier import PATIENCE_S
-from playbook.transports.http import Http, Retry
+from playbook.transports.courier import PATIENCE_S, serve
+from playbook.transports.http import Answer, Http, Retry
 
 async def main(journal, url, key, moment):
     entry = Journal(Path(journal)).entry("run", "show")
@@ -177,6 +180,97 @@ def test_what_is_on_record_is_not_written_again(tmp_path: Path):
 
     clock.run(main())
     assert [fact["fact"] for fact in facts(tmp_path)] == ["intent", "created"]
+
+
+@pytest.mark.parametrize("how", ["closed", "deleted"])
+def test_a_journal_that_somebody_else_has_changed(how: str, tmp_path: Path):
+    """Its entry was closed as over, or the folder is gone: what was created is on record in the end."""
+    journal = Journal(tmp_path / "state")
+
+    async def main() -> None:
+        held = Held(CREATED)
+        async with Server(held).serve() as url:
+            async with asyncio.timeout(30), asker(tmp_path / "state", url, "asking"):
+                await held.asked.wait()
+            if how == "closed":
+                journal.ended(facts(tmp_path / "state")[0]["key"], "never created, or over")
+            else:
+                shutil.rmtree(tmp_path / "state")
+            held.release.set()
+            await asyncio.to_thread(until, lambda: any(record.session for record in journal.open_sessions()))
+
+    clock.run(main())
+    [record] = journal.open_sessions()
+    assert (record.session, record.provider, record.run, record.end) == ("s-1", "kaltura", "run", {"token": "bearer-of-s-1"})
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Look until it is so, for half a minute at most."""
+    for _ in range(600):
+        if true():
+            return
+        block(50)
+    raise AssertionError("it never came to that")
+
+
+def test_a_journal_that_cannot_be_written_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A disk without room may have some again: the witness tries for minutes."""
+    entry = Journal(tmp_path / "state").entry("run", "show")
+    entry.intent("kaltura")
+    [line] = facts(tmp_path / "state")
+    (tmp_path / "state").rename(tmp_path / "away")
+    (tmp_path / "state").write_text("in the way")
+
+    def meanwhile(_: int) -> None:
+        (tmp_path / "state").unlink()
+        (tmp_path / "away").rename(tmp_path / "state")
+
+    monkeypatch.setattr(witness, "block", meanwhile)
+    task = {
+        "journal": str(tmp_path / "state"),
+        "key": line["key"],
+        "who": {"provider": "kaltura"},
+        "id_field": "sessionId",
+        "end_fields": [],
+    }
+    witness.testify(task, Answer(200, {}, b'{"sessionId": "s-1"}'))
+    assert [record.session for record in Journal(tmp_path / "state").open_sessions()] == ["s-1"]
+
+
+def test_nothing_is_asked_for_a_run_that_has_gone(tmp_path: Path):
+    """It was killed before its request had left: nobody wants that session any more."""
+    server = Server(CREATED)
+
+    async def main() -> None:
+        async with server.serve() as url:
+            ours, theirs = socket.socketpair()
+            task = {"task": {}, "asker": os.getpid(), "base_url": url, "headers": {}}  # we are not our own parent
+            request = {"request": {"method": "POST", "path": "/create"}}
+            serving = asyncio.ensure_future(serve(theirs, lambda _, last: gone.append(last)))
+            ours.setblocking(False)
+            assert await asyncio.get_running_loop().sock_recv(ours, 100) == b'{"ready":true}\n'
+            for line in (task, request):
+                ours.send(json.dumps({"errand": 1, **line}).encode() + b"\n")
+            ours.close()
+            await serving
+
+    gone: list[object] = []
+    clock.run(main())
+    assert (gone, server.requests) == ([None], [])
+
+
+def test_a_witness_that_cannot_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The package is not where the Python finds it that is started: its own words, no intent, no request."""
+    monkeypatch.setattr(sessions, "WITNESS", (sys.executable, "-c", "raise ImportError('no playbook here')"))
+
+    async def main() -> None:
+        creating, _ = entered(tmp_path, "http://127.0.0.1:9")
+        with pytest.raises(SetupError, match="has died: ImportError: no playbook here"):
+            async with creating:
+                raise AssertionError("nobody gets here")
+
+    clock.run(main())
+    assert not Journal(tmp_path).path.exists()
 
 
 def entered(folder: Path, url: str) -> tuple[Any, Http]:

@@ -199,6 +199,9 @@ async def _end_unnamed(record: SessionRecord, provider: EndsSessions, env: Mappi
             f"the answer that named it was never seen, and {record.provider} cannot be asked for it, so it cannot be ended from here",
             remedy=f"{until or 'the vendor alone can tell when it is over'}; {forget}",
         )
+    if record.creating:
+        remedy = "the process that waits for it may be suspended; ask again when it is continued or has been ended"
+        raise SetupError("it is still being created", remedy=remedy)
     search = await provider.find_session(record, env)
     if search.is_it is not None:
         await provider.end_session(replace(record, session=search.is_it), env)
@@ -297,12 +300,12 @@ def left_open(journal: Path, ours: Callable[[SessionRecord], bool]) -> list[str]
     except PlaybookError as error:
         return [f"error: {error.message}\n  whether a session of this run is still open cannot be told; see `playbook sessions`"]
     named = [record for record in left if record.session is not None]
-    lines = [
-        f"a session may have been created at {record.provider}; nobody saw its id. Look for it, and end it, with:\n"
-        f"playbook sessions end {record.key}"
-        for record in left
-        if record.session is None
-    ]
+    lines = []
+    for record in left:
+        if record.session is None:
+            until = "" if record.ends_by is None else f", so it is over by {record.ends_by:%Y-%m-%d %H:%M} UTC at the latest"
+            what = "is being created" if record.creating else f"may have been created; nobody saw its id{until}"
+            lines.append(f"a session at {record.provider} {what}. Look for it, and end it, with:\nplaybook sessions end {record.key}")
     if len(named) == 1:
         lines.append(f"a session at {named[0].provider} is still open, and billed. End it with:\nplaybook sessions end {named[0].session}")
     elif named:

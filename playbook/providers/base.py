@@ -9,7 +9,7 @@ through `Context.emit`:
   `SpeechStarted` and `SpeechEnded` as they come.
 * `interrupt` leads to one `TaskAccepted`, or to a `ProviderFailed` with the interrupt's task; where speech is reported, then to a
   `SpeechEnded(interrupted=True, heard_ms=…)` for each line that it stopped, also for one that never began (`heard_ms` 0).
-* `close` leads to one `SessionClosed`, and nothing comes after it.
+* `close` leads to one `SessionClosed`, and nothing comes after it. Called again meanwhile, it begins anew if it is cut off.
 
 Rules: commands arrive in order and are carried out in order. `close` may come at any moment, also while `open` is under way, and ends
 whatever was created. A line is sent at most once; what may or may not have arrived is `ambiguous` and is not repeated. A session that

@@ -204,17 +204,16 @@ class KalturaSession(QueuedSession):
             price_per_minute=self._settings.get("price_per_minute"),
         ):
             answer = await self._request_session()
+            self.session_id = answer.need("sessionId")
             try:
-                self.session_id = answer.need("sessionId")
                 token = answer.need("token")
-            except ProviderError:
-                if self.session_id is not None:
-                    journal.created(self.session_id)
+                self.context.seal(token)
+                self._http.authorize(_bearer(token))  # first of all: without it nothing can be ended
+            except (ProviderError, SetupError):
+                journal.created(self.session_id)
                 raise
-            self.context.seal(token)
             self._token = token
             journal.created(self.session_id, token=token)
-        self._http.authorize(_bearer(token))
 
     async def _request_session(self) -> Answer:
         """The documentation knows two paths to create a session. Unless the playbook chose, the second is tried when there is no first."""

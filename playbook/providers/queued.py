@@ -37,6 +37,7 @@ class QueuedSession(ABC):
         self._creating: asyncio.Task[Any] | None = None
         self._closer: asyncio.Task[None] | None = None  # held here, since a loop alone does not keep its tasks alive
         self._closing = False
+        self._insisted = False  # that it be closed, though it is being closed
         self._released = False
         self._lost = False
 
@@ -82,9 +83,12 @@ class QueuedSession(ABC):
         self._submit(lambda: self._do(self._interrupt(command)), command)
 
     def close(self, reason: str) -> None:
-        if not self._closing:
-            self._closing = True
-            self._closer = self._spawn(self._do_close(reason))
+        if self._closing:
+            self._insisted = True
+            return
+        self._closing = True
+        self._closer = self._spawn(self._do_close(reason))
+        self._closer.add_done_callback(lambda task: self._close_again(reason) if task.cancelled() and self._insisted else None)
 
     # what a provider may call
 
@@ -181,8 +185,8 @@ class QueuedSession(ABC):
                     remark = None if self.session_id is None else await self._close(reason)
                 finally:
                     await self._let_go()
-            if self._creating is not None and not self._creating.done():
-                raise ProviderError("the request that creates the session was never answered")
+            if self._creating is not None and self.session_id is None and (not self._creating.done() or self._creating.cancelled()):
+                raise ProviderError("the request that creates the session was not answered in time")
         except (ProviderError, TimeoutError) as error:
             text = error.message if isinstance(error, ProviderError) else "ending the session took too long"
             self.emit(SessionClosed(reason=text, status="failed"))
@@ -190,6 +194,11 @@ class QueuedSession(ABC):
             self.emit(SessionClosed(reason=error.message))
         else:
             self.emit(SessionClosed(remark))
+
+    def _close_again(self, reason: str) -> None:
+        """A program that ends cancels every task of its loop, also the one that closes."""
+        self._released = False
+        self._closer = self._spawn(self._do_close(reason))
 
     async def _let_go(self) -> None:
         if not self._released:

@@ -8,7 +8,7 @@ Pure but for the file that it is given: no clock (times come in), no environment
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -180,7 +180,7 @@ class RunLog:
         self.path = path
         self._redact = redact if redact is not None else Redactor()
         self._watch = watch
-        self._n = 0
+        self._n = self._whole = 0
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND  # to be read meanwhile, and written at its end alone
         self._file: IO[bytes] = open(os.open(path, flags, 0o666), "rb+", buffering=0)  # noqa: SIM115  # closed by `close`
 
@@ -209,22 +209,32 @@ class RunLog:
         return line
 
     def lines(self) -> Iterator[Line]:
-        """What stands below the header by now, read back: also where somebody has deleted the file."""
+        """What stands below the header by now, read back: also where somebody has deleted the file. Raises `ValueError` when it is not what
+        was written."""
+        n = 0
         with open(os.dup(self._file.fileno()), "rb") as file:
             file.seek(0)
-            for raw in itertools.islice(file, 1, None):
+            if not file.readline().startswith(b'{"runlog":'):
+                raise ValueError("the header is damaged")
+            for raw in file:
                 if raw.endswith(b"\n"):  # else a full disk has torn it
+                    n += 1
                     yield orjson.loads(raw)
+        if n != self._whole:
+            raise ValueError(f"{self._whole} lines were written, and {n} are there")
 
     def close(self) -> None:
         """Let go of the file. A log that somebody deleted during the run is written anew from what we still hold."""
         file = self._file
         if file.closed:
             return
-        if os.fstat(file.fileno()).st_nlink == 0 and self.path.parent.is_dir():
-            file.seek(0)
-            self.path.write_bytes(file.read())
-        file.close()
+        try:
+            if os.fstat(file.fileno()).st_nlink == 0 and self.path.parent.is_dir():
+                file.seek(0)
+                with contextlib.suppress(FileExistsError), open(self.path, "xb") as anew:  # whatever is there is somebody else's
+                    anew.write(file.read())
+        finally:
+            file.close()
 
     def _put(self, lines: list[Line]) -> None:
         if self._redact:
@@ -235,6 +245,7 @@ class RunLog:
         data = b"".join(map(encode_line, lines))
         while data:
             data = data[self._file.write(data) :]
+        self._whole = self._n
         if self._watch is not None:
             for line in lines:
                 self._watch(line)

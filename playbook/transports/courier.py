@@ -17,13 +17,16 @@ import base64
 import contextlib
 import itertools
 import json
+import os
+import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import IO, Any
 from weakref import WeakKeyDictionary
 
 from playbook.errors import ProviderError, SetupError, reason_of
@@ -32,6 +35,9 @@ from playbook.transports.http import ANSWER_S, CONNECT_S, MAX_BODY, Answer, Http
 PATIENCE_S = CONNECT_S + ANSWER_S + 5
 """How long a process may take for one request, its own beginning included."""
 _REAP_S = 1.0
+_LAST_WORDS = 4_000
+_DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Whoever stops all processes of a run stops the one that asked; the other has to hear the answer."""
 _MAX_LINE = 3 * MAX_BODY  # in base64, and with what stands around it
 
 _Task = Mapping[str, Any]
@@ -64,11 +70,7 @@ class Courier:
 
     async def __aenter__(self) -> Courier:
         await self._enter()
-        try:
-            self._through.enter_context(self._http.through(self._send))
-        except ProviderError:  # there are no certificates to trust, say
-            await self._process.leave(wait=False)
-            raise
+        self._through.enter_context(self._http.through(self._send))
         return self
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
@@ -82,8 +84,10 @@ class Courier:
         process = _processes.get(loop)
         if process is None:
             process = _processes[loop] = _Process(self._command)
-        await process.enter()
-        process.tell(self._number, task=self._task, **self._http.way)
+        async with process.used():
+            self._http.prepare()  # while it begins
+            await process.begun()
+        process.tell(self._number, task=self._task, asker=os.getpid(), **self._http.way)
         self._process = process
 
     async def _send(self, request: Request) -> Answer:
@@ -92,8 +96,7 @@ class Courier:
             await self._enter()
         self._asked = True
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                told = await self._process.ask(self._number, asdict(request))
+            told = await self._process.ask(self._number, asdict(request))
         except TimeoutError as error:  # the answer may come, and is no business of ours any more
             raise _lost("does not answer") from error
         except EOFError as error:
@@ -107,6 +110,23 @@ class Courier:
         return Answer(told["status"], told["headers"], base64.b64decode(told["body"]))
 
 
+def _begin(command: Sequence[str], stdin: socket.socket, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start it: not by asyncio, whose processes are killed with the loop that they belong to, and out of reach of Ctrl-C."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _DEAF_TO)  # which is inherited, and holds from the first moment
+    try:
+        return subprocess.Popen(command, stdin=stdin.fileno(), stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+async def _within(limit_s: float, future: asyncio.Future[Any]) -> bool:
+    """Whether it comes in time. What has come while we were suspended is there, though its time is over."""
+    done, _ = await asyncio.wait([future], timeout=limit_s)
+    if done:
+        future.result()
+    return bool(done)
+
+
 def _lost(how: str) -> NetworkError:
     text = f"the process that sends the request {how}; the request may have arrived"
     return NetworkError(text, outcome="ambiguous", passing=False)
@@ -116,23 +136,21 @@ class _Process(asyncio.Protocol):
     """The process, and our end of the way to it."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        ours, theirs = socket.socketpair()
-        try:
-            self._process = subprocess.Popen(  # asyncio's own would be killed with the loop that it belongs to
-                command,
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C and a lost terminal are not for it
-            )
-        except OSError as error:
-            ours.close()
-            raise SetupError(f"the process that creates the session could not be started: {reason_of(error)}") from error
-        finally:
-            theirs.close()
+        with contextlib.ExitStack() as unless_it_begins:
+            try:
+                self._errors = unless_it_begins.enter_context(tempfile.TemporaryFile())
+                ours, theirs = socket.socketpair()
+                unless_it_begins.enter_context(ours)
+                with theirs:
+                    self._process = _begin(command, theirs, self._errors)
+            except OSError as error:
+                raise SetupError(f"the process that creates the session could not be started: {reason_of(error)}") from error
+            unless_it_begins.pop_all()
         self.pid = self._process.pid
         self._loop = asyncio.get_running_loop()
         self._connected = asyncio.ensure_future(self._loop.create_connection(lambda: self, sock=ours))
+        self._ready: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self._lost = False
         self._users = 0
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._rest = b""
@@ -140,12 +158,29 @@ class _Process(asyncio.Protocol):
     @property
     def dead(self) -> bool:
         """Whether it has closed its end."""
-        return self._transport.is_closing()
+        return self._lost
 
-    async def enter(self) -> None:
-        """Have need of it."""
-        self._transport, _ = await asyncio.shield(self._connected)
+    @contextlib.asynccontextmanager
+    async def used(self) -> AsyncIterator[None]:
+        """Have need of it from now on, unless this context fails."""
         self._users += 1
+        try:
+            yield
+        except BaseException:
+            await self.leave(wait=False)
+            raise
+
+    async def begun(self) -> None:
+        """Return when it is there, which takes as long as a program takes to begin. Raises `SetupError`."""
+        try:
+            if await _within(PATIENCE_S, self._ready):
+                return
+            what = "does not begin"
+        except EOFError:
+            self._errors.seek(0)
+            words = self._errors.read()[-_LAST_WORDS:].decode(errors="replace").split("\n")
+            what = f"has died: {next((line for line in reversed(words) if line.strip()), 'it said nothing')}"
+        raise SetupError(f"the process that creates the session {what}", remedy="is the package installed where this Python finds it?")
 
     async def leave(self, *, wait: bool) -> None:
         """Have no more need of it. Who is the last lets it go; it may have something to do still, for which nobody has to `wait`."""
@@ -153,7 +188,8 @@ class _Process(asyncio.Protocol):
         if self._users:
             return
         self._forget()
-        self._transport.close()
+        (await self._connected)[0].close()
+        self._errors.close()
         end = threading.Thread(target=self._process.wait, daemon=True)  # whenever that is, somebody must take note of it
         end.start()
         if wait:
@@ -164,25 +200,34 @@ class _Process(asyncio.Protocol):
         self._transport.write(json.dumps({"errand": number, **line}).encode() + b"\n")
 
     async def ask(self, number: int, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Have a request carried. Raises `EOFError` when the process dies."""
-        answer = self._answers[number] = self._loop.create_future()
+        """Have a request carried. Raises `EOFError` when the process dies, `TimeoutError` when it is too slow."""
+        answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self._answers[number] = answer
         self.tell(number, request=request)
-        told: dict[str, Any] = await answer
-        return told
+        if not await _within(PATIENCE_S, answer):
+            raise TimeoutError
+        return answer.result()
 
     def data_received(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             told = json.loads(line)
-            answer = self._answers.pop(told["errand"])
-            if not answer.done():
+            if "ready" in told:
+                self._ready.set_result(told)
+            elif not (answer := self._answers.pop(told["errand"])).done():
                 answer.set_result(told)
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+
     def connection_lost(self, _: Exception | None) -> None:
+        self._lost = True
         self._forget()
-        for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(EOFError())
+        for awaited in (self._ready, *self._answers.values()):
+            if not awaited.done():
+                awaited.set_exception(EOFError())
+                awaited.exception()  # it may be that nobody waits for it any more
 
     def _forget(self) -> None:
         """Whoever comes now needs another one."""
@@ -196,6 +241,7 @@ class _Process(asyncio.Protocol):
 async def serve(end: socket.socket, gone: Callable[[_Task, Answer | NetworkError | None], None]) -> None:
     """Carry what is asked. `gone` hears of every errand whose asker has gone: its task, and what came of the last request."""
     reader, writer = await asyncio.open_connection(sock=end, limit=_MAX_LINE)
+    writer.write(b'{"ready":true}\n')
     errands: dict[int, asyncio.Queue[dict[str, Any]]] = {}
     work: dict[int, asyncio.Task[None]] = {}
     with contextlib.suppress(asyncio.IncompleteReadError, OSError):  # its end, also in the middle of a line
@@ -213,6 +259,7 @@ async def serve(end: socket.socket, gone: Callable[[_Task, Answer | NetworkError
     for queue in errands.values():
         queue.put_nowait({"noted": False})
     await asyncio.gather(*work.values(), return_exceptions=True)
+    writer.close()
 
 
 async def _carry(
@@ -222,11 +269,13 @@ async def _carry(
     gone: Callable[[_Task, Answer | NetworkError | None], None],
 ) -> None:
     """One errand."""
-    number, task = told["errand"], told["task"]
+    number, task, asker = told["errand"], told["task"], told["asker"]
     wire = Wire(told["base_url"])
     wire.authorize(told["headers"])
     last: Answer | NetworkError | None = None
     while "request" in (told := await queue.get()):
+        if os.getppid() != asker:  # it has gone before we sent anything, so nobody wants that any more
+            return gone(task, last)
         try:
             last = _lost("has a bug")
             last = await wire.send(Request(**told["request"]))
@@ -237,5 +286,4 @@ async def _carry(
         except Exception:  # a bug of ours, which is to be seen
             line = {"bug": traceback.format_exc()}
         writer.write(json.dumps({"errand": number, **line}).encode() + b"\n")
-    if not told["noted"]:
-        gone(task, last)
+    return None if told["noted"] else gone(task, last)

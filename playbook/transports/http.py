@@ -46,6 +46,8 @@ UPLOAD_BYTES_PER_S = 50_000
 
 BACKOFF_MS = (250, 500, 1_000, 2_000, 4_000)
 MAX_SAID = 300
+MAX_NAME = 16_000
+"""Tokens may have a few thousand characters; what is longer fits into no address and no header."""
 REAL_TIME = "whoever is no part of this process lives in real time (use --clock system, or rehearse with --emulate)"
 """What is to be said of a virtual clock."""
 
@@ -96,9 +98,9 @@ class Answer:
         return value if isinstance(value, dict) else {}
 
     def need(self, name: str) -> str:
-        """A text that this answer must have. Without it nobody knows what the vendor did."""
+        """A name or a token that this answer must have. Without it, or with nonsense in its place, nobody knows what the vendor did."""
         value = self.fields().get(name)
-        if isinstance(value, str) and value:
+        if isinstance(value, str) and value.isprintable() and 0 < len(value) <= MAX_NAME:
             return value
         raise ProviderError(f"the service accepted the request, but its answer has no {name}", outcome="ambiguous", status=self.status)
 
@@ -189,11 +191,13 @@ class Http:
         """What another process of ours (`transports.courier`) must know to get there. It has the credentials."""
         return {"base_url": self._wire.base_url, "headers": dict(self._wire.headers)}
 
+    def prepare(self) -> None:
+        """Fetch what the first request needs, which otherwise may be a line of the show that it delays. Raises `NetworkError`."""
+        self._wire.prepare()
+
     @contextlib.contextmanager
     def through(self, send: Send) -> Iterator[None]:
-        """Meanwhile, let this reach the network in our place. What we need to get there ourselves we fetch at once: the first request of
-        our own may be a line of the show."""
-        self._wire.prepare()
+        """Meanwhile, let this reach the network in our place."""
         self._elsewhere = send
         try:
             yield
