@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from playbook.language import findings as collected
 from playbook.language import source
-from playbook.language.source import MAX_ALIASED, Findings, Node, Reader, cutting_comment, parse
+from playbook.language.findings import Findings
+from playbook.language.source import MAX_ALIASED, Node, Reader, cutting_comment, parse
 
 
 def read(text: str | bytes, name: str = "x.yaml") -> tuple[Node | None, list[str]]:
@@ -263,7 +265,7 @@ def test_a_file_of_very_many_values_is_refused(monkeypatch: pytest.MonkeyPatch):
 
 def test_of_very_many_problems_the_first_are_kept(monkeypatch: pytest.MonkeyPatch):
     """A file of the wrong kind does not fill the memory with what is wrong with it; an error is never lost behind warnings."""
-    monkeypatch.setattr(source, "MAX_PROBLEMS", 10)
+    monkeypatch.setattr(collected, "MAX_PROBLEMS", 10)
     root, codes = read("a: 1\n" * 100)
     assert root is not None
     assert codes == ["PB107"] * 10

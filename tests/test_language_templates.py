@@ -13,8 +13,9 @@ from jinja2 import StrictUndefined, Undefined, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from playbook.language.evaluate import FILTERS, METHODS, TESTS
+from playbook.language.findings import Findings
 from playbook.language.render import Abandoned, Broken, Budget, Renderer, Scope
-from playbook.language.source import Findings, Node, parse
+from playbook.language.source import Node, parse
 from playbook.language.templates import take_apart
 
 VALUES: dict[str, Any] = {

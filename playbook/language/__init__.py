@@ -1,6 +1,7 @@
 """Bytes to plan: the playbook language.
 
-* `source`: YAML to data with positions; `Findings`, where problems are collected
+* `findings`: where problems are collected
+* `source`: YAML to data with positions
 * `schema`, `check`: the JSON Schemas, and what is wrong by them in plain words
 * `variables`, `render`, `evaluate`: where values come from; templates, scalar by scalar
 * `expand`: includes, loops, conditions, ids

@@ -18,9 +18,10 @@ from typing import Any, Literal
 
 from playbook.errors import Place, near
 from playbook.language.durations import EXAMPLES, meant_duration, parse_duration
+from playbook.language.findings import Findings
 from playbook.language.malformed import COLON, lacks_space
 from playbook.language.schema import Test, Unsupported, compile_schema, is_type, load_schema, resolve
-from playbook.language.source import Findings, Node, cutting_comment, looks_templated
+from playbook.language.source import Node, cutting_comment, looks_templated
 
 VERBS = ("say", "audio-echo", "wait", "interrupt", "end", "include")
 PLAYBOOK_ONLY = ("provider", "session", "limits", "start", "expect")

@@ -23,8 +23,9 @@ from playbook.errors import MASK, Place
 from playbook.events import words
 from playbook.language.check import WrittenStep, check_file_node, is_part, judge, playbook_format, show
 from playbook.language.durations import parse_duration, show_duration
+from playbook.language.findings import Findings
 from playbook.language.render import Abandoned, Broken, Budget, Exhausted, Renderer, Scope
-from playbook.language.source import Findings, Node, Reader, absolute, beside, unreadable
+from playbook.language.source import Node, Reader, absolute, beside, unreadable
 from playbook.language.templates import work_of
 from playbook.language.variables import part_scope
 from playbook.model import Action, AudioEcho, Chunk, End, Evidence, Expect, InterruptSpeech, Length, Say, Step, Wait, WaitEvent, WaitSpeech

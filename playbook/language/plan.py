@@ -19,9 +19,10 @@ from playbook.language.check import Format, check_file_node, is_part, judge, pla
 from playbook.language.cues import Cue, cues, total_ms
 from playbook.language.durations import show_duration
 from playbook.language.expand import Expansion, Setting, Times, build_expect
+from playbook.language.findings import Findings
 from playbook.language.plan_json import digest
 from playbook.language.render import Abandoned, Broken, Renderer, Scope
-from playbook.language.source import Findings, Node, Reader, absolute
+from playbook.language.source import Node, Reader, absolute
 from playbook.language.variables import Inputs, lone_part_scope, playbook_scope
 from playbook.model import (
     AudioEcho,
