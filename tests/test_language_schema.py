@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
 from playbook.language import load_schema, parse_duration, schema_path, show_duration
-from playbook.language.check import VERBS, Format, check_file_node, judge
+from playbook.language.check import check_file_node
 from playbook.language.durations import MAX_MS, meant_duration
 from playbook.language.findings import Findings
+from playbook.language.judge import VERBS, Format, judge
 from playbook.language.schema import compile_schema, resolve, with_sessions
 from playbook.language.source import parse
 from playbook.providers.registry import OURS

@@ -18,7 +18,7 @@ import pytest
 from playbook.cli import VERBS
 from playbook.errors import PlaybookError
 from playbook.language import load_schema
-from playbook.language.check import VERBS as STEP_VERBS
+from playbook.language.judge import VERBS as STEP_VERBS
 from playbook.model import Evidence
 
 from .commands import Shell

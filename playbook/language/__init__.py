@@ -2,7 +2,8 @@
 
 * `findings`: where problems are collected
 * `source`: YAML to data with positions
-* `schema`, `check`: the JSON Schemas, and what is wrong by them in plain words
+* `schema`, `judge`: the JSON Schemas, and what is wrong by them in plain words
+* `check`: a file as written: is it a part, which steps has it
 * `variables`, `render`, `evaluate`: where values come from; templates, scalar by scalar
 * `expand`: includes, loops, conditions, ids
 * `cues`: when each step is expected

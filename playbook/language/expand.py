@@ -21,9 +21,10 @@ from typing import Any
 
 from playbook.errors import MASK, Place
 from playbook.events import words
-from playbook.language.check import WrittenStep, check_file_node, is_part, judge, playbook_format, show
+from playbook.language.check import WrittenStep, check_file_node, is_part
 from playbook.language.durations import parse_duration, show_duration
 from playbook.language.findings import Findings
+from playbook.language.judge import judge, playbook_format, show
 from playbook.language.render import Abandoned, Broken, Budget, Exhausted, Renderer, Scope
 from playbook.language.source import Node, Reader, absolute, beside, unreadable
 from playbook.language.templates import work_of

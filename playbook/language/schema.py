@@ -1,6 +1,6 @@
 """The JSON Schemas, which are the format, and a quick way to ask whether data is valid by them.
 
-`jsonschema` is the judge: whatever is refused is refused by it, and its errors become our problems (`check`). But importing it takes
+`jsonschema` is the judge: whatever is refused is refused by it, and its errors become our problems (`judge`). But importing it takes
 longer than checking a whole playbook, and it takes a millisecond a step. So `compile_schema` makes a plain function of a schema that
 answers valid or not; only what it does not call valid goes to the judge. A property test proves that the two always agree.
 
