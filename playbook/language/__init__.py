@@ -6,6 +6,7 @@
 * `check`: a file as written: is it a part, which steps has it
 * `variables`, `render`, `evaluate`: where values come from; templates, scalar by scalar
 * `expand`: includes, loops, conditions, ids
+* `steps`: one step of it, with its durations and its sound
 * `cues`: when each step is expected
 * `plan`: all of it in order
 * `plan_json`: the digest, `plan.json`

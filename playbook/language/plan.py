@@ -18,12 +18,13 @@ from playbook.errors import AuthorError, Place, Problem
 from playbook.language.check import check_file_node, is_part
 from playbook.language.cues import Cue, cues, total_ms
 from playbook.language.durations import show_duration
-from playbook.language.expand import Expansion, Setting, Times, build_expect
+from playbook.language.expand import Expansion, Setting
 from playbook.language.findings import Findings
 from playbook.language.judge import Format, judge, playbook_format
 from playbook.language.plan_json import digest
 from playbook.language.render import Abandoned, Broken, Renderer, Scope
 from playbook.language.source import Node, Reader, absolute
+from playbook.language.steps import Builder, Times, build_expect
 from playbook.language.variables import Inputs, lone_part_scope, playbook_scope
 from playbook.model import (
     AudioEcho,
@@ -109,7 +110,7 @@ class _Compilation:
         self._placeholders = placeholders
         self._findings = Findings()
         self._reader = Reader(self._findings)
-        self._expansion = Expansion(self._reader, world.sound_length_ms)
+        self._expansion = Expansion(self._reader, Builder(world.sound_length_ms))
 
     def give(self, text: bytes) -> None:
         self._reader.give(self._path, self._file, text)
@@ -185,7 +186,7 @@ class _Compilation:
             capabilities=self._world.capabilities(provider, session),
             description=head.get("description", ""),
             file=self._file,
-            sounds=expansion.sounds,
+            sounds=expansion.builder.sounds,
             secrets=frozenset(findings.secrets),
             written=_written(root),
         )
