@@ -1,4 +1,4 @@
-"""What the verbs share: a parser whose options have environment twins, the way out to both streams, and what becomes of an error."""
+"""What the verbs share: a parser whose options have environment twins, the way out to streams and files, and what becomes of an error."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from playbook.errors import AuthorError, PlaybookError, SetupError, UsageError, 
 from playbook.record.redact import Redactor
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from playbook.runner import Cue
 
 PREFIX = "PLAYBOOK_"
@@ -188,6 +190,28 @@ def width(stream: TextIO | None = None) -> int | None:
 def is_live(stream: TextIO, env: Mapping[str, str]) -> bool:
     """Whether a stream is a terminal on which a line can be drawn over and over."""
     return stream.isatty() and not env.get("CI") and env.get("TERM") != "dumb"
+
+
+def writable(path: Path | None) -> None:
+    """Find out now that a report cannot be written, and not after an hour of runs."""
+    if path is None:
+        return
+    existed = path.exists()
+    try:
+        with open(path, "ab"):
+            pass
+        if not existed:
+            path.unlink()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {reason_of(error)}") from error
+
+
+def write(path: Path, text: str) -> None:
+    """A report, into the file that was named for it."""
+    try:
+        path.write_text(text, "utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {reason_of(error)}") from error
 
 
 # --- one command line, from words to an exit code -------------------------------------------------------------------------
