@@ -2,94 +2,28 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import re
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from playbook.cli.options import Command, Parser, err, in_colour, name_and_value, out, width
+from playbook.cli.inputs import add_inputs, inputs, load, playbook_files
+from playbook.cli.options import Command, Parser, err, in_colour, out, width
 from playbook.emulators import EMULATORS
 from playbook.errors import AuthorError, Problem, SetupError, UsageError, near_or_all, reason_of
-from playbook.language import Inputs, check_file, compile_file, load_schema, schema_path
+from playbook.language import check_file, load_schema, schema_path
 from playbook.language.schema import resolve
 from playbook.model import Plan
 from playbook.providers.registry import credentials
-from playbook.world import World, cache_folder, variables
+from playbook.world import World, cache_folder
 
 if TYPE_CHECKING:
     from playbook.providers.base import Provider
-
-SUFFIXES = (".yaml", ".yml")
-
-
-# --- what the other verbs share -----------------------------------------------------------------------------------------
-
-
-def add_inputs(parser: Parser) -> None:
-    """The options that decide what a playbook says."""
-    parser.add_argument("--provider", metavar="NAME", help="let this provider perform it, whichever the playbook names")
-    parser.add_argument("--var", metavar="NAME=VALUE", action="append", type=name_and_value, help="the value of a variable")
-    parser.add_argument("--vars", metavar="FILE", action="append", type=Path, help="values of variables, as YAML or JSON")
-
-
-def inputs(args: Namespace) -> Inputs:
-    """The values of variables, from everywhere but the playbook."""
-    files = tuple(args.vars or ())
-    for file in files:
-        if not file.exists():
-            raise UsageError(f"there is no file {file}", remedy="name a file of variables, in YAML or JSON")
-    return Inputs(var=dict(args.var or ()), files=files, env=variables(args.env))
-
-
-def load(args: Namespace, path: Path, world: World) -> Plan:
-    """The plan of the playbook that was asked for; its warnings are shown, its secrets hidden from here on."""
-    if not path.exists():
-        raise UsageError(f"there is no file {path}")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder", remedy="name a playbook")
-    plan = compile_file(path, world, inputs(args), provider=args.provider)
-    for secret in plan.secrets:
-        args.redact.add(secret)
-    if plan.warnings:
-        from playbook.report import problems_text
-
-        err(problems_text(plan.warnings, colour=in_colour(sys.stderr, args.env)) + "\n")
-    return plan
-
-
-def playbook_files(paths: Iterable[str]) -> list[Path]:
-    """The files that paths, folders and globs mean, each once, in order. Raises `UsageError` for a path that does not exist."""
-    found: dict[Path, None] = {}
-    for path in paths:
-        found.update(dict.fromkeys(_meant(path)))
-    return list(found)
-
-
-def _is_playbook(name: str) -> bool:
-    """Baselines are YAML too, and lie beside their playbooks."""
-    return name.endswith(SUFFIXES) and not name.startswith(".") and not name.endswith(".baseline.yaml")
-
-
-def _meant(path: str) -> Iterator[Path]:
-    if os.path.isdir(path):
-        for folder, folders, files in os.walk(path):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            found = (Path(folder) / name for name in sorted(files) if _is_playbook(name))
-            yield from (file for file in found if file.is_file() or not file.exists())  # a pipe may never be written to
-    elif os.path.lexists(path):
-        yield Path(path)
-    elif glob.has_magic(path):
-        for match in sorted(glob.glob(path, recursive=True)):
-            if os.path.isfile(match):
-                yield Path(match)
-    else:
-        raise UsageError(f"there is no file or folder {path}")
 
 
 # --- new ------------------------------------------------------------------------------------------------------------------

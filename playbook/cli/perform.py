@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from playbook import clock as clocks
-from playbook.cli.author import add_inputs, load
+from playbook.cli.inputs import add_inputs, load
 from playbook.cli.options import Command, Parser, cue, err, in_colour, is_live, log, name_and_value, out, width
 from playbook.cli.sessions import left_open, remind
 from playbook.cli.triggers import given, has_ended

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from playbook.cli.author import add_inputs, inputs
+from playbook.cli.inputs import add_inputs, inputs
 from playbook.cli.options import Command, Parser, err, in_colour, out, width, writable, write
 from playbook.errors import AuthorError, RecordError, UsageError
 from playbook.language import compile_file, plan_from_json

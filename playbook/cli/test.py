@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from playbook import clock as clocks
-from playbook.cli.author import add_inputs, inputs, playbook_files
+from playbook.cli.inputs import add_inputs, inputs, playbook_files
 from playbook.cli.options import Command, Parser, cue, err, in_colour, is_live, out, writable, write
 from playbook.errors import PlaybookError, RecordError, UsageError, reason_of
 from playbook.folders import run_folder
