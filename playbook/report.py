@@ -353,7 +353,8 @@ def _start(said: Utterance, zero: int) -> str:
 
 def _utterance_row(said: Utterance, summary: RunSummary, zero: int, sounds: Mapping[str, str]) -> tuple[str, str, str, str, str]:
     start = _start(said, zero)
-    lasted = said.lasted_ms if start not in ("never", "?") else None
+    unknown = said.evidence == "timeout" and not said.interrupted and said.length_ms is None  # we only know when we gave up
+    lasted = "-" if start in ("never", "?") or said.lasted_ms is None else "?" if unknown else seconds(said.lasted_ms)
     text = one_line(said.text) if said.audio_sha256 is None else sounds.get(said.task, "♪")
     notes = []
     step = summary.steps.get(said.task)
@@ -367,7 +368,7 @@ def _utterance_row(said: Utterance, summary: RunSummary, zero: int, sounds: Mapp
         notes.append("failed" if step.outcome == "failed" else "timed out")  # why, is told below
     return (
         start,
-        "-" if lasted is None else seconds(lasted),
+        lasted,
         said.grade or "-",
         said.task,
         text + (f"  [{'; '.join(notes)}]" if notes else ""),

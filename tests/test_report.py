@@ -158,6 +158,28 @@ def test_a_start_that_nobody_told_is_a_question_mark(ended: SpeechEnded, shown: 
     assert row(run_report(Result("passed", 0), said((900, ended))), "a")[0] == shown
 
 
+# --- how long it was heard ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ended_ms", "ended", "length", "shown"),
+    [
+        (1300, SpeechEnded("a"), None, "1.2 s"),
+        (3300, SpeechEnded("a", Evidence.heard, ago_ms=2000), None, "1.2 s"),
+        (4600, SpeechEnded("a"), 1500, "1.5 s"),
+        (9100, SpeechEnded("a", Evidence.timeout, outcome="settled", reason="no end"), None, "?"),
+        (9100, SpeechEnded("a", Evidence.timeout, outcome="settled", reason="no end"), 2500, "2.5 s"),
+    ],
+    ids=["as reported", "found by listening", "reported late", "never reported", "never reported, of known length"],
+)
+def test_how_long_it_was_heard(ended_ms: int, ended: SpeechEnded, length: int | None, shown: str):
+    """What took us time to find is taken off, no sound is heard for longer than it is, and when we gave up says nothing."""
+    told = summary(
+        (0, SayText("a", "a", "All of it.")), (0, TaskAccepted("a", duration_ms=length)), (100, SpeechStarted("a")), (ended_ms, ended)
+    )
+    assert row(run_report(Result("passed", 0), told), "a")[1] == shown
+
+
 # --- how long the provider took -------------------------------------------------------------------------------------------
 
 

@@ -53,8 +53,8 @@ def test_wrong_playbooks():
 def test_kill_9(name: str, tmp_path: Path):
     """After kills in the middle of creating, speaking and closing, `sessions end --all` leaves nothing open, on the vendor's own count."""
     killed = kill(name, tmp_path, 1, ("create, not yet answered", "say", "close, not yet carried out"))
-    assert (killed.survived, killed.left_open) == (0, 3)
-    assert killed.unseen > 0
+    assert killed.survived == 0
+    assert killed.left_open >= killed.unseen > 0
     assert (killed.open_after, killed.listed_after) == (0, 0)
 
 

@@ -47,6 +47,8 @@ class Utterance:
     """When it had been taken as far as its speech needed."""
     started_ms: int | None = None
     ended_ms: int | None = None
+    length_ms: int | None = None
+    """How long it is by its own sound, or by the provider's measure, where that is known."""
     evidence: str | None = None
     interrupted: bool = False
     heard_ms: int | None = None
@@ -74,12 +76,13 @@ class Utterance:
 
     @property
     def lasted_ms(self) -> int | None:
-        """How long it was heard: what the interrupt left of it, or from start to end."""
+        """How long it was heard: what the interrupt left of it, or from start to end, and no longer than it is: ends are reported late."""
         if self.heard_ms is not None:
             return self.heard_ms
         if self.started_ms is None or self.ended_ms is None:
             return None
-        return self.ended_ms - self.started_ms
+        lasted_ms = max(0, self.ended_ms - self.started_ms)
+        return lasted_ms if self.length_ms is None else min(lasted_ms, self.length_ms)
 
 
 @dataclass(slots=True)
@@ -269,17 +272,19 @@ class RunSummary:
                 utterance._chunk_ms = None
             if utterance.started_ms is None:
                 utterance.began_to_wait_ms = line["at_ms"]
+            utterance.length_ms = line.get("duration_ms", utterance.length_ms)
             utterance.remark = line.get("reason", utterance.remark)
             if "provider_task" in line and len(utterance.provider_tasks) < MAX_KEPT:
                 utterance.provider_tasks.append(line["provider_task"])
         elif event == "speech_started" and utterance.started_ms is None and utterance.ended_ms is None:
-            utterance.started_ms = line["at_ms"]
+            utterance.started_ms = line["at_ms"] - line.get("ago_ms", 0)
         elif event == "speech_ended" and utterance.ended_ms is None:
             self._pending = line
 
     def _end(self, line: Line) -> None:
         utterance = self.utterances[line["task"]]
-        utterance.ended_ms = line["at_ms"]
+        utterance.ended_ms = line["at_ms"] - line.get("ago_ms", 0)
+        utterance.length_ms = line.get("duration_ms", utterance.length_ms)
         utterance.evidence = line["evidence"]
         utterance.interrupted = line.get("interrupted", False)
         if utterance.interrupted:
