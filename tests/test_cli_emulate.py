@@ -160,3 +160,17 @@ def test_emulate_used_wrongly(shell):
         done = shell.call(*argv)
         assert (done.code, done.out) == (2, "")
         assert told in done.err
+
+
+def test_a_cassette_performs_a_secret_that_it_does_not_know(shell):
+    """What the vendor said is masked on it; that is no other text than the plan's."""
+    shell.write(
+        "secret.yaml",
+        "version: 1\nprovider: tavus\nsession: {pal_id: p}\nstart: 0s\nvars: {code: {type: string, secret: true}}\n"
+        'expect: {absent: conflict}\ntimeline:\n  - say: "The code is {{ code }}."\n  - say: Bye.\n',
+    )
+    common = ("run", "secret.yaml", "--clock", "virtual", "--var", "code=open sesame")
+    assert shell.call(*common, "--emulate", "--record", "tape", "--out", "one").code == 0
+    done = shell.call(*common, "--from-cassette", "tape", "--out", "two")
+    assert done.code == 0, done.out
+    assert "sesame" not in Path("tape").read_text("utf-8") + Path("two/run.jsonl").read_text("utf-8")
