@@ -243,7 +243,7 @@ def test_reconcile(vendor, monkeypatch):
     """`reconcile` finds what the journal missed, and what it holds although the vendor does not; it changes nothing."""
     leave_open(vendor, monkeypatch)
     done = vendor.call("sessions", "reconcile")
-    assert (done.code, done.out) == (0, "the journal agrees with tavus\n")
+    assert (done.code, done.out) == (0, "the journal agrees with tavus: c42 is open\n")
     Vendor.there.clear()
     Vendor.there.add("c77")
     done = vendor.call("sessions", "reconcile")

@@ -54,7 +54,7 @@ def replay(args: Namespace) -> int:
         data["plan"] = {"compared": today is not None, "same": not other and (changed is None or changed.same)}
         if changed is not None:
             data["plan"]["changes"] = comparison_to_json(changed)["changes"]
-        out(args.redact(json.dumps({**data, "identical": good, "summary": _told(result.summary)}, ensure_ascii=False, indent=1)))
+        out(args.redact(json.dumps({**data, "summary": _told(result.summary)}, ensure_ascii=False, indent=1)))
         return 0 if good else 1
     colour = in_colour(sys.stdout, args.env)
     parts = [replay_text(result, colour=colour)]

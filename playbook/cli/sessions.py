@@ -246,7 +246,7 @@ def _reconcile(args: Namespace, journal: Journal) -> int:
     """Compare the journal with what the vendors say. Changes nothing: other credentials would show other sessions."""
     world = World()
     names = [args.provider] if args.provider else list(world.providers())
-    asked, differences = [], []
+    asked, differences, both = [], [], set[str]()
     for name in names:
         provider = world.provider(name)
         if provider is None:
@@ -262,6 +262,7 @@ def _reconcile(args: Namespace, journal: Journal) -> int:
         records = [record for record in journal.open_sessions() if record.provider == name]
         ours = {record.session for record in records if record.session}
         marks = {record.mark: record.key for record in records if record.session is None and record.mark}
+        both |= open_there.keys() & ours
         for id in open_there.keys() - ours:
             since = open_there[id].since
             facts = [open_there[id].name] if open_there[id].name else []
@@ -278,8 +279,10 @@ def _reconcile(args: Namespace, journal: Journal) -> int:
         return 5
     if args.json:
         out(json.dumps({"asked": asked, "differences": sorted(differences)}, ensure_ascii=False, indent=1))
+    elif differences:
+        out("\n".join(sorted(differences)))
     else:
-        out("\n".join(sorted(differences)) or f"the journal agrees with {', '.join(asked)}")
+        out(f"the journal agrees with {', '.join(asked)}: {', '.join(sorted(both)) or 'no session'} is open")
     return 1 if differences else 0
 
 

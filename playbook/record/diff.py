@@ -233,6 +233,8 @@ def _times(step: str, names: tuple[str, ...], a: Act | Performance, b: Act | Per
 
 def _cause(name: str, a: Act | Performance, b: Act | Performance) -> Cause:
     """What a shift is mostly due to."""
+    if name == "length" and isinstance(b, Act) and not b.speaks:  # a wait, which is the author's
+        return ""
     if name in ("accepted", "answered", "length", "opened"):
         return "provider"
     if name == "ours":
