@@ -214,6 +214,17 @@ def test_a_virtual_clock_reaches_nobody_else() -> None:
     assert "no answer came from 127.0.0.1 within 10 s: whoever is no part of this process lives in real time" in late.message
 
 
+def test_an_address_that_cannot_be() -> None:
+    """An id that is longer than any address is a refusal, and no bug of ours."""
+
+    async def main() -> None:
+        async with Server(answer()).serve() as url, Http(url) as http:
+            await http.request("POST", "/" + "x" * 70_000, retry=Retry.SAFE)
+
+    with pytest.raises(NetworkError, match="no such address"):
+        virtually(main)
+
+
 def test_no_certificates_to_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong SSL_CERT_FILE is named as such, before anything is asked."""
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))

@@ -363,16 +363,19 @@ class Wire:
         if virtual and not is_loopback(self._host):  # whatever it did would come too late, and be paid for
             raise NetworkError(f"{self._host} was not asked: {REAL_TIME}", outcome="refused", passing=False)
         client = self.prepare()
-        call = client.build_request(
-            request.method,
-            request.path,
-            json=request.json,
-            data=request.data,
-            files=request.files,
-            content=request.content,
-            headers=request.headers,
-            params=request.params,
-        )
+        try:
+            call = client.build_request(
+                request.method,
+                request.path,
+                json=request.json,
+                data=request.data,
+                files=request.files,
+                content=request.content,
+                headers=request.headers,
+                params=request.params,
+            )
+        except httpx.InvalidURL as error:  # an id of tens of thousands of characters, say
+            raise NetworkError(f"there can be no such address at {self._host}", outcome="refused", passing=False) from error
         size = int(call.headers.get("content-length", 0))
         # httpx bounds each read by itself; this bounds them together, so that an answer that drips in cannot hold a line for ever.
         total_s = CONNECT_S + ANSWER_S + size / UPLOAD_BYTES_PER_S
