@@ -1,4 +1,4 @@
-"""What people see: problems, cue sheets, tables, the progress of a run and its report. The only place that knows screens.
+"""What people see: problems, cue sheets, tables, the progress of a run and its report, as text. (Pages and live lines are in `cli`.)
 
 Everything here turns data into text and prints nothing. Colours are ANSI numbers; `rich` is imported only where it measures and wraps,
 since `check` must answer at once. `width` None means: not a terminal, so one line stays one line for whoever searches it.

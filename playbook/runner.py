@@ -428,7 +428,8 @@ class Runner:
                 publish=self._publish,
                 sound=self._sound,
                 crash=self._crashed,
-                extras={"show": show, **self.options.extras},
+                show=show,
+                extras=self.options.extras,
             )
         )
 

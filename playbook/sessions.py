@@ -12,7 +12,7 @@ to end the session; *ended*, with the reason (or *forgotten*, by the user's own 
   when we are killed before we could write down what was created, it does.
 
 The calls block for a few milliseconds, because they return only when the fact is on the disk. Used by the runner (which lends entries
-to providers), the witness and `playbook sessions`. Imports errors, the clock, `folders`, the transports and the providers' contract.
+to providers), the witness and `playbook sessions`.
 """
 
 from __future__ import annotations
@@ -475,7 +475,7 @@ def _alive(line: _Line, number: str, began: str) -> bool | None:
 
 
 def _process(pid: int) -> str:
-    """When a process began, where the system tells: a number is given again to somebody else. Empty for one that is dead and not buried."""
+    """When a process began, by /proc where there is one, so that a number that was given again is not taken for it. Empty for a zombie."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "" if state[0] == "Z" else state[19]

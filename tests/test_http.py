@@ -208,10 +208,10 @@ def test_host_name_not_found() -> None:
 
 def test_a_virtual_clock_reaches_nobody_else() -> None:
     """Another machine is not asked at all; one process further, on this machine, an answer that would come too late is told as that."""
-    assert "no-such-host.invalid was not asked: whoever is no part" in _unreached("https://no-such-host.invalid").message
+    assert "no-such-host.invalid was not asked: on the virtual clock" in _unreached("https://no-such-host.invalid").message
     late = failure(Server(STALL))
     assert late.outcome == "ambiguous"
-    assert "no answer came from 127.0.0.1 within 10 s: whoever is no part of this process lives in real time" in late.message
+    assert "no answer came from 127.0.0.1 within 10 s: on the virtual clock no service outside this process can answer" in late.message
 
 
 def test_an_address_that_cannot_be() -> None:

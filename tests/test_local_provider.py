@@ -80,7 +80,7 @@ class Stage:
                 publish=lambda _: None,
                 sound=sounds.__getitem__,
                 crash=self.crashes.append,
-                extras={"show": self.show},
+                show=self.show,
             )
         )
 

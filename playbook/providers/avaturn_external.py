@@ -36,7 +36,7 @@ from playbook.speech.voice import Voice
 from playbook.transports.listener import Dialled, Listener, gone
 
 if TYPE_CHECKING:
-    from playbook.speech.show import Placement, ShowRecorder
+    from playbook.speech.show import Placement
 
 RATE = 24_000
 FRAME_MS = 40
@@ -108,7 +108,7 @@ class ExternalSession(AvaturnSession):
         super().__init__(context)
         self._speaker = Speaker(LocalProvider(voice), context.plan)
         self._speaker.need_voice()
-        self._show: ShowRecorder | None = context.extras.get("show")
+        self._show = context.show
         self._secret = secrets.token_urlsafe(32)
         context.seal(self._secret)
         host, _, port = self.settings.get("listen", "127.0.0.1:0" if self.near else LISTEN).rpartition(":")

@@ -32,6 +32,7 @@ from playbook.model import Capabilities, Length, Plan
 
 if TYPE_CHECKING:
     from playbook.speech.audio import Sound
+    from playbook.speech.show import ShowRecorder
     from playbook.speech.voice import Voice
     from playbook.transports.http import Http
 
@@ -184,8 +185,8 @@ class Context:
 
     `env` holds credentials and base URLs (never read `os.environ`). `seal` registers a value that must never be shown, and `redact` takes
     all of those out of a text (the log does so by itself; this is for what is cut before it gets there). `publish` writes `session.json`
-    for a viewer. `sound` gives an echoed sound, decoded, by its digest. `crash` takes an exception that is our bug. `extras` is for tests
-    and rehearsals (a stand-in transport under the transport's name).
+    for a viewer. `sound` gives an echoed sound, decoded, by its digest. `crash` takes an exception that is our bug. `show` takes
+    down the sound that we make. `extras` is for tests and rehearsals (a stand-in transport under the transport's name).
     """
 
     plan: Plan
@@ -198,6 +199,7 @@ class Context:
     sound: Callable[[str], Sound]
     crash: Callable[[BaseException], None]
     redact: Callable[[str], str] = str
+    show: ShowRecorder | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -29,7 +29,7 @@ from playbook.providers.spoken import Speaker, SpokenLine
 from playbook.speech.voice import REMEDY, heard
 
 if TYPE_CHECKING:
-    from playbook.speech.show import Placement, ShowRecorder
+    from playbook.speech.show import Placement
 
 
 SILENT = "no voice is installed: this was silence of the estimated length"
@@ -98,7 +98,7 @@ class LocalSession:
         self._context = context
         self._clock = context.clock
         self._emit = context.emit
-        self._show: ShowRecorder | None = context.extras.get("show")
+        self._show = context.show
         self._speaker = Speaker(provider, context.plan)
         self._lines: dict[str, _Line] = {}  # open, in the order in which they are heard
         self._stopped: set[str] = set()

@@ -23,7 +23,7 @@ from playbook.speech.voice import Voice
 from playbook.transports.room import ClipEnded, ClipStarted, RoomEvent
 
 if TYPE_CHECKING:
-    from playbook.speech.show import Placement, ShowRecorder
+    from playbook.speech.show import Placement
 
 RATE = 24_000
 BRIEF_MS = 30_000
@@ -66,7 +66,7 @@ class MicrophoneSession(TavusSession):
         super().__init__(context)
         self._speaker = Speaker(LocalProvider(voice), context.plan)
         self._speaker.need_voice()
-        self._show: ShowRecorder | None = context.extras.get("show")
+        self._show = context.show
         self._lines: dict[str, _Line] = {}  # that are not over
         self._clips: dict[str, _Clip] = {}
         self._played_by_ms = 0  # when all that was given to the room must have been played

@@ -4,7 +4,7 @@ One kind of sound lives in the package: `Sound`, 16-bit little-endian mono at an
 `decode` or `measure`, which say in plain words what is wrong with a file (`ValueError`); both read in blocks and believe samples, never
 headers. The libraries (soundfile, soxr, numpy) are loaded when they are first needed, because most commands need none of them.
 
-May be imported by anything below `clock`; imports nothing of the package.
+May be imported by anything below `clock`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A `Loudspeaker` follows a `ShowRecorder`: what is placed begins to sound, what i
 run's times do not wait for it and are true without it.
 
 sounddevice (PortAudio) plays. It asks for samples in a thread of its own, and a second one reads sounds and resamples them, so that neither
-a long file nor a slow device holds up the show. May be imported by anything below `clock`; imports only its neighbours.
+a long file nor a slow device holds up the show. May be imported by anything below `clock`.
 """
 
 from __future__ import annotations

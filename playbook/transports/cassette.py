@@ -16,8 +16,6 @@ plays; `new_episodes` plays, too, and adds reads (GET) that were not recorded. I
 on the cassette alone, and the provider would not know it. So requests that change something must all be on the cassette, or none of them,
 and then the whole run is recorded; a run that misses leaves the cassette as it was. A cassette may have a day from which on it is no longer
 believed.
-
-Imports errors, the list of secret names, the clock and its neighbours `http` and `taped`; the command line puts it in place.
 """
 
 from __future__ import annotations

@@ -4,10 +4,8 @@ Both ends of it. Ours is `Courier`: in its context, what an `Http` asks goes tha
 for as long as somebody needs it. The other end, `serve`, is for the program that carries the requests (`playbook.witness`).
 
 Each line is JSON over a pair of sockets, with the number of its errand: first what that process must know of it, then one request after
-another, for each an answer or a failure back, and in the end whether all that it heard has been `noted` here. Where it has not, or this
-end is closed without a word, we have gone. Credentials go this way and no other (no argument, no environment).
-
-Imports errors and `http`; the journal of sessions and the witness import it.
+another, for each an answer or a failure back, and in the end whether all that it heard has been `noted` here. If it has not, or if the
+sockets close before that word, whoever asked has died. Credentials go this way and no other (no argument, no environment).
 """
 
 from __future__ import annotations

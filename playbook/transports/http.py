@@ -11,7 +11,7 @@ One `Http` per session: one client, kept-alive connections, a bound on every wai
 closes in the very moment in which we use it again looks like an answer that was lost; connections idle for 4 seconds are therefore not
 used again, and servers commonly close theirs after 5 or more.
 
-Imports errors and the clock; providers import it. httpx itself is imported with the first request, because it costs a tenth of a second.
+httpx itself is imported with the first request, because it costs a tenth of a second.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ BACKOFF_MS = (250, 500, 1_000, 2_000, 4_000)
 MAX_SAID = 300
 MAX_NAME = 16_000
 """Tokens may have a few thousand characters; what is longer fits into no address and no header."""
-REAL_TIME = "whoever is no part of this process lives in real time (use --clock system, or rehearse with --emulate)"
+REAL_TIME = "on the virtual clock no service outside this process can answer (use --clock system, or rehearse with --emulate)"
 """What is to be said of a virtual clock."""
 
 
