@@ -126,6 +126,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._thread_done, context=contextvars.Context())
         return future
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002 -- see below
+        """Wait in real time until the threads have ended. (Five minutes of this loop's time are over in a moment.)"""
+        self._in_threads += 1
+        try:
+            await super().shutdown_default_executor()
+        finally:
+            self._in_threads -= 1
+
     def _thread_done(self, _: object) -> None:
         self._in_threads -= 1
 
