@@ -61,11 +61,15 @@ class _Given:
 
 @dataclass(slots=True)
 class Expansion:
-    """The work on one playbook: `steps` grow as it goes. A step that depends on an unknown name is looked at and left out."""
+    """The work on one playbook: `steps` grow as it goes. A step that depends on an unknown name is looked at and left out.
+
+    `part`: the file itself is one that others include.
+    """
 
     reader: Reader
     builder: Builder
     budget: Budget = field(default_factory=Budget)
+    part: bool = False
     steps: list[Step] = field(default_factory=list)
     _written: dict[Path, list[WrittenStep] | None] = field(default_factory=dict)
     _ids: dict[str, Place] = field(default_factory=dict)
@@ -291,7 +295,7 @@ class Expansion:
                 self.findings.add("PB402", f"a step after '{ending}', which ends the show", place, "remove it, or the end", via=setting.via)
                 return
             skipped = skipped or f"the show ends with '{ending}'"
-        if step.verb == "end" and setting.via:
+        if step.verb == "end" and (setting.via or self.part):
             self.findings.add("PB403", "a part may not end the show", place, "put `end:` into the playbook", via=setting.via)
             return
         if setting.id in self._ids:

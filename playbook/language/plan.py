@@ -156,6 +156,7 @@ class _Compilation:
             self._findings.add("PB218", message, root.key_place("version"), remedy, severity="warning")
         steps = check_file_node(root, self._findings, ())
         if steps is not None:
+            self._expansion.part = parts  # else it is taken for a playbook that lacks its provider
             scope = lone_part_scope(root.get("vars"), self._findings)
             self._expansion.timeline(steps, Setting(scope, files=(self._absolute,)))
 

@@ -171,7 +171,8 @@ class Renderer:
                 try:
                     value = self._compute(piece)
                 except Refused as refused:
-                    if secret and refused.code in ("PB302", "PB306"):  # the reason may quote the value
+                    empty = refused.near in scope.empty  # a name without a value, which shows none
+                    if secret and not empty and refused.code in ("PB302", "PB306"):  # the reason may quote the value
                         raise Refused(refused.code, "the template cannot be computed (the reason would show a secret)", "{{") from None
                     raise
                 if secret:

@@ -224,6 +224,8 @@ def parse(raw: bytes, path: Path, file: str, findings: Findings, *, via: tuple[P
         return _Builder(document, findings, via).root()
     except Refused as refused:
         start = 0 if refused.start is None else refused.start
+        if start and not document.text:  # what could not be decoded has lines all the same
+            document = Document(file, path, raw.decode("utf-8-sig", "replace"))
         findings.add(refused.code, refused.message, document.place(start, refused.end), refused.remedy, via=via)
         return None
 
@@ -237,7 +239,9 @@ def _decode(raw: bytes) -> str:
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
-        raise Refused("PB103", f"the file is not UTF-8 text: byte {error.start + 1} fits nowhere", remedy="save it as UTF-8") from error
+        start = len(raw[: error.start].decode())
+        message = f"the file is not UTF-8 text: byte {error.start + 1} fits nowhere"
+        raise Refused("PB103", message, start, remedy="save it as UTF-8") from error
     if not text.strip():
         raise Refused("PB102", "the file is empty", remedy="`playbook new FILE` writes a starter")
     return text
