@@ -19,7 +19,7 @@ from playbook.errors import Place, near
 from playbook.language.durations import EXAMPLES, meant_duration, parse_duration
 from playbook.language.findings import Findings
 from playbook.language.malformed import COLON, lacks_space
-from playbook.language.schema import Test, Unsupported, compile_schema, is_type, load_schema, resolve
+from playbook.language.schema import Test, Unsupported, compile_schema, is_type, load_schema, meant_truth, resolve
 from playbook.language.source import Node, looks_templated
 
 VERBS = ("say", "audio-echo", "wait", "interrupt", "end", "include")
@@ -299,7 +299,7 @@ class _Words:
         elif self._takes_text(schema) and not isinstance(value, (list, dict)):
             written = self.node.at(path)
             if self.stage == "rendered" and written.templated:
-                remedy = "make text of it: {{ … | string }}"
+                remedy = f"make text of it: {_filtered(written, 'string')}"
             else:
                 remedy = f'put it in quotes: "{written.raw.strip()}"'
                 if value is None:
@@ -307,7 +307,8 @@ class _Words:
                     remedy = "text that begins with # must be in quotes" if behind.startswith("#") else "write some text"
             self._add("PB210", f"{label} must be {wanted}, not {shown}", path, remedy)
         else:
-            remedy = _instead_of(label, value)
+            remedy = meant_truth(value) if self._fits_type(schema, True) and not self.tainted(self.node.at(path)) else ""
+            remedy = remedy or _instead_of(label, value)
             if path[:-1] == ("vars",) and not isinstance(value, (dict, type(None))):
                 example = self.node.at(path).raw if not isinstance(value, list) and len(str(value)) <= 40 else "…"
                 remedy = f"write `{label}: {{type: {_type_of(value)}, default: {example}}}`"
@@ -316,7 +317,13 @@ class _Words:
             elif path and wanted.partition(",")[0] == "nothing":
                 remedy = f"write `{label}:` with nothing after it"
             elif isinstance(value, list) and self._takes_text(schema):
-                remedy = "put text in quotes" + (f"; several pieces are `{label}: {{chunks: […]}}`" if "{chunks" in wanted else "")
+                written = self.node.at(path)
+                if self.stage == "rendered" and written.templated and written.children is None:
+                    remedy = "join it: " + _filtered(written, "join(', ')")
+                elif "{chunks" in wanted:
+                    remedy = f"put text in quotes; several pieces are `{label}: {{chunks: […]}}`"
+                else:
+                    remedy = "it takes one text; text that begins with [ must be in quotes"
             self._add("PB204", f"{label} must be {wanted}, not {shown}", path, remedy)
 
     def _not_allowed(self, allowed: list[Any], path: tuple[str | int, ...], value: object) -> None:
@@ -374,6 +381,12 @@ class _Words:
 def _instead_of(key: str, value: object) -> str:
     looks, remedy = _INSTEAD.get(key, ("", ""))
     return remedy.format(value) if remedy and isinstance(value, (str, int, float)) and re.fullmatch(looks, str(value)) else ""
+
+
+def _filtered(node: Node, filter: str) -> str:
+    """A node's expression, put through a filter."""
+    name = re.fullmatch(r"\{\{\s*([\w.]+)\s*\}\}", node.data)
+    return f"{{{{ {name[1] if name else '…'} | {filter} }}}}"
 
 
 def _as_id(text: str) -> str:

@@ -361,6 +361,12 @@ TYPES: Mapping[str, Test] = {
 }
 
 
+def meant_truth(value: object) -> str:
+    """What to write for text that is true or false elsewhere, as `no` is in YAML 1.1; empty for any other value."""
+    words = {"true": ("true", "yes", "on"), "false": ("false", "no", "off")}
+    return next((f"write `{truth}`" for truth, said in words.items() if isinstance(value, str) and value.lower() in said), "")
+
+
 def is_type(value: object, name: str) -> bool:
     """Whether a value is of the type that JSON Schema calls `name`."""
     return TYPES[name](value)

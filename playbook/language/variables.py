@@ -15,7 +15,7 @@ from typing import Any
 from playbook.errors import Place
 from playbook.language.findings import Findings
 from playbook.language.render import Scope
-from playbook.language.schema import TYPES, is_type
+from playbook.language.schema import TYPES, is_type, meant_truth
 from playbook.language.source import Node, Reader, parse
 
 _NOT_GIVEN = object()
@@ -169,6 +169,8 @@ def _judge(name: str, given: _Given, facts: Mapping[str, Any], findings: Finding
     if value is _NOT_GIVEN or not is_type(value, wanted):
         message = f"the variable '{name}' is {_article(wanted)}, and {shown} ({given.origin}) is not"
         remedy = "put it in quotes" if wanted == "string" and isinstance(given.value, (int, float)) else ""
+        if wanted == "boolean" and not hidden:
+            remedy = meant_truth(given.value)
         findings.add("PB309", message, given.place, remedy, via=via)
         return _NOT_GIVEN
     if not _is_plain(value):
