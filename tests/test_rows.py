@@ -77,9 +77,17 @@ def test_data_as_programs_write_it(shell, text):
         ("who\n", "has no rows"),
         ("who,\nAda,x\n", "column 2 has no name"),
         ("who, who\nAda,x\n", "two columns are called 'who'"),
-        ("who,when\nAda\n", "rows.csv:2: 1 cells, but 2 columns"),
-        ('who,when\n"two\nlines",x\nAda\n', "rows.csv:4: 1 cells, but 2 columns"),
-        ('who\n"Ada\n', "cannot be read as CSV"),
+        ("who,when\nAda\n", "rows.csv:2: 1 cell, but 2 columns\n  a cell may be empty, but not missing"),
+        (
+            "who\nAda,x\n",
+            "rows.csv:2: 2 cells, but 1 column\n  a value with ',' in it must be in quotes",
+        ),
+        ('who,when\n"two\nlines",x\nAda\n', "rows.csv:4: 1 cell, but 2 columns"),
+        (
+            'who\nBob\n"Ada\n',
+            "rows.csv:3: the row cannot be read as CSV: unexpected end of data\n  a value that begins with a quote ends with one",
+        ),
+        ('"who\n', "rows.csv:1: the row cannot be read as CSV"),
         ("who\nZo\xeb\n".encode("latin-1"), "it is not UTF-8"),
         ("id,who\na,Ada\n\nb,Bob\na,Eve\n", "rows.csv:5: the row in line 2 has the id 'a' too"),
         ("id,who\n ,Ada\n", "rows.csv:2: the row has no id"),
@@ -98,11 +106,12 @@ def test_bad_data(shell, text, message):
 def test_a_column_that_is_missing(shell):
     """A variable that no column gives is a problem of the playbook, with its place; a column that is no variable is one too."""
     write(shell, var=VARIABLE)
-    data("visitor\nAda\n")
+    data("visitor\nAda\nBob\n")
     done = perform(shell, "set", "--data", "rows.csv")
     assert done.code == 3
-    assert "PB308" in done.out
-    assert "PB310" in done.out
+    assert "error: set/var.yaml[1] and 1 more\n" in done.out
+    assert done.out.count("PB308") == 1
+    assert done.out.count("error[PB310]: no variable 'visitor' is declared (a column of rows.csv)\n") == 1
 
 
 def test_an_id_names_the_row(shell):
@@ -302,7 +311,7 @@ def test_two_things_with_one_baseline(shell):
     ],
 )
 def test_damaged_baselines_of_rows(shell, old, new, message):
-    """A file that was damaged is an error that says where, for every row; it is made anew from all rows, and not from some."""
+    """A file that was damaged is an error of every row that says where, once; it is made anew from all rows, and not from some."""
     write(shell, var=VARIABLE)
     data("id,who\na,Ada\nb,Bob\n")
     perform(shell, "set", "--data", "rows.csv", "--update")
@@ -311,7 +320,8 @@ def test_damaged_baselines_of_rows(shell, old, new, message):
     path.write_text(path.read_text().replace(old, new, 1))
     done = perform(shell, "set", "--data", "rows.csv")
     assert done.code == 2
-    assert done.out.count(message) == 2
+    assert "error: set/var.yaml[a] and 1 more\n" in done.out
+    assert done.out.count(message) == 1
     assert "is damaged" in perform(shell, "set", "--data", "rows.csv", "--update", "--only", "[a]").err
     assert perform(shell, "set", "--data", "rows.csv", "--update").code == 0
     assert perform(shell, "set", "--data", "rows.csv").code == 0
@@ -344,10 +354,14 @@ def test_baselines_of_rows_survive_their_file(tmp_path):
 
 
 def test_a_bad_value_is_said_to_be_of_the_data(shell):
-    """A value that does not fit its variable is told with the column that it stands in, not with an option that nobody gave."""
-    shell.write("n.yaml", "version: 1\nprovider: local\nvars: {n: {type: integer}}\ntimeline:\n  - say: 'Number {{ n }}.'\n")
-    data("n\nseven\n")
+    """A value that does not fit its variable is told with its column and its line, not with an option that nobody gave."""
+    shell.write(
+        "n.yaml", "version: 1\nprovider: local\nvars: {n: {type: integer}, who: {type: string}}\ntimeline:\n  - say: '{{ who }} {{ n }}.'\n"
+    )
+    data('who,n\n"A\nda",1\n\nBob,seven\nEve,eight\n')
     done = shell.call("test", "n.yaml", "--data", "rows.csv", "--clock", "virtual")
     assert done.code == 3
-    assert "in the column 'n' of the data" in done.out + done.err
+    assert "error: n.yaml[2]\n" in done.out
+    assert "'seven' (in the column 'n' of rows.csv:5) is not\n" in done.out
+    assert "'eight' (in the column 'n' of rows.csv:6) is not\n" in done.out
     assert "--var" not in done.out + done.err

@@ -262,10 +262,15 @@ def _summary(args: Namespace, results: Sequence[Result], written: Sequence[Writt
     hues = _hues()
     colour = in_colour(sys.stdout, args.env)
     lines = []
+    alike = Counter((result.file, result.reasons) for result in results if not result.folder)  # rows that were not performed, and why
     for result in results:
         if result.status not in ("failed", "error"):
             continue
-        lines.append(paint(f"{result.status}: {label(result, args.repeat)}", BOLD, hues[result.status], colour=colour))
+        others = 0 if result.folder else alike.pop((result.file, result.reasons), 0) - 1
+        if others < 0:
+            continue  # it is told with the first of them
+        more = f" and {others} more" if others else ""
+        lines.append(paint(f"{result.status}: {label(result, args.repeat)}{more}", BOLD, hues[result.status], colour=colour))
         shown = result.reasons[:8]
         lines += ["  " + reason.replace("\n", "\n  ") for reason in shown]
         if len(result.reasons) > len(shown):

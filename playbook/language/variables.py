@@ -23,13 +23,18 @@ _NOT_GIVEN = object()
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Values from outside: `var` of `--var`, `files` of `--vars`, `env` of `PLAYBOOK_VAR_…`, `row` of a table; `values` are typed."""
+    """Values from outside: `var` of `--var`, `files` of `--vars`, `env` of `PLAYBOOK_VAR_…`, `row` of a table; `values` are typed.
+
+    `table` is the file that the row is in, and `line` where.
+    """
 
     var: Mapping[str, str] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     row: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, object] = field(default_factory=dict)
+    table: str = "the data"
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +76,15 @@ def playbook_scope(declared: Node | None, inputs: Inputs, reader: Reader) -> Sco
             message = f"PLAYBOOK_VAR_{name} is ignored: no variable '{name}' is declared"
             findings.add("PB310", message, None, f"did you mean 'PLAYBOOK_VAR_{meant}'?", severity="warning")
     given.update({name: _Given(text, f"in --var {name}", text=True) for name, text in inputs.var.items()})
-    given.update({name: _Given(text, f"in the column '{name}' of the data", text=True) for name, text in inputs.row.items()})
+    given.update(
+        {name: _Given(text, f"in the column '{name}' of {inputs.table}:{inputs.line}", text=True) for name, text in inputs.row.items()}
+    )
     given.update({name: _Given(value, "given by the program") for name, value in inputs.values.items()})
-    for name in [*inputs.var, *inputs.row, *inputs.values]:
+    origins = {name: f"--var {name}" for name in inputs.var} | dict.fromkeys(inputs.row, f"a column of {inputs.table}")
+    for name in dict.fromkeys([*inputs.var, *inputs.row, *inputs.values]):
         if name not in names:
-            findings.add("PB310", f"no variable '{name}' is declared", None, _meant(name, names, findings))
+            origin = f" ({origins[name]})" if name in origins else ""
+            findings.add("PB310", f"no variable '{name}' is declared{origin}", None, _meant(name, names, findings))
     return _scope(names, declared, given, findings, (), strict=True)
 
 

@@ -19,13 +19,17 @@ ID = "id"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A playbook, perhaps with a row of the file `data` (`row` counts from 1, as the data rows do; `id` is the row's own name)."""
+    """A playbook, perhaps with a row of the file `data`.
+
+    `row` counts from 1, as the data rows do; `id` is the row's own name, `line` where it begins.
+    """
 
     file: Path
     row: int = 0
     values: Mapping[str, str] = field(default_factory=dict)
     id: str = ""
     data: Path | None = None
+    line: int = 0
 
     @property
     def name(self) -> str:
@@ -48,9 +52,12 @@ class Task:
     folder: Path
 
 
-def rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header; columns are parted by commas, or by what the header has instead. Raises `UsageError` that
-    names the line."""
+def rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a CSV file with a header, each with its line; columns are parted by commas, or by what the header has instead.
+
+    Raises `UsageError` that names the line.
+    """
+    line = 1
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             first = file.readline()
@@ -65,23 +72,32 @@ def rows(path: Path) -> list[dict[str, str]]:
                     raise UsageError(f"{path}:1: column {number} has no name")
                 if header.count(name) > 1:
                     raise UsageError(f"{path}:1: two columns are called '{name}'")
-            found, lines = [], dict[str, int]()
+            found, lines = list[tuple[int, dict[str, str]]](), dict[str, int]()
             line = reader.line_num + 1
             for cells in reader:
                 if cells:
                     if len(cells) != len(header):
-                        raise UsageError(f"{path}:{line}: {len(cells)} cells, but {len(header)} columns")
+                        few = len(cells) < len(header)
+                        remedy = "a cell may be empty, but not missing" if few else f"a value with {part!r} in it must be in quotes"
+                        raise UsageError(f"{path}:{line}: {_number(cells, 'cell')}, but {_number(header, 'column')}", remedy=remedy)
                     row = dict(zip(header, cells, strict=True))
                     _check_id(row, lines, path, line)
-                    found.append(row)
+                    found.append((line, row))
                 line = reader.line_num + 1
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} cannot be read as CSV: it is not UTF-8", remedy="save it as CSV in UTF-8") from error
-    except (OSError, csv.Error) as error:
-        raise UsageError(f"{path} cannot be read as CSV: {reason_of(error) if isinstance(error, OSError) else error}") from error
+    except csv.Error as error:
+        remedy = "a value that begins with a quote ends with one, and a quote within it is written twice"
+        raise UsageError(f"{path}:{line}: the row cannot be read as CSV: {error}", remedy=remedy) from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read as CSV: {reason_of(error)}") from error
     if not found:
         raise UsageError(f"{path} has no rows below its header")
     return found
+
+
+def _number(things: Sequence[str], what: str) -> str:
+    return f"{len(things)} {what}{'' if len(things) == 1 else 's'}"
 
 
 def _check_id(row: Mapping[str, str], lines: dict[str, int], path: Path, line: int) -> None:
@@ -101,10 +117,10 @@ def cases(files: Sequence[Path], data: Path | None = None) -> list[Case]:
         return [Case(file) for file in files]
     found = rows(data)
     for file in files:
-        if ID in found[0] and ID in secrets_of(file):
+        if ID in found[0][1] and ID in secrets_of(file):
             raise UsageError(f"the column '{ID}' of {data} names the rows in reports, and in {file} it is a secret")
-    plain = [(row.get(ID, ""), {name: value for name, value in row.items() if name != ID}) for row in found]
-    return [Case(file, n, values, id, data) for file in files for n, (id, values) in enumerate(plain, 1)]
+    plain = [(row.get(ID, ""), {name: value for name, value in row.items() if name != ID}, line) for line, row in found]
+    return [Case(file, n, values, id, data, line) for file in files for n, (id, values, line) in enumerate(plain, 1)]
 
 
 def check_tapes(chosen: Sequence[Case]) -> None:

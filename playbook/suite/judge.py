@@ -257,7 +257,7 @@ def _weight(change: Change) -> tuple[int, bool]:
 
 def _compile(case: Case, setup: Setup, world: World) -> Plan:
     named = {ID: case.id} if case.id and ID in variables(case.file) else {}
-    inputs = replace(setup.inputs, row={**case.values, **named})
+    inputs = replace(setup.inputs, row={**case.values, **named}, table=str(case.data), line=case.line)
     problems, plan = check_file(case.file, world, inputs, provider=setup.provider)
     if plan is None and not any(problem.severity == "error" for problem in problems):
         raise _Skipped("it is a part, which playbooks include")
