@@ -106,6 +106,7 @@ CODES: Mapping[str, str] = {
     "PB434": "seconds where milliseconds may be meant",
     "PB435": "an until that goes on long after the line",
     "PB436": "a placeholder of the starter",
+    "PB437": "a timeout that is sure to strike",
     "PB450": "a voice or language that the local voice does not have",
     "PB451": "a line's voice that the local voice does not have",
     "PB452": "an Avaturn engine that cannot speak given lines",

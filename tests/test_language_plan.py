@@ -155,6 +155,29 @@ def test_ids_are_stable_names(tmp_path: Path):
     assert [place.line for place in plan.steps[-2].via] == [14, 2]
 
 
+def test_a_step_that_is_repeated_no_times_is_skipped(tmp_path: Path):
+    """It stays in the plan and says why, as a step whose condition is false; so does what an include would bring."""
+    plan = compiled(
+        tmp_path,
+        HEAD
+        + """vars:
+  rounds: {type: integer, default: 0}
+timeline:
+  - say: "{{ rounds / rounds }}"
+    repeat: "{{ rounds }}"
+  - include: part.yaml
+    repeat: 0
+  - say: c
+""",
+        part="timeline:\n  - say: p\n    id: p\n",
+    )
+    assert [(step.id, step.skipped) for step in plan.steps[:-1]] == [
+        ("say-1", "repeat: {{ rounds }} is 0"),
+        ("include-2/p", "repeat: 0"),
+        ("say-3", None),
+    ]
+
+
 def test_a_false_condition_leaves_the_step_in_the_plan(tmp_path: Path):
     """Skipped steps keep their place and say why; what an include would bring is skipped with it, and need not make sense."""
     plan = compiled(

@@ -27,6 +27,7 @@ PLIABLE: Mapping[str, Any] = {
         "interrupt": {"enum": ["none", "current", "all", "unknown"]},
         "speech": {"enum": ["exact", "reported", "none"]},
         "voice_per_line": {"type": "boolean"},
+        "own_voice": {"type": "boolean"},
         "start_latency_ms": {"type": "integer", "minimum": 0, "multipleOf": 10},
         "max_session_ms": {"type": "integer", "minimum": 1},
         "idle_limit_ms": {"type": "integer", "minimum": 1},

@@ -104,9 +104,9 @@ class Expansion:
     def _step(self, step: WrittenStep, setting: Setting) -> None:
         children = step.node.data
         name = children.get("id") or f"{step.verb}-{step.number}"
-        for suffix, scope in self._rounds(step.node, setting):
+        for suffix, scope, never in self._rounds(step.node, setting):
             renderer = Renderer(scope, self.findings, self.budget, setting.via)
-            skipped = setting.skipped
+            skipped = setting.skipped or never
             if skipped is None and "when" in children:
                 try:
                     skipped = self._condition(step.node, renderer)
@@ -140,13 +140,13 @@ class Expansion:
             self.findings.add("PB408", message, node.place, "are the loops meant to go round so often?", via=setting.via)
             raise Abandoned from exhausted
 
-    def _rounds(self, node: Node, setting: Setting) -> Iterator[tuple[str, Scope]]:
-        """The rounds of `foreach` or `repeat`, as the end of the id and the names; one round without them."""
+    def _rounds(self, node: Node, setting: Setting) -> Iterator[tuple[str, Scope, str | None]]:
+        """The rounds of `foreach` or `repeat`, as the end of the id, the names, and why it is skipped; one round without them."""
         scope = setting.scope
         data = node.data
         if "foreach" not in data and "repeat" not in data:
             self._count(node, setting)
-            yield "", scope
+            yield "", scope, None
             return
         key = "foreach" if "foreach" in data else "repeat"
         looped = node.at([key])
@@ -159,16 +159,18 @@ class Expansion:
         if key == "foreach" and "as" not in data:
             scope = replace(scope, unnamed=str(looped.data))
         if renderer.unknown:
-            yield ".1", scope.bind(name, None, unknown=True) if key == "foreach" else scope
+            yield ".1", scope.bind(name, None, unknown=True) if key == "foreach" else scope, None
         elif key == "repeat":
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 100_000:
                 code = "PB204" if isinstance(value, bool) or not isinstance(value, int) else "PB209"
                 given = "what it gives" if renderer.shown else show(value)
                 self.findings.add(code, f"repeat must be a whole number up to 100000, not {given}", looped.place, via=setting.via)
                 return
-            self._count(looped, setting, value)
+            self._count(looped, setting, max(value, 1))
+            if not value:
+                yield "", scope, f"repeat: {looped.data} is 0" if looped.templated else "repeat: 0"
             for number in range(1, value + 1):
-                yield f".{number}", scope
+                yield f".{number}", scope, None
         elif not isinstance(value, list):
             given = "what it gives" if renderer.shown else show(value)
             self.findings.add("PB204", f"foreach must be a list, not {given}", looped.place, via=setting.via)
@@ -178,7 +180,7 @@ class Expansion:
             for number, item in enumerate(value, 1):
                 self._work(looped, len(scope.values), setting)
                 secret = renderer.tainted(written[number - 1] if written else looped)
-                yield f".{number}", scope.bind(name, item, secret=secret)
+                yield f".{number}", scope.bind(name, item, secret=secret), None
 
     def _condition(self, node: Node, renderer: Renderer) -> str | None:
         """Why the step is skipped, or None."""

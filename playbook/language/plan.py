@@ -368,6 +368,12 @@ class _Compilation:
                 message = f"the line takes {show_duration(step.length.ms)}, and the show moves on after {show_duration(step.until)}"
                 remedy = "a bare number is seconds; for a silence after the line use `wait`"
                 add("PB435", message, step.place, remedy, via=step.via, severity="warning")
+            least = _least_ms(step)
+            if step.timeout_ms is not None and step.on_error == "fail" and (step.timeout_ms < least or not step.timeout_ms):
+                allowed = show_duration(step.timeout_ms)
+                remedy = f"make it longer than {show_duration(least)}, or leave it out" if least else "make it longer, or leave it out"
+                message = f"a timeout of {allowed} ends the show here" + (f": the step takes {show_duration(least)}" if least else "")
+                add("PB437", message, step.place, remedy, via=step.via, severity="warning")
             if patience is not None and isinstance(step.action, WaitEvent):
                 timeout = step.action.timeout_ms if step.action.timeout_ms is not None else step.timeout_ms
                 if timeout is None or timeout > patience:
@@ -390,6 +396,13 @@ class _Compilation:
                     message = "nothing can be speaking here: every line before it has ended"
                     add("PB432", message, step.place, remedy, via=step.via, severity="warning")
                 may_speak, quiet_since = False, min(quiet_since, cue.start_ms)
+
+
+def _least_ms(step: Step) -> int:
+    """How long a step surely takes, whatever the provider does."""
+    if step.speaks and isinstance(step.until, int):
+        return step.until
+    return step.length.ms if step.length.basis == "exact" and (not step.speaks or step.until == "ended") else 0
 
 
 def _written(root: Node) -> dict[str, Place]:
