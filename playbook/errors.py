@@ -287,7 +287,7 @@ class AuthorError(PlaybookError):
         self.problems = problems
 
     def __str__(self) -> str:
-        return "\n" + "\n\n".join(map(format_problem, self.problems))
+        return "\n\n".join(map(format_problem, self.problems))
 
 
 class SetupError(PlaybookError):

@@ -74,13 +74,14 @@ def test_a_plan_finds_its_parts(shell):
 
 
 def test_a_wrong_playbook_raises_with_all_its_problems(shell):
-    """`AuthorError` carries every problem, with places where there are any."""
+    """`AuthorError` carries every problem, with places where there are any; its text begins with the first, which pytest sums up."""
     with pytest.raises(playbook.AuthorError) as caught:
         playbook.plan({"version": 1, "provider": "lokal", "timeline": [{"say": "x", "untill": 1}]}, env=shell.env)
     problems = caught.value.problems
     assert [problem.code for problem in problems] == ["PB212", "PB203"]
     assert all(isinstance(problem, playbook.Problem) and problem.place is not None for problem in problems)
     assert caught.value.exit_code == 3
+    assert str(caught.value).startswith("error[PB212]: unknown provider 'lokal'\n")
 
 
 @pytest.mark.parametrize("source", [{"version": {1}}, {"version": float("nan")}], ids=["a set", "not a number"])

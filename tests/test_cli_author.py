@@ -85,6 +85,17 @@ def test_wrong_usage(shell, argv, told):
     assert told in done.err
 
 
+@pytest.mark.parametrize("argv", [["run"], ["check"], ["plan"], ["test"]], ids=" ".join)
+@pytest.mark.parametrize(("name", "meant"), [("hello-nope.yaml", "hello.yaml"), ("hello", "hello.yaml"), ("b.yaml", ""), ("\0.yaml", "")])
+def test_a_file_that_is_not_there(shell, argv, name, meant):
+    """The playbook of the same folder that was surely meant is named, whatever the file's ending; an ending alone is no likeness."""
+    for there in ("shows/a.yaml", "shows/hello.yaml", "shows/hello.baseline.yaml", "shows/hello.txt"):
+        shell.write(there, "")
+    done = shell.call(*argv, f"shows/{name}")
+    assert done.code == 2
+    assert done.err.partition("\n")[2] == (f"  did you mean 'shows/{meant}'?\n" if meant else "")
+
+
 def parser() -> Parser:
     made = Parser("playbook try", "Try.")
     made.add_argument("file")
@@ -426,11 +437,12 @@ def test_providers_tells_what_each_can_do(shell):
 
 @pytest.mark.parametrize("name", registry.OURS)
 def test_one_provider_tells_its_settings(shell, name):
-    """`providers NAME` lists every session setting of that provider's schema."""
+    """`providers NAME` lists every session setting of that provider's schema, and says what a star is if there is one."""
     done = shell.call("providers", name)
     assert done.code == 0
     settings = json.loads(language.schema_path(f"providers/{name}.schema.json").read_text("utf-8"))["properties"]
     assert all(f"\n{setting} " in done.out for setting in settings)
+    assert (" * " in done.out) == ("\nsession settings (* required)" in done.out)
 
 
 # --- colours ------------------------------------------------------------------------------------------------------------

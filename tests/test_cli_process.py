@@ -320,6 +320,14 @@ timeline:
 """
 
 
+def test_a_stall_on_the_virtual_clock_at_a_terminal(shell):
+    """There is somebody, but time does not wait for him: the remedy is the clock, and no other terminal."""
+    terminal = Terminal(shell, "run", shell.write("watched.yaml", WATCHED), "--clock", "virtual")
+    assert terminal.end() == 1
+    assert "rehearse with `--trigger go`, or with `--clock system`" in " ".join(terminal.seen.split())
+    assert "at a terminal" not in terminal.seen
+
+
 def test_a_run_at_a_terminal(shell):
     """A live line shows step, elapsed time and what is next; Enter is `go`, a typed line is that trigger; colours are used."""
     terminal = Terminal(shell, "run", shell.write("watched.yaml", WATCHED), "--out", "here")

@@ -49,7 +49,9 @@ def test_a_plug_in_performs(plugged: Shell):
 
 def test_a_plug_in_is_known_to_the_verbs(plugged: Shell):
     """`new` begins with its example, `check` judges by its schema and its capabilities, `providers` and `schema` show it."""
-    assert plugged.perform("new", "mine.yaml", "--provider", "prompter").code == 0
+    assert (
+        plugged.perform("new", "mine.yaml", "--provider", "prompter").out == "wrote mine.yaml; perform it with `playbook run mine.yaml`\n"
+    )
     assert plugged.perform("check", "mine.yaml", "--strict").code == 0
     plugged.write("show.yaml", SHOW.replace("{file:", "{fiel:").replace("  - end:", "  - interrupt:"))
     done = plugged.perform("check", "show.yaml")

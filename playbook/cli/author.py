@@ -101,7 +101,8 @@ def new(args: Namespace) -> int:
         raise UsageError(f"there is no folder {path.parent}") from error
     except OSError as error:
         raise SetupError(f"{path} cannot be written: {reason_of(error)}") from error
-    out(f"wrote {path}; " + (f"rehearse it with `playbook run {word} --emulate`" if emulated else f"hear it with `playbook run {word}`"))
+    what = "rehearse" if emulated else "hear" if provider.name == "local" else "perform"
+    out(f"wrote {path}; {what} it with `playbook run {word}{' --emulate' if emulated else ''}`")
     return 0
 
 
@@ -355,9 +356,8 @@ def _one_provider(provider: Provider, args: Namespace, colour: bool) -> str:
     else:
         lines += ["it needs no credentials", ""]
     schema = load_schema(str(Path("providers") / provider.schema))
-    required = schema.get("required", ())
     rows = list(_settings(schema, schema))
-    title = "session settings (* required)" if required else "session settings"
+    title = "session settings (* required)" if any(name.endswith(" *") for name, _ in rows) else "session settings"
     lines.append(table([title, ""], rows, width=width(), colour=colour))
     return "\n".join(lines)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from playbook.cli.options import Parser, err, in_colour, name_and_value
-from playbook.errors import UsageError
+from playbook.errors import UsageError, near
 from playbook.language import Inputs, compile_file
 from playbook.model import Plan
 from playbook.world import World, variables
@@ -41,7 +41,7 @@ def inputs(args: Namespace) -> Inputs:
 def load(args: Namespace, path: Path, world: World) -> Plan:
     """The plan of the playbook that was asked for; its warnings are shown, its secrets hidden from here on."""
     if not path.exists():
-        raise UsageError(f"there is no file {path}")
+        raise UsageError(f"there is no file {path}", remedy=near_file(path))
     if path.is_dir():
         raise UsageError(f"{path} is a folder", remedy="name a playbook")
     plan = compile_file(path, world, inputs(args), provider=args.provider)
@@ -52,6 +52,16 @@ def load(args: Namespace, path: Path, world: World) -> Plan:
 
         err(problems_text(plan.warnings, colour=in_colour(sys.stderr, args.env)) + "\n")
     return plan
+
+
+def near_file(path: Path) -> str:
+    """Which playbook of its folder was probably meant by a path that leads to none: what to do about it, or nothing."""
+    try:
+        there = {Path(name).stem: name for name in sorted(os.listdir(path.parent)) if _is_playbook(name)}
+    except (OSError, ValueError):
+        return ""
+    meant = near(path.stem if path.suffix in SUFFIXES else path.name, there)
+    return f"did you mean '{path.with_name(there[meant])}'?" if meant else ""
 
 
 def playbook_files(paths: Iterable[str]) -> list[Path]:
@@ -80,4 +90,4 @@ def _meant(path: str) -> Iterator[Path]:
             if os.path.isfile(match):
                 yield Path(match)
     else:
-        raise UsageError(f"there is no file or folder {path}")
+        raise UsageError(f"there is no file or folder {path}", remedy=near_file(Path(path)))

@@ -138,8 +138,10 @@ class _Show:
                     try:
                         return await runner.run()
                     except Stall as stall:
-                        how_else = "run it at a terminal, or with `--triggers -`, or rehearse with"
-                        stall.remedy = f"{how_else} `--trigger {shlex.quote(stall.trigger)}`"
+                        rehearsed = f"rehearse with `--trigger {shlex.quote(stall.trigger)}`"
+                        stall.remedy = f"run it at a terminal, or with `--triggers -`, or {rehearsed}"
+                        if args.clock == "virtual" and sys.stdin is not None and sys.stdin.isatty():  # it would wait for no key
+                            stall.remedy = f"{rehearsed}, or with `--clock system`"
                         raise
 
     def _tell(self, outcome: Outcome) -> int:

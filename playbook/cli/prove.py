@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from playbook.cli.inputs import add_inputs, inputs
+from playbook.cli.inputs import add_inputs, inputs, near_file
 from playbook.cli.options import Command, Parser, err, in_colour, out, width, writable, write
 from playbook.errors import AuthorError, RecordError, UsageError
 from playbook.language import compile_file, plan_from_json
@@ -117,7 +117,7 @@ def _today(args: Namespace, header: Mapping[str, Any], recorded: Plan | None) ->
     asked = args.playbook is not None
     if not path.is_file():
         if asked:
-            raise UsageError(f"there is no file {path}")
+            raise UsageError(f"there is no file {path}", remedy=near_file(path))
         return None, f": the playbook {path} is not here" if path.name else ""
     if recorded is not None and any(_is_masked(step) for step in recorded.steps) and not (args.var or args.vars):
         return None, ": it holds secrets, and their values were not given"
