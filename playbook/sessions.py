@@ -51,6 +51,8 @@ WITNESS = (sys.executable, "-P", "-m", "playbook.witness")
 WITNESS_TRIES, WITNESS_PAUSE_MS = round(CREATE_BUDGET_S * 20), 50
 
 _numbers = itertools.count(1)
+_locks: set[int] = set()
+"""Those that this process holds; a forked child must not hold them on."""
 _PROSE = ("playbook", "reason")
 """Where a secret could stand. What the journal itself lives by must not be touched: a secret may be as short as a digit."""
 _Line = dict[str, Any]
@@ -121,6 +123,7 @@ class Journal:
             fd = os.open(self._lock_of(key), os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _locks.add(fd)
                 return fd
             except OSError:
                 os.close(fd)
@@ -158,7 +161,7 @@ class Journal:
         if end:
             line["end"] = dict(end)
         with self._locked():
-            self._append(json.dumps(line, ensure_ascii=False, default=str).encode() + b"\n")
+            self._append(json.dumps(line, default=str).encode() + b"\n")
 
     # the file
 
@@ -232,7 +235,7 @@ class Journal:
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
             os.fchmod(fd, 0o600)
-            _write_all(fd, b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in kept))
+            _write_all(fd, b"".join(json.dumps(line).encode() + b"\n" for line in kept))
             os.fsync(fd)
         except OSError:
             draft.unlink(missing_ok=True)
@@ -301,6 +304,7 @@ class Entry:
     async def creating(
         self, provider: str, http: Http, *, id_field: str, end_fields: Sequence[str] = (), **facts: Any
     ) -> AsyncIterator[str]:
+        self._journal.open_sessions()  # raises where another version of this program has written it
         key, who = _new_key(), self._who(provider, facts)
         async with contextlib.AsyncExitStack() as stack:
             witness: dict[str, Any] = {}
@@ -350,7 +354,7 @@ class Entry:
         self._let_go()
         self._lock = self._journal.hold(key)
         try:
-            self._journal.write("intent", key, **who, **witness)
+            self._journal.write("intent", key, **who, **witness, locked=self._lock is not None)
         except SetupError:
             self._let_go()
             raise
@@ -359,6 +363,7 @@ class Entry:
 
     def _let_go(self) -> None:
         if self._lock is not None:
+            _locks.discard(self._lock)
             os.close(self._lock)
             self._lock = None
 
@@ -457,6 +462,8 @@ def _goes_on(line: _Line, held: bool | None) -> bool | None:
     """Whether the run goes on: it holds a lock as long as it lives. Where there is none, its process tells. None: nobody can know."""
     if held or line.get("host") != socket.gethostname():  # locks may not reach to another machine
         return held or None
+    if held is None and line.get("locked"):  # somebody has removed it
+        return None
     return _alive(line, "pid", "process") if held is None else held
 
 
@@ -467,7 +474,7 @@ def _alive(line: _Line, number: str, began: str) -> bool | None:
         return None
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         pass
@@ -493,3 +500,12 @@ def _unwritable(path: Path, error: OSError) -> SetupError:
         f"the session journal {path} cannot be written: {reason_of(error)}",
         remedy="without it no session is opened, since a crash would leave it to run; make room, or set PLAYBOOK_STATE_DIR",
     )
+
+
+def _in_a_forked_child() -> None:
+    for fd in _locks:
+        os.close(fd)
+    _locks.clear()
+
+
+os.register_at_fork(after_in_child=_in_a_forked_child)

@@ -19,7 +19,7 @@ from playbook.errors import ProviderError, SetupError
 from playbook.transports.courier import serve
 from playbook.transports.http import Answer, NetworkError, is_refusal
 
-TRIES, PAUSE_MS = 600, 1_000
+TRIES, PAUSE_MS = 3_600, 1_000
 """How often, and how long apart, it tries to write: a full disk may have room again."""
 
 

@@ -194,14 +194,14 @@ async def _end_unnamed(record: SessionRecord, provider: EndsSessions, env: Mappi
     until = "" if record.ends_by is None else f"it is over by {record.ends_by:%Y-%m-%d %H:%M} UTC"
     if record.rule and until:
         until = f"nobody can have joined it; {until} ({record.rule})"
+    if record.creating:
+        remedy = "the process that waits for it may be suspended; ask again when it is continued or has been ended"
+        raise SetupError("it is still being created", remedy=remedy)
     if not isinstance(provider, FindsSessions):
         raise SetupError(
             f"the answer that named it was never seen, and {record.provider} cannot be asked for it, so it cannot be ended from here",
             remedy=f"{until or 'the vendor alone can tell when it is over'}; {forget}",
         )
-    if record.creating:
-        remedy = "the process that waits for it may be suspended; ask again when it is continued or has been ended"
-        raise SetupError("it is still being created", remedy=remedy)
     search = await provider.find_session(record, env)
     if search.is_it is not None:
         await provider.end_session(replace(record, session=search.is_it), env)

@@ -30,8 +30,10 @@ from weakref import WeakKeyDictionary
 from playbook.errors import ProviderError, SetupError, reason_of
 from playbook.transports.http import ANSWER_S, CONNECT_S, MAX_BODY, Answer, Http, NetworkError, Request, Wire
 
-PATIENCE_S = CONNECT_S + ANSWER_S + 5
-"""How long a process may take for one request, its own beginning included."""
+PATIENCE_S = CONNECT_S + ANSWER_S
+"""How long we wait for an answer, and before that for the process to begin."""
+WITNESS_S = 600.0
+"""How long the process waits for an answer: it may come when we have gone, and it or we may be suspended meanwhile."""
 _REAP_S = 1.0
 _LAST_WORDS = 4_000
 _DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -40,6 +42,8 @@ _MAX_LINE = 3 * MAX_BODY  # in base64, and with what stands around it
 
 _Task = Mapping[str, Any]
 _numbers = itertools.count(1)
+_open: set[int] = set()
+"""Our ends, which a forked child must not keep open: then nobody would hear that we have died."""
 _processes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Process] = WeakKeyDictionary()
 
 
@@ -96,7 +100,8 @@ class Courier:
         try:
             told = await self._process.ask(self._number, asdict(request))
         except TimeoutError as error:  # the answer may come, and is no business of ours any more
-            raise _lost("does not answer") from error
+            text = f"the request was sent, but no answer came within {ANSWER_S:g} s"
+            raise NetworkError(text, outcome="ambiguous", passing=False) from error
         except EOFError as error:
             self._asked = False
             raise _lost("has died") from error
@@ -118,11 +123,17 @@ def _begin(command: Sequence[str], stdin: socket.socket, stderr: IO[bytes]) -> s
 
 
 async def _within(limit_s: float, future: asyncio.Future[Any]) -> bool:
-    """Whether it comes in time. What has come while we were suspended is there, though its time is over."""
-    done, _ = await asyncio.wait([future], timeout=limit_s)
-    if done:
+    """Whether it comes in time. A program that ends cancels every task of its loop; but what is created must become known, to be ended."""
+    loop = asyncio.get_running_loop()
+    due = loop.time() + limit_s
+    while not future.done() and (left_s := due - loop.time()) > 0:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([future], timeout=left_s)
+    for _ in range(3):  # what has come while we were suspended is there, but after a suspension timers are the first to be heard
+        await asyncio.sleep(0)
+    if future.done():
         future.result()
-    return bool(done)
+    return future.done()
 
 
 def _lost(how: str) -> NetworkError:
@@ -145,6 +156,8 @@ class _Process(asyncio.Protocol):
                 raise SetupError(f"the process that creates the session could not be started: {reason_of(error)}") from error
             unless_it_begins.pop_all()
         self.pid = self._process.pid
+        self._fd = ours.fileno()
+        _open.add(self._fd)
         self._loop = asyncio.get_running_loop()
         self._connected = asyncio.ensure_future(self._loop.create_connection(lambda: self, sock=ours))
         self._ready: asyncio.Future[dict[str, Any]] = self._loop.create_future()
@@ -221,6 +234,7 @@ class _Process(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self._lost = True
+        _open.discard(self._fd)
         self._forget()
         for awaited in (self._ready, *self._answers.values()):
             if not awaited.done():
@@ -268,12 +282,12 @@ async def _carry(
 ) -> None:
     """One errand."""
     number, task, asker = told["errand"], told["task"], told["asker"]
-    wire = Wire(told["base_url"])
+    wire = Wire(told["base_url"], WITNESS_S)
     wire.authorize(told["headers"])
     last: Answer | NetworkError | None = None
     while "request" in (told := await queue.get()):
         if os.getppid() != asker:  # it has gone before we sent anything, so nobody wants that any more
-            return gone(task, last)
+            break
         try:
             last = _lost("has a bug")
             last = await wire.send(Request(**told["request"]))
@@ -284,4 +298,14 @@ async def _carry(
         except Exception:  # a bug of ours, which is to be seen
             line = {"bug": traceback.format_exc()}
         writer.write(json.dumps({"errand": number, **line}).encode() + b"\n")
-    return None if told["noted"] else gone(task, last)
+    if not told.get("noted"):
+        await asyncio.to_thread(gone, task, last)  # which may take long, and others must not have to wait for it
+
+
+def _in_a_forked_child() -> None:
+    for fd in _open:
+        os.close(fd)
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_in_a_forked_child)

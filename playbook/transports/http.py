@@ -338,8 +338,9 @@ def _retry_after_ms(answer: Answer) -> int | None:
 class Wire:
     """The real `Send`: httpx, with its exceptions translated. (Providers have an `Http`.)"""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, answer_s: float = ANSWER_S) -> None:
         self.base_url = base_url
+        self._answer_s = answer_s
         self.headers: Mapping[str, str] = {}
         self._host = urlsplit(base_url).hostname or ""
         self._client: httpx.AsyncClient | None = None
@@ -378,7 +379,7 @@ class Wire:
             raise NetworkError(f"there can be no such address at {self._host}", outcome="refused", passing=False) from error
         size = int(call.headers.get("content-length", 0))
         # httpx bounds each read by itself; this bounds them together, so that an answer that drips in cannot hold a line for ever.
-        total_s = CONNECT_S + ANSWER_S + size / UPLOAD_BYTES_PER_S
+        total_s = CONNECT_S + self._answer_s + size / UPLOAD_BYTES_PER_S
         try:
             async with asyncio.timeout(total_s):
                 response = await client.send(call, stream=True)
@@ -392,7 +393,8 @@ class Wire:
             raise self._unreached(error) from error
         except httpx.ReadTimeout as error:
             raise NetworkError(
-                f"the request was sent, but no answer came from {self._host} within {ANSWER_S:g} s" + (f": {REAL_TIME}" if virtual else ""),
+                f"the request was sent, but no answer came from {self._host} within {self._answer_s:g} s"
+                + (f": {REAL_TIME}" if virtual else ""),
                 outcome="ambiguous",
             ) from error
         except (httpx.WriteTimeout, TimeoutError) as error:
@@ -423,7 +425,7 @@ class Wire:
         self._client = httpx.AsyncClient(
             base_url=self.base_url,
             headers={"Accept-Encoding": "identity", "User-Agent": "avatar-playbook", **self.headers},
-            timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S, pool=CONNECT_S),
+            timeout=httpx.Timeout(self._answer_s, connect=CONNECT_S, pool=CONNECT_S),
             limits=httpx.Limits(max_connections=20, max_keepalive_connections=4, keepalive_expiry=KEEPALIVE_S),
             follow_redirects=False,
             trust_env=not is_loopback(self._host),  # a proxy that is set for the world must not be asked for this machine
