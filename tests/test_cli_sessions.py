@@ -287,7 +287,9 @@ def orphaned(shell) -> None:
     path = journal(shell).path
     shutil.rmtree(path.parent / "alive")
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    path.write_text("".join(json.dumps({**line, "process": "0"} if "process" in line else line) + "\n" for line in lines), "utf-8")
+    path.write_text(
+        "".join(json.dumps({**line, "process": "0", "locked": False} if "process" in line else line) + "\n" for line in lines), "utf-8"
+    )
 
 
 def later(monkeypatch, **time: float) -> None:
