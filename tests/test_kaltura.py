@@ -399,8 +399,8 @@ def test_an_end_without_drain_cuts_and_does_not_linger(tmp_path: Path):
 
 # --- logins -------------------------------------------------------------------------------------------------------------
 
-SECRET = {"KALTURA_KS": "", "KALTURA_PARTNER_ID": "1234", "KALTURA_ADMIN_SECRET": "planted-admin-secret"}
-TOKEN = {"KALTURA_KS": "", "KALTURA_PARTNER_ID": "1234", "KALTURA_APP_TOKEN_ID": APP_TOKEN_ID, "KALTURA_APP_TOKEN": APP_TOKEN}
+SECRET = {"KALTURA_KS": "", "KALTURA_PARTNER_ID": "908172635", "KALTURA_ADMIN_SECRET": "planted-admin-secret"}
+TOKEN = {"KALTURA_KS": "", "KALTURA_PARTNER_ID": "908172635", "KALTURA_APP_TOKEN_ID": APP_TOKEN_ID, "KALTURA_APP_TOKEN": APP_TOKEN}
 
 
 @pytest.mark.parametrize("reply", ["natural", "text", "object", "wrapped"])
