@@ -18,6 +18,7 @@ from playbook import clock
 from playbook.clock import Clock
 from playbook.emulators.base import Emulator
 from playbook.emulators.faults import Injection
+from playbook.errors import SetupError
 from playbook.events import PlayAudio, SayText, StopSpeaking, TaskAccepted
 from playbook.model import Capabilities
 from playbook.providers.base import Context
@@ -117,6 +118,25 @@ def test_what_nobody_knows_of_is_over_when_the_journal_says_so(name: str, tmp_pa
             assert session.reason in ("absence", "idle", "socket", "duration")
             assert session.ended_ms < ends_ms
 
+    clock.run(main(), "virtual")
+
+
+@pytest.mark.parametrize("name", EMULATED)
+def test_a_session_that_cannot_be_written_down_is_ended(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The disk is full when the vendor has answered: whoever knows the session ends it, with what it takes to end it."""
+
+    def full(*_: object) -> None:
+        raise SetupError("the session journal cannot be written: no space left on device")
+
+    async def main() -> None:
+        async with STANDS[name]() as stand:
+            assert stand.emulator is not None
+            outcome = await show(stand, tmp_path).run()
+            assert outcome.result.exit_code == 4
+            assert "no space left on device" in str(outcome.result.reason)
+            assert (len(stand.emulator.sessions), stand.emulator.open_sessions) == (1, ())
+
+    monkeypatch.setattr(Journal, "created", full)
     clock.run(main(), "virtual")
 
 

@@ -473,3 +473,15 @@ def test_the_times_that_are_waited_for_an_answer_fit_into_each_other():
     longest_s = Retry.UNSENT.value / 1000 + PATIENCE_S + FIND_S
     assert longest_s < CREATE_BUDGET_S < SETTLED_S
     assert CREATE_BUDGET_S <= sessions.WITNESS_TRIES * sessions.WITNESS_PAUSE_MS / 1000
+
+
+def test_an_answer_that_lies_there_when_its_time_is_over():
+    """After a suspension the timers are heard first, and a turn of the loop later what has come meanwhile: it counts."""
+
+    async def main() -> tuple[bool, bool]:
+        loop = asyncio.get_running_loop()
+        there, missing = loop.create_future(), loop.create_future()
+        loop.call_later(0.02, lambda: loop.call_soon(there.set_result, None))
+        return await courier._within(0.02, there), await courier._within(0.02, missing)
+
+    assert clock.run(main()) == (True, False)
