@@ -368,6 +368,7 @@ def test_a_fork_does_not_keep_a_dead_run_alive(tmp_path: Path):
         await asyncio.to_thread(until, lambda: not Journal(tmp_path).open_sessions())
         os.kill(child, 0)  # it lives
         process.stdin.close()
+        await process.stdout.read()  # until the child has gone, too
         await process.wait()
 
     clock.run(main())
