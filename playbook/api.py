@@ -22,9 +22,9 @@ from typing import Any
 from playbook.errors import UsageError
 from playbook.language import Inputs, compile_file, compile_text
 from playbook.model import Plan
-from playbook.runner import Cue, Options, Outcome
-from playbook.stage import staged
-from playbook.world import World, cache_folder, variables
+from playbook.perform.assemble import staged
+from playbook.perform.performance import Cue, Options, Outcome
+from playbook.perform.world import World, cache_folder, variables
 
 __all__ = ["Cue", "Outcome", "load", "plan", "run"]
 

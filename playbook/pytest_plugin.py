@@ -23,7 +23,7 @@ import pytest
 
 if TYPE_CHECKING:
     from playbook.clock import ClockName
-    from playbook.runner import Cue, Outcome
+    from playbook.perform.performance import Cue, Outcome
     from playbook.suite import Result, Setup
 
 SUFFIX = ".playbook.yaml"
@@ -85,7 +85,7 @@ def _cues(config: pytest.Config) -> tuple[Cue, ...]:
     given = _option(config, "trigger")
     if not given:
         return ()
-    from playbook.runner import Cue
+    from playbook.perform.performance import Cue
 
     try:
         return tuple(map(Cue.parse, given))
@@ -161,9 +161,9 @@ def run_playbook(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.
     """Performs a playbook and returns its `Outcome`."""
     from playbook.errors import PlaybookError
     from playbook.language import Inputs, compile_file
-    from playbook.runner import Options
+    from playbook.perform.performance import Options
+    from playbook.perform.world import World, cache_folder, variables
     from playbook.suite import Case, show
-    from playbook.world import World, cache_folder, variables
 
     setup = _setup(pytestconfig)
     world = World(cache_folder(setup.env))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from playbook.emulators.avaturn import AvaturnEmulator
-from playbook.providers.avaturn import AvaturnProvider
-from playbook.providers.avaturn_external import HEADER
+from playbook.providers.avaturn.emulator import AvaturnEmulator
+from playbook.providers.avaturn.external import HEADER
+from playbook.providers.avaturn.provider import AvaturnProvider
 from tests import shown
 from tests.contract import Stand, voice
 from tests.leaks import found

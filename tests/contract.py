@@ -19,18 +19,18 @@ from playbook.clock import Clock
 from playbook.emulators import need
 from playbook.emulators.base import Emulator
 from playbook.events import Event
+from playbook.journal.journal import Journal
 from playbook.language import Inputs, compile_file
 from playbook.model import AudioEcho, Length, Plan, Step
-from playbook.providers.avaturn import AvaturnProvider
+from playbook.perform.performance import Options, Outcome, Runner
+from playbook.perform.world import World
+from playbook.providers.avaturn.provider import AvaturnProvider
 from playbook.providers.base import Context, Provider
-from playbook.providers.kaltura import KalturaProvider
-from playbook.providers.local import LocalProvider
-from playbook.providers.tavus import TavusProvider
-from playbook.runner import Options, Outcome, Runner
-from playbook.sessions import Journal
+from playbook.providers.kaltura.provider import KalturaProvider
+from playbook.providers.local.provider import LocalProvider
+from playbook.providers.tavus.provider import TavusProvider
 from playbook.speech.audio import decode, silence
 from playbook.speech.voice import Voice
-from playbook.world import World
 from tests import scripts
 from tests.served import SESSIONS
 from tests.sounds import to_wav

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from playbook import clock
 from playbook.emulators.faults import Injection
+from playbook.journal.journal import Journal
 from playbook.model import Plan
-from playbook.providers.base import SessionRecord
-from playbook.runner import Outcome, Runner
-from playbook.sessions import Journal
+from playbook.perform.performance import Outcome, Runner
+from playbook.ports import SessionRecord
 from playbook.transports.cassette import Cassette
 from tests.contract import Stand, compile_on, runner_on, write
 from tests.leaks import found

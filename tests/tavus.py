@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from playbook.emulators.tavus import TavusEmulator
-from playbook.providers.tavus import TavusProvider
+from playbook.providers.tavus.emulator import TavusEmulator
+from playbook.providers.tavus.provider import TavusProvider
 from tests import shown
 from tests.contract import Stand, voice
 from tests.logs import of

@@ -21,7 +21,7 @@ def test_public_names():
     assert set(playbook.__all__) == {"Cue", "Outcome", "Plan", "Problem", "clock", "load", "plan", "run", *errors}
     assert all(getattr(playbook, name) is not None for name in playbook.__all__)
     assert dir(playbook) == sorted(playbook.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'perform'"):
+    with pytest.raises(AttributeError, match="no attribute 'playbok'"):
         playbook.perform  # noqa: B018  # the attribute access is the test
 
 

@@ -11,14 +11,14 @@ import pytest
 import trustme
 
 from playbook import clock
-from playbook.emulators.avaturn import AvaturnEmulator
 from playbook.emulators.faults import Injection
 from playbook.errors import SetupError
 from playbook.language import Inputs, check_file, compile_file
 from playbook.model import Capabilities
-from playbook.providers.avaturn import AvaturnProvider
-from playbook.runner import Cue, Options, Runner
-from playbook.world import World
+from playbook.perform.performance import Cue, Options, Runner
+from playbook.perform.world import World
+from playbook.providers.avaturn.emulator import AvaturnEmulator
+from playbook.providers.avaturn.provider import AvaturnProvider
 from tests import shown
 from tests.avaturn import CREATE, KEY, TASKS, Shown, perform, secrets_of, stand_at
 from tests.leaks import found

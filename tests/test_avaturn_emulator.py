@@ -10,8 +10,8 @@ import pytest
 from websockets.asyncio.server import serve
 
 from playbook import clock
-from playbook.emulators.avaturn import RATE, AvaturnEmulator
 from playbook.errors import UsageError
+from playbook.providers.avaturn.emulator import RATE, AvaturnEmulator
 
 SESSIONS = "/api/v1/sessions"
 AUTH = {"Authorization": "Bearer any-key"}

@@ -18,8 +18,6 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from playbook import clock
-from playbook.emulators.avaturn import AvaturnEmulator
-from playbook.emulators.avaturn import Options as Behaviour
 from playbook.errors import SetupError
 from playbook.events import (
     PlayAudio,
@@ -32,9 +30,11 @@ from playbook.events import (
     StopSpeaking,
     TaskAccepted,
 )
-from playbook.providers.avaturn import AvaturnProvider
-from playbook.providers.avaturn_external import HEADER, RATE
-from playbook.runner import Options, Runner
+from playbook.perform.performance import Options, Runner
+from playbook.providers.avaturn.emulator import AvaturnEmulator
+from playbook.providers.avaturn.emulator import Options as Behaviour
+from playbook.providers.avaturn.external import HEADER, RATE
+from playbook.providers.avaturn.provider import AvaturnProvider
 from playbook.speech.audio import silence as quiet
 from playbook.speech.audio import to_ms
 from playbook.speech.voice import Voice

@@ -14,8 +14,8 @@ from playbook import language
 from playbook.cli import VERBS, author, options
 from playbook.cli.options import Command, Parser
 from playbook.errors import UsageError
+from playbook.perform.world import World
 from playbook.providers import registry
-from playbook.world import World
 
 from .logs import ROOT
 

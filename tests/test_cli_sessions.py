@@ -18,11 +18,12 @@ from playbook.cli import main
 from playbook.clock import wall_time
 from playbook.errors import ProviderError
 from playbook.events import PlayAudio, SayText, StopSpeaking, TaskAccepted
+from playbook.journal.journal import Journal
 from playbook.model import Capabilities
+from playbook.ports import SessionRecord
 from playbook.providers import registry
-from playbook.providers.base import Context, FoundSession, SessionRecord
+from playbook.providers.base import Context, FoundSession
 from playbook.providers.queued import QueuedSession
-from playbook.sessions import Journal
 from tests.served import playbook_for, serving
 
 PLAY = "version: 1\nname: show\nprovider: tavus\ntimeline:\n  - say: Hello.\n    id: hello\n"

@@ -20,11 +20,11 @@ from playbook.emulators.base import Emulator
 from playbook.emulators.faults import Injection
 from playbook.errors import SetupError
 from playbook.events import PlayAudio, SayText, StopSpeaking, TaskAccepted
+from playbook.journal.journal import Journal
 from playbook.model import Capabilities
+from playbook.perform.performance import Options, Outcome, Runner
 from playbook.providers.base import Context
 from playbook.providers.queued import QueuedSession
-from playbook.runner import Options, Outcome, Runner
-from playbook.sessions import Journal
 from tests.contract import STANDS, Stand, compile_on, write_playbook
 from tests.logs import checked, closings, of
 from tests.scripts import plan, say

@@ -26,9 +26,9 @@ from playbook.events import (
     StopSpeaking,
     TaskAccepted,
 )
+from playbook.journal.journal import Journal
 from playbook.language import load_schema
 from playbook.providers.base import EndsSessions
-from playbook.sessions import Journal
 from tests.contract import CHIME_SHA, STANDS, Stage, Stand, compile_on, perform, plan_for, sound, write_playbook
 from tests.leaks import found
 from tests.logs import checked, closings, of

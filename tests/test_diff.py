@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from playbook.cli.compared import marked_words
 from playbook.cli.pages import comparison_page
 from playbook.language import compile_file
+from playbook.perform.world import World
 from playbook.record.align import align
 from playbook.record.diff import Tolerance, compare, latency, tolerance, words
 from playbook.record.performance import Act, Performance, of_log, of_plan
 from playbook.record.runlog import read_log
-from playbook.world import World
 
 from .commands import HELLO
 

@@ -18,8 +18,8 @@ import pytest
 from playbook import clock
 from playbook.clock import wall_time
 from playbook.errors import SetupError
-from playbook.runner import Options, Outcome, Runner
-from playbook.sessions import Journal
+from playbook.journal.journal import Journal
+from playbook.perform.performance import Options, Outcome, Runner
 from playbook.transports.http import Answer, Http, Request, Retry
 from tests.contract import STANDS, compile_on, perform, write_playbook
 from tests.logs import ROOT, checked, closings, of
@@ -186,7 +186,7 @@ def test_a_wall_clock_that_leaps_changes_nothing_but_dates(tmp_path: Path, monke
     def leaping() -> datetime.datetime:
         return wall_time() + datetime.timedelta(seconds=next(leaps))
 
-    for user in ("playbook.runner.wall_time", "playbook.sessions.wall_time", "playbook.transports.http.wall_time"):
+    for user in ("playbook.perform.performance.wall_time", "playbook.journal.journal.wall_time", "playbook.transports.http.wall_time"):
         monkeypatch.setattr(user, leaping)
     leapt, _ = performed(tmp_path / "leapt")
     assert leapt.result.exit_code == 0

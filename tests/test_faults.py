@@ -20,7 +20,7 @@ from playbook import clock
 from playbook.emulators import aim
 from playbook.emulators.faults import FAULTS, Injection
 from playbook.errors import UsageError
-from playbook.sessions import Journal
+from playbook.journal.journal import Journal
 from playbook.transports.room import AppMessage, OnEvent, Room, RoomEvent
 from tests.contract import STANDS, compile_on, perform, write_playbook
 from tests.logs import ROOT, checked, closings, of

@@ -16,10 +16,10 @@ import pytest
 
 from playbook import clock
 from playbook.errors import SetupError
-from playbook.runner import Options, Outcome, Runner
-from playbook.sessions import KEEP_CLOSED, Journal, NoEntry, state_folder
+from playbook.journal.journal import KEEP_CLOSED, Journal, NoEntry, state_folder
+from playbook.perform.performance import Options, Outcome, Runner
+from playbook.perform.world import cache_folder
 from playbook.transports.cassette import Cassette
-from playbook.world import cache_folder
 from tests.contract import STANDS, compile_on, write_playbook
 
 TOKEN = "bearer-value-that-ends-the-session"
@@ -27,7 +27,7 @@ TOKEN = "bearer-value-that-ends-the-session"
 
 def child(code: str, *args: str) -> subprocess.Popen[str]:
     """A second process with the package and a journal `j` in the folder that is its first argument."""
-    head = "import os, sys\nfrom pathlib import Path\nfrom playbook.sessions import Journal\nj = Journal(Path(sys.argv[1]))\n"
+    head = "import os, sys\nfrom pathlib import Path\nfrom playbook.journal.journal import Journal\nj = Journal(Path(sys.argv[1]))\n"
     return subprocess.Popen(
         [sys.executable, "-c", head + code, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -342,7 +342,7 @@ def test_the_users_folders_follow_the_environment() -> None:
 
 def test_a_journal_that_is_held_is_an_error_and_no_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A suspended process that holds the lock does not hold up everybody else for ever."""
-    monkeypatch.setattr("playbook.sessions.LOCK_TRIES", 2)
+    monkeypatch.setattr("playbook.journal.journal.LOCK_TRIES", 2)
     journal = Journal(tmp_path)
     journal.entry("r", "p").intent("tavus")
     with (tmp_path / "sessions.lock").open("r+") as held:

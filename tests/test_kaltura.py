@@ -20,14 +20,14 @@ import soundfile
 
 from playbook import clock
 from playbook.emulators.faults import FAULTS, Injection
-from playbook.emulators.kaltura import APP_TOKEN, APP_TOKEN_ID, KalturaEmulator
 from playbook.errors import AuthorError, PlaybookError, ProviderError, SetupError
+from playbook.journal.journal import Journal
 from playbook.model import Say
-from playbook.providers.kaltura import KEEP_ALIVE_MS, TAIL_MS, KalturaProvider
-from playbook.providers.kaltura_login import read_login
+from playbook.perform.performance import Cue, Outcome
+from playbook.providers.kaltura.emulator import APP_TOKEN, APP_TOKEN_ID, KalturaEmulator
+from playbook.providers.kaltura.login import read_login
+from playbook.providers.kaltura.provider import KEEP_ALIVE_MS, TAIL_MS, KalturaProvider
 from playbook.report import run_report
-from playbook.runner import Cue, Outcome
-from playbook.sessions import Journal
 from playbook.speech.pacing import estimate_ms
 from playbook.transports.http import Request
 from tests.contract import CHIME, Stand, compile_on, playbook_text, write_playbook
@@ -264,7 +264,7 @@ def test_converting_a_long_sound_stops_when_the_run_does(tmp_path: Path):
     (tmp_path / "long.wav").write_bytes(wav(np.zeros(8000 * 1800, dtype=np.int16), 8000))
 
     async def main() -> tuple[str, int]:
-        from playbook.runner import Options, Runner
+        from playbook.perform.performance import Options, Runner
 
         stand = Stand(KalturaProvider(), {"KALTURA_KS": KS, "KALTURA_BASE_URL": "http://127.0.0.1:9"}, VOICED)
         plan = compile_on(write_playbook(tmp_path, stand, "  - audio-echo: long.wav\n"))

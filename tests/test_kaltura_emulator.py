@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from playbook import clock
-from playbook.emulators.kaltura import APP_TOKEN, APP_TOKEN_ID, SERVICE, SESSIONS, KalturaEmulator
 from playbook.emulators.options import read
 from playbook.errors import UsageError
+from playbook.providers.kaltura.emulator import APP_TOKEN, APP_TOKEN_ID, SERVICE, SESSIONS, KalturaEmulator
 from tests.contract import CHIME
 
 Talk = Callable[["Caller"], Awaitable[None]]

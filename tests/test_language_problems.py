@@ -25,12 +25,12 @@ CASES = sorted(path for path in (Path(__file__).parent / "problems").iterdir() i
 
 def world(name: str) -> World:
     if name == "real":
-        from playbook.world import World as RealWorld
+        from playbook.perform.world import World as RealWorld
 
         return RealWorld()
     if name == "voiceless":
+        from playbook.perform.world import World as RealWorld
         from playbook.speech.voice import Voice
-        from playbook.world import World as RealWorld
 
         class Silent(Voice):
             available = False

@@ -12,11 +12,11 @@ from playbook import clock
 from playbook.engine import STOP_MS
 from playbook.errors import AuthorError
 from playbook.events import CloseSession, Effect, StopRequested, StopSpeaking
+from playbook.journal.journal import Journal
 from playbook.language import compile_file
 from playbook.model import Limits, Plan
-from playbook.runner import Cue, Outcome
-from playbook.sessions import Journal
-from playbook.world import World
+from playbook.perform.performance import Cue, Outcome
+from playbook.perform.world import World
 from tests.contract import STANDS, Stand, perform, write_playbook
 from tests.logs import checked, closings, of
 from tests.scripts import FakeProvider, drive, plan, say

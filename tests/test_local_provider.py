@@ -25,11 +25,11 @@ from playbook.events import (
     StopSpeaking,
     TaskAccepted,
 )
+from playbook.journal.journal import NoEntry
 from playbook.model import AudioEcho, Chunk, Evidence, InterruptSpeech, Length, Plan, Say, Step, Wait
 from playbook.providers.base import Context
-from playbook.providers.local import LocalProvider
-from playbook.providers.local_session import SILENT, LocalSession
-from playbook.sessions import NoEntry
+from playbook.providers.local.provider import LocalProvider
+from playbook.providers.local.session import SILENT, LocalSession
 from playbook.speech.audio import Sound, decode, resample, to_samples
 from playbook.speech.pacing import estimate_ms
 from playbook.speech.show import RATE, ShowRecorder

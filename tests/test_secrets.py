@@ -20,10 +20,10 @@ from playbook.emulators import EMULATORS, need
 from playbook.emulators.base import Emulator
 from playbook.errors import ProviderError
 from playbook.events import SayText, TaskAccepted
+from playbook.journal.journal import Journal
+from playbook.perform.performance import Options, Runner
 from playbook.providers import registry
 from playbook.record.redact import Redactor
-from playbook.runner import Options, Runner
-from playbook.sessions import Journal
 from playbook.transports.http import Answer, Http, Request, Retry
 from tests.contract import STANDS, compile_on, write_playbook
 from tests.leaks import found, spellings

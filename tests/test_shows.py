@@ -16,10 +16,10 @@ from playbook import clock
 from playbook.errors import RunError, SetupError
 from playbook.language import Inputs, compile_file
 from playbook.model import Plan
-from playbook.providers.local import LocalProvider
-from playbook.runner import Cue, Options, Outcome, Runner
+from playbook.perform.performance import Cue, Options, Outcome, Runner
+from playbook.perform.world import World
+from playbook.providers.local.provider import LocalProvider
 from playbook.speech.voice import Voice
-from playbook.world import World
 
 from .logs import ROOT, checked, closings
 

@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 
 from playbook import clock
 from playbook.emulators.faults import FAULTS, Injection
-from playbook.emulators.tavus import TavusEmulator
 from playbook.errors import SetupError
+from playbook.journal.journal import Journal
 from playbook.language import check_file
 from playbook.model import Capabilities
+from playbook.perform.performance import Cue, Options, Runner
+from playbook.perform.world import World
 from playbook.providers.base import EndsSessions, ListsSessions
-from playbook.providers.tavus import TEST_MODE, TavusProvider
-from playbook.providers.tavus_echo import PACE, PIECE_MS, RATE, Copies, as_uuid, split
-from playbook.runner import Cue, Options, Runner
-from playbook.sessions import Journal
+from playbook.providers.tavus.echo import PACE, PIECE_MS, RATE, Copies, as_uuid, split
+from playbook.providers.tavus.emulator import TavusEmulator
+from playbook.providers.tavus.provider import TEST_MODE, TavusProvider
 from playbook.speech.audio import decode, resample
 from playbook.transports.room import MAX_MESSAGE_BYTES, encode
-from playbook.world import World
 from tests.contract import Stage, Stand, chime, voice
 from tests.logs import ROOT, checked, closings, of
 from tests.scripts import plan, say

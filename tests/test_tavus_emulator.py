@@ -11,8 +11,8 @@ import pytest
 
 from playbook import clock
 from playbook.emulators.faults import Injection
-from playbook.emulators.tavus import TavusEmulator
 from playbook.errors import UsageError
+from playbook.providers.tavus.emulator import TavusEmulator
 from playbook.transports.room import AppMessage, Door, ParticipantJoined, RoomFailure, RoomLost, SocketRoom
 from tests.rooms import Events
 

@@ -9,9 +9,9 @@ import pytest
 
 from playbook import clock
 from playbook.emulators.faults import Injection
-from playbook.emulators.tavus import TavusEmulator
 from playbook.errors import SetupError
-from playbook.providers.tavus import TavusProvider
+from playbook.providers.tavus.emulator import TavusEmulator
+from playbook.providers.tavus.provider import TavusProvider
 from playbook.speech.audio import decode, resample
 from playbook.speech.voice import Settings, Voice
 from playbook.transports.room import ClipEnded

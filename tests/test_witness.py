@@ -17,14 +17,15 @@ from typing import Any
 
 import pytest
 
-from playbook import clock, sessions, witness
+from playbook import clock
 from playbook.clock import block
 from playbook.errors import ProviderError, SetupError
-from playbook.providers.base import CREATE_BUDGET_S, SETTLED_S, SessionRecord
-from playbook.providers.tavus import FIND_S
-from playbook.sessions import Journal
-from playbook.transports import courier
-from playbook.transports.courier import PATIENCE_S, serve
+from playbook.journal import courier, witness
+from playbook.journal import journal as sessions
+from playbook.journal.courier import PATIENCE_S, serve
+from playbook.journal.journal import Journal
+from playbook.ports import CREATE_BUDGET_S, SETTLED_S, SessionRecord
+from playbook.providers.tavus.provider import FIND_S
 from playbook.transports.http import Answer, Http, Retry
 from tests.logs import ROOT
 from tests.test_http import CLOSE, EAT, KEY, Server, answer
@@ -34,9 +35,9 @@ CREATED = answer(200, '{"sessionId": "s-1", "token": "bearer-of-s-1"}')
 ASKER = """
 import asyncio, sys
 from pathlib import Path
-from playbook.sessions import Journal
-from playbook.transports import courier
-from playbook.transports.courier import PATIENCE_S, serve
+from playbook.journal.journal import Journal
+from playbook.journal import courier
+from playbook.journal.courier import PATIENCE_S, serve
 from playbook.transports.http import Answer, Http, Retry
 
 async def main(journal, url, key, moment):

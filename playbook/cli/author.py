@@ -19,8 +19,8 @@ from playbook.errors import AuthorError, Problem, SetupError, UsageError, near_o
 from playbook.language import check_file, load_schema, schema_path
 from playbook.language.schema import resolve
 from playbook.model import Plan
+from playbook.perform.world import World, cache_folder
 from playbook.providers.registry import credentials
-from playbook.world import World, cache_folder
 
 if TYPE_CHECKING:
     from playbook.providers.base import Provider

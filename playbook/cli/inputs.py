@@ -17,7 +17,7 @@ from playbook.cli.options import Parser, err, in_colour, name_and_value
 from playbook.errors import UsageError, near
 from playbook.language import Inputs, compile_file
 from playbook.model import Plan
-from playbook.world import World, variables
+from playbook.perform.world import World, variables
 
 SUFFIXES = (".yaml", ".yml")
 

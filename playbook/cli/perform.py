@@ -27,10 +27,10 @@ from playbook.emulators import EMULATORS
 from playbook.emulators import need as need_emulator
 from playbook.errors import AuthorError, SetupError, UsageError
 from playbook.model import AudioEcho, Plan
-from playbook.world import World, cache_folder
+from playbook.perform.world import World, cache_folder
 
 if TYPE_CHECKING:
-    from playbook.runner import Outcome, Runner
+    from playbook.perform.performance import Outcome, Runner
     from playbook.speech.loudspeaker import Loudspeaker
     from playbook.transports.cassette import Cassette, Mode
 
@@ -92,7 +92,7 @@ class _Show:
     """One performance, and what stands around the runner: the cassette, the emulator, the loudspeaker, the journal, whoever watches."""
 
     def __init__(self, plan: Plan, world: World, args: Namespace) -> None:
-        from playbook.stage import journal_folder
+        from playbook.perform.assemble import journal_folder
 
         self.plan, self.args = plan, args
         self.provider = world.provider(plan.provider)
@@ -115,8 +115,8 @@ class _Show:
             self._last_words(outcome)
 
     async def _perform(self) -> Outcome:
-        from playbook.runner import Options, Stall
-        from playbook.stage import staged
+        from playbook.perform.assemble import staged
+        from playbook.perform.performance import Options, Stall
 
         args = self.args
         asyncio.get_running_loop().set_exception_handler(lambda _, context: _aside(context, args, self.runner))

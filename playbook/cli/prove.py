@@ -15,7 +15,7 @@ from playbook.cli.options import Command, Parser, err, in_colour, out, width, wr
 from playbook.errors import AuthorError, RecordError, UsageError
 from playbook.language import compile_file, plan_from_json
 from playbook.model import Plan
-from playbook.world import World, cache_folder
+from playbook.perform.world import World, cache_folder
 
 if TYPE_CHECKING:
     from playbook.record.diff import Comparison

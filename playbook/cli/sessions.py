@@ -15,11 +15,12 @@ from playbook import clock as clocks
 from playbook.cli.options import Command, Parser, err, in_colour, out
 from playbook.errors import PlaybookError, SetupError, UsageError
 from playbook.folders import withdraw
+from playbook.journal.journal import Journal, state_folder
 from playbook.language import show_duration
-from playbook.providers.base import SETTLED_S, EndsSessions, FindsSessions, ListsSessions, SessionRecord
+from playbook.perform.world import World
+from playbook.ports import SETTLED_S, SessionRecord
+from playbook.providers.base import EndsSessions, FindsSessions, ListsSessions
 from playbook.providers.registry import credentials
-from playbook.sessions import Journal, state_folder
-from playbook.world import World
 
 
 class NoSuchSession(PlaybookError):

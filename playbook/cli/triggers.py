@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from playbook.runner import Runner
+    from playbook.perform.performance import Runner
 
 
 LONGEST = 10_000

@@ -21,9 +21,9 @@ VIEWER_MS = 500
 """When somebody begins to watch a rehearsed session: some vendors speak only then."""
 
 EMULATORS: Mapping[str, str] = {
-    "avaturn": "playbook.emulators.avaturn:AvaturnEmulator",
-    "tavus": "playbook.emulators.tavus:TavusEmulator",
-    "kaltura": "playbook.emulators.kaltura:KalturaEmulator",
+    "avaturn": "playbook.providers.avaturn.emulator:AvaturnEmulator",
+    "tavus": "playbook.providers.tavus.emulator:TavusEmulator",
+    "kaltura": "playbook.providers.kaltura.emulator:KalturaEmulator",
 }
 
 

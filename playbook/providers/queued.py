@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from playbook.errors import PlaybookError, ProviderError, SetupError
 from playbook.events import PlayAudio, ProviderFailed, SayText, SessionClosed, SessionOpened, StopSpeaking, TaskAccepted
-from playbook.providers.base import CLOSE_BUDGET_S, CREATE_BUDGET_S, Context
+from playbook.ports import CLOSE_BUDGET_S, CREATE_BUDGET_S
+from playbook.providers.base import Context
 
 T = TypeVar("T")
 

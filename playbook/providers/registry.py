@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 GROUP = "playbook.providers"
 OURS = {
-    "local": "playbook.providers.local:LocalProvider",
-    "avaturn": "playbook.providers.avaturn:AvaturnProvider",
-    "tavus": "playbook.providers.tavus:TavusProvider",
-    "kaltura": "playbook.providers.kaltura:KalturaProvider",
+    "local": "playbook.providers.local.provider:LocalProvider",
+    "avaturn": "playbook.providers.avaturn.provider:AvaturnProvider",
+    "tavus": "playbook.providers.tavus.provider:TavusProvider",
+    "kaltura": "playbook.providers.kaltura.provider:KalturaProvider",
 }
 
 

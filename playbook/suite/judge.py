@@ -14,14 +14,14 @@ from playbook.emulators import NoSuchLine, aim
 from playbook.errors import MASK, AuthorError, PlaybookError, UsageError, format_problem, near_or_all
 from playbook.language import Inputs, check_file, cues, digest
 from playbook.model import End, Plan, Step
+from playbook.perform.assemble import staged
+from playbook.perform.performance import Cue, Options, Outcome, Stall
+from playbook.perform.world import World, cache_folder
 from playbook.record import baseline as baselines
 from playbook.record.diff import VERDICTS, Change, sentence
 from playbook.record.performance import Performance, of_summary
 from playbook.record.redact import Redactor
-from playbook.runner import Cue, Options, Outcome, Stall
-from playbook.stage import staged
 from playbook.suite.case import ID, Case, Task, secrets_of, variables
-from playbook.world import World, cache_folder
 
 if TYPE_CHECKING:
     from playbook.transports.cassette import Cassette

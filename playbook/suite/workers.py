@@ -18,10 +18,10 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
-from playbook.runner import SIGNALS
+from playbook.perform.performance import SIGNALS
+from playbook.perform.world import World, cache_folder
 from playbook.suite.case import Task
 from playbook.suite.judge import Result, Setup, perform, result_of
-from playbook.world import World, cache_folder
 
 
 class Suite:

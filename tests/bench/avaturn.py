@@ -17,10 +17,10 @@ from typing import Any
 from playbook import clock
 from playbook.language import compile_file
 from playbook.model import Plan
-from playbook.providers.avaturn import AvaturnProvider
-from playbook.runner import Options, Outcome, Runner
+from playbook.perform.performance import Options, Outcome, Runner
+from playbook.perform.world import World
+from playbook.providers.avaturn.provider import AvaturnProvider
 from playbook.speech.voice import Voice
-from playbook.world import World
 from tests.bench import Say, bench, own_peak_mb, timed
 
 LINES = 1000

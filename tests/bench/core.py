@@ -13,10 +13,10 @@ from pathlib import Path
 from playbook import clock
 from playbook.language import Inputs, compile_file
 from playbook.model import Plan
-from playbook.providers.local import LocalProvider
-from playbook.runner import Options, Runner
+from playbook.perform.performance import Options, Runner
+from playbook.perform.world import World
+from playbook.providers.local.provider import LocalProvider
 from playbook.speech.voice import Voice
-from playbook.world import World
 from tests.bench import Say, bench, peak_mb, timed
 
 TEN_STEPS = """version: 1

@@ -14,12 +14,12 @@ from typing import Any
 
 from playbook import clock
 from playbook.emulators.room import Guest
-from playbook.emulators.tavus import TavusEmulator
 from playbook.language import compile_file
-from playbook.providers.tavus_echo import LEAD_MS, PACE, PIECE_MS
-from playbook.runner import Options, Runner
+from playbook.perform.performance import Options, Runner
+from playbook.perform.world import World
+from playbook.providers.tavus.echo import LEAD_MS, PACE, PIECE_MS
+from playbook.providers.tavus.emulator import TavusEmulator
 from playbook.transports.room import Room
-from playbook.world import World
 from tests.bench import Say, bench
 from tests.contract import VOICE, chime
 from tests.tavus import HEAD

@@ -1,7 +1,7 @@
 """The smallest provider, to copy: a prompter, which puts each line where a person reads it aloud. `pip install .` plugs it in.
 
 `playbook/providers/base.py` says what a provider owes. `QueuedSession` does the part of it that is the same for everybody; a vendor over
-HTTP adds `transports.http`, the journal and its errors, as `playbook/providers/kaltura.py` does.
+HTTP adds `transports.http`, the journal and its errors, as `playbook/providers/kaltura/provider.py` does.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from playbook import clock
 from playbook.emulators.faults import FAULTS, choose
-from playbook.sessions import Journal
+from playbook.journal.journal import Journal
 from tests.contract import STANDS, Stand, compile_on, perform, write_playbook
 from tests.logs import checked, closings
 from tests.test_faults import applies

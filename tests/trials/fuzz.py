@@ -25,7 +25,7 @@ from playbook.cli import main
 from playbook.emulators import need
 from playbook.errors import CODES, AuthorError, Problem, format_problem
 from playbook.language import compile_text
-from playbook.runner import Options, Runner
+from playbook.perform.performance import Options, Runner
 from playbook.transports.http import Answer, Request
 from tests.contract import STANDS, compile_on, write_playbook
 from tests.logs import ROOT, checked

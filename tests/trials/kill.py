@@ -29,7 +29,7 @@ from playbook.cli import main
 from playbook.clock import block
 from playbook.emulators.base import Emulator
 from playbook.emulators.faults import Injection
-from playbook.sessions import Journal
+from playbook.journal.journal import Journal
 from tests.logs import ROOT
 from tests.served import playbook_for, serving
 
@@ -40,8 +40,8 @@ TIMELINE = (
 )
 LAUNCHER = """
 import json, os, sys
-import playbook.cli.perform, playbook.runner, playbook.emulators, playbook.record.captions, playbook.transports.http
-import playbook.providers.avaturn, playbook.providers.kaltura, playbook.providers.tavus_echo, playbook.language.plan
+import playbook.cli.perform, playbook.perform.performance, playbook.emulators, playbook.record.captions, playbook.transports.http
+import playbook.providers.avaturn.provider, playbook.providers.kaltura.provider, playbook.providers.tavus.echo, playbook.language.plan
 import httpx, numpy, soundfile, yaml
 from playbook.cli import main
 from playbook.clock import stopwatch

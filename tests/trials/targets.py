@@ -33,13 +33,13 @@ from playbook.language.render import Abandoned, Broken, Budget, Renderer, Scope
 from playbook.language.source import Document, Node, parse
 from playbook.language.templates import MAX_WEIGHT
 from playbook.model import Plan
-from playbook.providers.avaturn import AvaturnProvider
+from playbook.perform.performance import Options, Runner
+from playbook.providers.avaturn.provider import AvaturnProvider
 from playbook.providers.base import Provider
-from playbook.providers.kaltura import KalturaProvider
-from playbook.providers.tavus import TavusProvider
+from playbook.providers.kaltura.provider import KalturaProvider
+from playbook.providers.tavus.provider import TavusProvider
 from playbook.record import baseline, captions, diff, performance, replay, runlog
 from playbook.report import cue_sheet, run_report
-from playbook.runner import Options, Runner
 from playbook.transports.cassette import Cassette
 from playbook.transports.http import Answer, Request
 from playbook.transports.listener import Dialled

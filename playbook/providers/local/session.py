@@ -24,8 +24,8 @@ from playbook.events import (
 )
 from playbook.model import Evidence
 from playbook.providers.base import Context
-from playbook.providers.local import LocalProvider, Script
-from playbook.providers.spoken import Speaker, SpokenLine
+from playbook.providers.local.provider import LocalProvider, Script
+from playbook.providers.local.spoken import Speaker, SpokenLine
 from playbook.speech.voice import REMEDY, heard
 
 if TYPE_CHECKING:

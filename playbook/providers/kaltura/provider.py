@@ -27,8 +27,9 @@ from playbook.errors import Problem, ProviderError, SetupError
 from playbook.events import PlayAudio, SayText, StopSpeaking, TaskAccepted
 from playbook.language.durations import parse_duration
 from playbook.model import AudioEcho, Capabilities, Length, Plan, Say
-from playbook.providers.base import Context, SessionRecord, new_voice
-from playbook.providers.kaltura_login import WAYS, mint, read_login
+from playbook.ports import SessionRecord
+from playbook.providers.base import Context, new_voice
+from playbook.providers.kaltura.login import WAYS, mint, read_login
 from playbook.providers.queued import QueuedSession
 from playbook.speech.pacing import estimate_ms
 from playbook.transports.http import Answer, Http, Retry, clipped, said

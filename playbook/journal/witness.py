@@ -16,7 +16,7 @@ from typing import Any
 
 from playbook.clock import block
 from playbook.errors import ProviderError, SetupError
-from playbook.transports.courier import serve
+from playbook.journal.courier import serve
 from playbook.transports.http import Answer, NetworkError, is_refusal
 
 TRIES, PAUSE_MS = 3_600, 1_000
@@ -25,7 +25,7 @@ TRIES, PAUSE_MS = 3_600, 1_000
 
 def testify(task: Mapping[str, Any], last: Answer | NetworkError | None) -> None:
     """Write down what is known of the session, unless it is on record. Nothing, where nobody can know it."""
-    from playbook.sessions import Journal  # hardly ever needed, and the run waits for this process to begin
+    from playbook.journal.journal import Journal  # hardly ever needed, and the run waits for this process to begin
 
     journal, key = Journal(Path(task["journal"])), task["key"]
     if isinstance(last, Answer) and 200 <= last.status < 300:

@@ -19,7 +19,7 @@ from playbook.model import Capabilities, Length, Plan, Say
 
 if TYPE_CHECKING:
     from playbook.providers.base import Provider
-    from playbook.providers.local import LocalProvider
+    from playbook.providers.local.provider import LocalProvider
     from playbook.speech.voice import Voice
 
 
@@ -61,7 +61,7 @@ class World:
     @cached_property
     def local(self) -> LocalProvider:
         """The local voice, which also tells how long lines take that another provider has it speak."""
-        from playbook.providers.local import LocalProvider
+        from playbook.providers.local.provider import LocalProvider
         from playbook.speech.voice import Voice
 
         # A folder of its own, because the cache lets go of what is old in it.

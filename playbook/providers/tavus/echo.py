@@ -31,7 +31,7 @@ from playbook.events import PlayAudio, ProviderFailed, SayText, SpeechEnded, Spe
 from playbook.language.durations import parse_duration
 from playbook.model import AudioEcho, Evidence, Say
 from playbook.providers.base import Context
-from playbook.providers.tavus import TavusSession
+from playbook.providers.tavus.provider import TavusSession
 from playbook.record.redact import agrees
 from playbook.speech.audio import resample, to_ms
 from playbook.speech.ear import Ear

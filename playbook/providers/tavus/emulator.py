@@ -31,7 +31,7 @@ from playbook.emulators.base import Emulator
 from playbook.emulators.faults import Chosen
 from playbook.emulators.room import Guest, serve_rooms
 from playbook.emulators.speech import Utterance
-from playbook.emulators.tavus_room import HTTP_ERROR, Conversation
+from playbook.providers.tavus.emulator_room import HTTP_ERROR, Conversation
 
 _FIELDS: Mapping[str, type] = {
     **dict.fromkeys(("pal_id", "persona_id", "face_id", "replica_id", "conversation_name", "callback_url", "custom_greeting"), str),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from playbook.errors import MASK
 from playbook.events import SayText
 from playbook.model import Plan, Say
-from playbook.providers.local import BATCH, LocalProvider, Marks, Script, settings_of
+from playbook.providers.local.provider import BATCH, LocalProvider, Marks, Script, settings_of
 from playbook.speech.voice import Settings, VoiceMissing, heard
 
 if TYPE_CHECKING:

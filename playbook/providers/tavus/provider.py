@@ -29,7 +29,8 @@ from urllib.parse import quote
 from playbook.errors import MASK, Problem, ProviderError, SetupError
 from playbook.language.cues import total_ms
 from playbook.model import Capabilities, Plan, WaitEvent
-from playbook.providers.base import SETTLED_S, Context, FoundSession, Search, Session, SessionRecord, new_voice
+from playbook.ports import SETTLED_S, Session, SessionRecord
+from playbook.providers.base import Context, FoundSession, Search, new_voice
 from playbook.providers.queued import QueuedSession
 from playbook.transports.http import Answer, Http, Retry, base_address
 from playbook.transports.room import (
@@ -136,10 +137,10 @@ class TavusProvider:
 
     def connect(self, context: Context) -> Session:
         if context.plan.session.get("echo_via") == "microphone":
-            from playbook.providers.tavus_microphone import MicrophoneSession
+            from playbook.providers.tavus.microphone import MicrophoneSession
 
             return MicrophoneSession(context, self.local_voice())
-        from playbook.providers.tavus_echo import EchoSession
+        from playbook.providers.tavus.echo import EchoSession
 
         return EchoSession(context)
 

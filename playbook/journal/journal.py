@@ -8,7 +8,7 @@ to end the session; *ended*, with the reason (or *forgotten*, by the user's own 
 * Any number of processes share one journal (an advisory lock beside it), and any of them may die at any moment: torn lines are skipped.
 * No key is ever in it. What a vendor hands out to end a session stands in `end`, in a file that its owner alone can read, and is removed
   when the session has ended.
-* The request that creates a session is carried by a *witness* (`playbook.witness`), a process that lives until the answer is on record:
+* The request that creates a session is carried by a *witness* (`journal.witness`), a process that lives until the answer is on record:
   when we are killed before we could write down what was created, it does.
 
 The calls block for a few milliseconds, because they return only when the fact is on the disk. Used by the runner (which lends entries
@@ -34,10 +34,10 @@ from typing import TYPE_CHECKING, Any
 from playbook.clock import VirtualLoop, block, wall_time
 from playbook.errors import ProviderError, SetupError, reason_of
 from playbook.folders import user_folder
-from playbook.providers.base import CREATE_BUDGET_S, SETTLED_S, SessionRecord
+from playbook.ports import CREATE_BUDGET_S, SETTLED_S, SessionRecord
 
 if TYPE_CHECKING:
-    from playbook.transports.courier import Courier
+    from playbook.journal.courier import Courier
     from playbook.transports.http import Http
 
 VERSION = 1
@@ -46,7 +46,7 @@ COMPACT_BYTES = 256_000
 KEEP_CLOSED = 100
 """How many closed sessions stay for the reader when it is rewritten."""
 LOCK_TRIES, LOCK_PAUSE_MS = 500, 10
-WITNESS = (sys.executable, "-P", "-m", "playbook.witness")
+WITNESS = (sys.executable, "-P", "-m", "playbook.journal.witness")
 """How a witness is started. `-P`: a folder of the author's that is called `playbook` is not this package."""
 WITNESS_TRIES, WITNESS_PAUSE_MS = round(CREATE_BUDGET_S * 20), 50
 
@@ -310,7 +310,7 @@ class Entry:
             witness: dict[str, Any] = {}
             courier: Courier | None = None
             if not isinstance(asyncio.get_running_loop(), VirtualLoop):  # there the vendor is in this process, and goes with it
-                from playbook.transports.courier import Courier
+                from playbook.journal.courier import Courier
 
                 task: dict[str, Any] = {"journal": str(self._journal.path.parent), "key": key, "who": who}
                 task |= {"id_field": id_field, "end_fields": list(end_fields)}

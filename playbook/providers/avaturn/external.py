@@ -27,10 +27,10 @@ from urllib.parse import urlsplit
 from playbook.errors import ProviderError
 from playbook.events import PlayAudio, SayText, SpeechEnded, SpeechStarted, StopSpeaking, TaskAccepted
 from playbook.model import Evidence
-from playbook.providers.avaturn import AvaturnSession
+from playbook.providers.avaturn.provider import AvaturnSession
 from playbook.providers.base import Context
-from playbook.providers.local import LocalProvider
-from playbook.providers.spoken import Speaker, SpokenLine
+from playbook.providers.local.provider import LocalProvider
+from playbook.providers.local.spoken import Speaker, SpokenLine
 from playbook.speech.audio import Sound, frames, resample, silence
 from playbook.speech.voice import Voice
 from playbook.transports.listener import Dialled, Listener, gone

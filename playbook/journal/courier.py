@@ -1,7 +1,7 @@
 """Requests carried by a process of its own, which outlives ours: what it is at when we are killed it finishes, and it knows the answer.
 
 Both ends of it. Ours is `Courier`: in its context, what an `Http` asks goes that way. All of one event loop share a process, which is there
-for as long as somebody needs it. The other end, `serve`, is for the program that carries the requests (`playbook.witness`).
+for as long as somebody needs it. The other end, `serve`, is for the program that carries the requests (`playbook.journal.witness`).
 
 Each line is JSON over a pair of sockets, with the number of its errand: first what that process must know of it, then one request after
 another, for each an answer or a failure back, and in the end whether all that it heard has been `noted` here. If it has not, or if the

@@ -23,7 +23,7 @@ from playbook.speech.voice import MAX_CHARS, REMEDY, Settings, Unspeakable, Voic
 
 if TYPE_CHECKING:
     from playbook.providers.base import Context
-    from playbook.providers.local_session import LocalSession
+    from playbook.providers.local.session import LocalSession
     from playbook.speech.audio import Sound
 
 NORMAL_RATE = 175
@@ -122,7 +122,7 @@ class LocalProvider:
         return lengths
 
     def connect(self, context: Context) -> LocalSession:
-        from playbook.providers.local_session import LocalSession
+        from playbook.providers.local.session import LocalSession
 
         return LocalSession(self, context)
 

@@ -24,7 +24,8 @@ from urllib.parse import quote, urlsplit
 from playbook.errors import Problem, ProviderError, SetupError
 from playbook.events import PlayAudio, SayText, StopSpeaking, TaskAccepted
 from playbook.model import Capabilities, Plan, Step
-from playbook.providers.base import Context, Session, SessionRecord, new_voice
+from playbook.ports import Session, SessionRecord
+from playbook.providers.base import Context, new_voice
 from playbook.providers.queued import QueuedSession
 from playbook.transports.http import Answer, Http, Retry, base_address, clipped, is_loopback
 
@@ -117,7 +118,7 @@ class AvaturnProvider:
 
     def connect(self, context: Context) -> Session:
         if engine_of(context.plan.session) == "external":
-            from playbook.providers.avaturn_external import ExternalSession
+            from playbook.providers.avaturn.external import ExternalSession
 
             return ExternalSession(context, self.local_voice())
         return TextEchoSession(context)

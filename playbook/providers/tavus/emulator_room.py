@@ -26,7 +26,7 @@ from playbook.speech.ear import Ear, Heard
 from playbook.transports.room import Participant
 
 if TYPE_CHECKING:
-    from playbook.emulators.tavus import TavusEmulator
+    from playbook.providers.tavus.emulator import TavusEmulator
 
 BEGIN_MS = 100
 """How much sound of a line must be there before the face begins with it."""

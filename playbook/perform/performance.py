@@ -48,16 +48,17 @@ from playbook.events import (
     Trigger,
 )
 from playbook.folders import VIEWER, run_folder, withdraw
+from playbook.journal.journal import Journal, NoEntry
 from playbook.language import parse_duration, plan_to_json
 from playbook.model import Plan, WaitEvent
+from playbook.ports import CLOSE_BUDGET_S, CREATE_BUDGET_S, Session
 from playbook.providers import registry
-from playbook.providers.base import CLOSE_BUDGET_S, CREATE_BUDGET_S, Context, Provider, Session
+from playbook.providers.base import Context, Provider
 from playbook.record.captions import write_captions
 from playbook.record.expect import failed_expectations, judged
 from playbook.record.redact import Redactor
 from playbook.record.runlog import Header, Line, RunLog, encode_line
 from playbook.record.summary import RunSummary
-from playbook.sessions import Journal, NoEntry
 from playbook.speech.show import Placement, ShowRecorder
 
 if TYPE_CHECKING:

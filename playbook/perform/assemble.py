@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from playbook.emulators import rehearsal
+from playbook.journal.journal import state_folder
 from playbook.model import Plan
+from playbook.perform.performance import Options, Runner
 from playbook.providers.registry import let_in
-from playbook.runner import Options, Runner
-from playbook.sessions import state_folder
 
 if TYPE_CHECKING:
     from playbook.transports.cassette import Cassette

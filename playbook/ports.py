@@ -1,0 +1,100 @@
+"""What the world of the engine offers, as protocols. Nothing is implemented here; who implements it is known where a run is assembled.
+
+Imports the words (`model`, `events`) alone.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from playbook.events import PlayAudio, SayText, StopSpeaking
+
+if TYPE_CHECKING:
+    from playbook.transports.http import Http
+
+CLOSE_BUDGET_S = 20.0
+"""How long ending a session may take, retries included."""
+CREATE_BUDGET_S = 30.0
+"""How long the end waits, before that, for the answer to a request that creates the session: without it nobody knows what to end. The
+last try begins within `Retry.UNSENT` of the first and may take `courier.PATIENCE_S`; then Tavus looks for what it may have created."""
+SETTLED_S = 60.0
+"""How long after its intent a session may still come into being: our request and its repetitions take half of that, the vendor may go on
+when we have stopped listening, and a list of sessions may lag behind."""
+
+
+class JournalEntry(Protocol):
+    """The record of one billed session (`sessions.Journal` writes it; a session that costs nothing needs none)."""
+
+    def intent(self, provider: str, **facts: Any) -> str:
+        """Written and synced before the vendor is asked to create anything. Gives a mark that no other session has: as part of a name that
+        the vendor lists, it finds the session also when nobody saw its id. Empty where nothing is kept: equal runs ask for the same then.
+
+        Facts with a meaning for all: `price_per_minute`; `max_session_ms`, the vendor's own limit; `unjoined_ms` and `unjoined`, after
+        which time, and by which rule of the vendor's, a session ends of which nobody knows."""
+
+    def creating(
+        self, provider: str, http: Http, *, id_field: str, end_fields: Sequence[str] = (), **facts: Any
+    ) -> AbstractAsyncContextManager[str]:
+        """All that has to do with creating a session over HTTP: the intent is written, and requests of `http` are carried by a process that
+        outlives ours, which writes down what was created if we are killed before we can: the fields of the answer that name the session
+        (`id_field`) and are needed to end it (`end_fields`). A `ProviderError` that is not ambiguous ends the entry. Gives the mark."""
+
+    def created(self, session: str, **end: Any) -> None:
+        """The vendor's id, and whatever is needed to end the session from another process (it may be a credential: it is kept, readable by
+        its owner alone, only while the session is open)."""
+
+    def ended(self, reason: str) -> None:
+        """The session is surely over, or surely never was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRecord:
+    """A session that the journal holds open.
+
+    `session` is None where only the intent was written: a create whose answer nobody saw. `alive` says whether the process that opened
+    it still runs (None: it is another machine's). `facts` are what the intent was given, `end` what `created` was given.
+    """
+
+    key: str
+    provider: str
+    session: str | None
+    playbook: str
+    run: str
+    pid: int
+    alive: bool | None
+    since: datetime.datetime
+    folder: Path | None = None
+    """The run's."""
+    creating: bool = False
+    """Whether a process still waits for the vendor's answer, and will write down what it says, also when the one that asked has gone."""
+    ends_by: datetime.datetime | None = None
+    """When the vendor's own limit will have ended it, where that is known."""
+    rule: str = ""
+    """By which rule of the vendor's, where it is one for sessions of which nobody knows."""
+    mark: str = ""
+    """What `intent` gave."""
+    price_per_minute: float | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    end: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def cost(self, now: datetime.datetime) -> float | None:
+        """What it is estimated to have cost until now."""
+        if self.price_per_minute is None:
+            return None
+        until = now if self.ends_by is None else min(now, self.ends_by)
+        return max(0.0, (until - self.since).total_seconds()) / 60 * self.price_per_minute
+
+
+class Session(Protocol):
+    """One session with a provider. See the top of the file for what each call owes."""
+
+    def open(self) -> None: ...
+    def say(self, command: SayText) -> None: ...
+    def play_audio(self, command: PlayAudio) -> None: ...
+    def interrupt(self, command: StopSpeaking) -> None: ...
+    def close(self, reason: str) -> None: ...

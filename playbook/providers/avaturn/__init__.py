@@ -1,0 +1,1 @@
+"""Avaturn Live: `provider` (the sessions, text echo), `external` (the external engine), `emulator`."""

@@ -1,0 +1,1 @@
+"""Kaltura Avatar: `provider`, `login` (how a KS is minted), `emulator`."""
