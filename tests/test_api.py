@@ -22,7 +22,7 @@ def test_public_names():
     assert all(getattr(playbook, name) is not None for name in playbook.__all__)
     assert dir(playbook) == sorted(playbook.__all__)
     with pytest.raises(AttributeError, match="no attribute 'playbok'"):
-        playbook.perform  # noqa: B018  # the attribute access is the test
+        playbook.playbok  # noqa: B018  # the attribute access is the test
 
 
 def test_load_and_run(shell):
