@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from playbook.errors import Problem, format_problem
-from playbook.language import cues, show_duration, total_ms
+from playbook.formats.durations import show_duration
+from playbook.language import cues, total_ms
 from playbook.model import AudioEcho, Capabilities, End, InterruptSpeech, Plan, Say, Step, Wait, WaitEvent, WaitSpeech
 from playbook.record.summary import UNTAKEN
 

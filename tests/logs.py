@@ -10,7 +10,7 @@ from typing import Any
 
 import jsonschema
 
-from playbook.language.schema import Test, compile_schema, load_schema
+from playbook.formats.schema import Test, compile_schema, load_schema
 
 ROOT = Path(__file__).parent.parent
 

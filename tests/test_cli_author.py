@@ -10,10 +10,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from playbook import language
 from playbook.cli import VERBS, author, options
 from playbook.cli.options import Command, Parser
 from playbook.errors import UsageError
+from playbook.formats.schema import schema_path
 from playbook.perform.world import World
 from playbook.providers import registry
 
@@ -158,7 +158,7 @@ def test_new_writes_a_starter_that_is_good(shell):
     text = Path("first.yaml").read_text("utf-8")
     modeline = re.match(r"# yaml-language-server: \$schema=file://(.*)\n", text)
     assert modeline is not None
-    assert Path(modeline[1]) == language.schema_path("playbook.schema.json")
+    assert Path(modeline[1]) == schema_path("playbook.schema.json")
     assert shell.call("check", "first.yaml", "--strict").code == 0
 
 
@@ -440,7 +440,7 @@ def test_one_provider_tells_its_settings(shell, name):
     """`providers NAME` lists every session setting of that provider's schema, and says what a star is if there is one."""
     done = shell.call("providers", name)
     assert done.code == 0
-    settings = json.loads(language.schema_path(f"providers/{name}.schema.json").read_text("utf-8"))["properties"]
+    settings = json.loads(schema_path(f"providers/{name}.schema.json").read_text("utf-8"))["properties"]
     assert all(f"\n{setting} " in done.out for setting in settings)
     assert (" * " in done.out) == ("\nsession settings (* required)" in done.out)
 

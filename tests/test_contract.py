@@ -26,8 +26,8 @@ from playbook.events import (
     StopSpeaking,
     TaskAccepted,
 )
+from playbook.formats.schema import load_schema
 from playbook.journal.journal import Journal
-from playbook.language import load_schema
 from playbook.providers.base import EndsSessions
 from tests.contract import CHIME_SHA, STANDS, Stage, Stand, compile_on, perform, plan_for, sound, write_playbook
 from tests.leaks import found

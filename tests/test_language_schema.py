@@ -14,13 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
-from playbook.language import load_schema, parse_duration, schema_path, show_duration
+from playbook.formats.durations import MAX_MS, meant_duration, parse_duration, show_duration
+from playbook.formats.findings import Findings
+from playbook.formats.schema import compile_schema, load_schema, resolve, schema_path, with_sessions
+from playbook.formats.source import parse
 from playbook.language.check import check_file_node
-from playbook.language.durations import MAX_MS, meant_duration
-from playbook.language.findings import Findings
 from playbook.language.judge import VERBS, Format, judge
-from playbook.language.schema import compile_schema, resolve, with_sessions
-from playbook.language.source import parse
 from playbook.providers.registry import OURS
 
 from .logs import ROOT

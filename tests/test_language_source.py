@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from playbook.language import findings as collected
-from playbook.language import source
-from playbook.language.findings import Findings
-from playbook.language.source import MAX_ALIASED, Node, Reader, cutting_comment, parse
+from playbook.formats import findings as collected
+from playbook.formats import source
+from playbook.formats.findings import Findings
+from playbook.formats.source import MAX_ALIASED, Node, Reader, cutting_comment, parse
 
 
 def read(text: str | bytes, name: str = "x.yaml") -> tuple[Node | None, list[str]]:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from jinja2 import StrictUndefined, Undefined, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from playbook.formats.findings import Findings
+from playbook.formats.source import Node, parse
 from playbook.language.evaluate import FILTERS, METHODS, TESTS
-from playbook.language.findings import Findings
 from playbook.language.render import Abandoned, Broken, Budget, Renderer, Scope
-from playbook.language.source import Node, parse
 from playbook.language.templates import take_apart
 
 VALUES: dict[str, Any] = {

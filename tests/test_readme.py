@@ -17,7 +17,7 @@ import pytest
 
 from playbook.cli import VERBS
 from playbook.errors import PlaybookError
-from playbook.language import load_schema
+from playbook.formats.schema import load_schema
 from playbook.language.judge import VERBS as STEP_VERBS
 from playbook.model import Evidence
 

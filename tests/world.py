@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from playbook.errors import Problem
-from playbook.language import load_schema
+from playbook.formats.schema import load_schema
 from playbook.model import Capabilities, Length, Plan, Say
 
 PLIABLE: Mapping[str, Any] = {

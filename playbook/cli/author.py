@@ -16,8 +16,8 @@ from playbook.cli.inputs import add_inputs, inputs, load, playbook_files
 from playbook.cli.options import Command, Parser, err, in_colour, out, width
 from playbook.emulators import EMULATORS
 from playbook.errors import AuthorError, Problem, SetupError, UsageError, near_or_all, reason_of
-from playbook.language import check_file, load_schema, schema_path
-from playbook.language.schema import resolve
+from playbook.formats.schema import load_schema, resolve, schema_path
+from playbook.language import check_file
 from playbook.model import Plan
 from playbook.perform.world import World, cache_folder
 from playbook.providers.registry import credentials
@@ -273,7 +273,7 @@ def schema(args: Namespace) -> int:
 
 def _everything(world: World) -> int:
     """The language with the settings of all providers that are installed: what lies on the disk knows only ours."""
-    from playbook.language.schema import with_sessions
+    from playbook.formats.schema import with_sessions
 
     settings: dict[str, Mapping[str, Any]] = {}
     code = 0

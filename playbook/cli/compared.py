@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from playbook.language import show_duration
+from playbook.formats.durations import show_duration
 from playbook.record.diff import VERDICTS, Change, Comparison, latency, words
 from playbook.record.performance import Performance
 from playbook.record.replay import Divergence, Replay

@@ -15,8 +15,8 @@ from playbook import clock as clocks
 from playbook.cli.options import Command, Parser, err, in_colour, out
 from playbook.errors import PlaybookError, SetupError, UsageError
 from playbook.folders import withdraw
+from playbook.formats.durations import show_duration
 from playbook.journal.journal import Journal, state_folder
-from playbook.language import show_duration
 from playbook.perform.world import World
 from playbook.ports import SETTLED_S, SessionRecord
 from playbook.providers.base import EndsSessions, FindsSessions, ListsSessions

@@ -24,8 +24,8 @@ from playbook.cli.inputs import add_inputs, inputs, playbook_files
 from playbook.cli.options import Command, Parser, cue, err, in_colour, is_live, out, writable, write
 from playbook.errors import PlaybookError, RecordError, UsageError, reason_of
 from playbook.folders import run_folder
+from playbook.formats.durations import parse_duration
 from playbook.journal.journal import state_folder
-from playbook.language import parse_duration
 
 if TYPE_CHECKING:
     from playbook.cli.learned import Written

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import islice
 
 from playbook.errors import Place, near
-from playbook.language.findings import Findings
+from playbook.formats.findings import Findings
+from playbook.formats.malformed import COLON, lacks_space
+from playbook.formats.source import Node, cutting_comment
 from playbook.language.judge import VERBS, judge, keys_of_steps, playbook_format, show
-from playbook.language.malformed import COLON, lacks_space
-from playbook.language.source import Node, cutting_comment
 
 PLAYBOOK_ONLY = ("provider", "session", "limits", "start", "expect")
 _OTHER_VERBS: Mapping[str, str] = {

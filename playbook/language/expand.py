@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from playbook.errors import Place
+from playbook.formats.findings import Findings
+from playbook.formats.source import Node, Reader, absolute, beside
 from playbook.language.check import WrittenStep, check_file_node, is_part
-from playbook.language.findings import Findings
 from playbook.language.judge import judge, playbook_format, show
 from playbook.language.render import Abandoned, Broken, Budget, Exhausted, Renderer, Scope
-from playbook.language.source import Node, Reader, absolute, beside
 from playbook.language.steps import Builder, Times, known_length, size, unperformed
 from playbook.language.templates import work_of
 from playbook.language.variables import part_scope

@@ -16,11 +16,11 @@ from itertools import islice
 from typing import Any, Literal
 
 from playbook.errors import Place, near
-from playbook.language.durations import EXAMPLES, meant_duration, parse_duration
-from playbook.language.findings import Findings
-from playbook.language.malformed import COLON, lacks_space
-from playbook.language.schema import Test, Unsupported, compile_schema, is_type, load_schema, meant_truth, resolve
-from playbook.language.source import Node, looks_templated
+from playbook.formats.durations import EXAMPLES, meant_duration, parse_duration
+from playbook.formats.findings import Findings
+from playbook.formats.malformed import COLON, lacks_space
+from playbook.formats.schema import Test, Unsupported, compile_schema, is_type, load_schema, meant_truth, resolve
+from playbook.formats.source import Node, looks_templated
 
 VERBS = ("say", "audio-echo", "wait", "interrupt", "end", "include")
 Pass = Literal["written", "rendered"]

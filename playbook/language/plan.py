@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from playbook.errors import AuthorError, Place, Problem
+from playbook.formats.durations import show_duration
+from playbook.formats.findings import Findings
+from playbook.formats.source import Node, Reader, absolute
 from playbook.language.check import check_file_node, is_part
 from playbook.language.cues import Cue, cues, total_ms
-from playbook.language.durations import show_duration
 from playbook.language.expand import Expansion, Setting
-from playbook.language.findings import Findings
 from playbook.language.judge import Format, judge, playbook_format
 from playbook.language.plan_json import digest
 from playbook.language.render import Abandoned, Broken, Renderer, Scope
-from playbook.language.source import Node, Reader, absolute
 from playbook.language.steps import Builder, Times, build_expect
 from playbook.language.variables import Inputs, lone_part_scope, playbook_scope
 from playbook.model import (

@@ -14,8 +14,8 @@ from itertools import chain, islice
 from typing import Any
 
 from playbook.errors import MASK, Place
-from playbook.language.findings import Findings
-from playbook.language.source import Node
+from playbook.formats.findings import Findings
+from playbook.formats.source import Node
 from playbook.language.templates import EXPRESSION, MAX_WEIGHT, PIECE, Piece, Refused, Template, no_value, take_apart, work_of
 
 MAX_OFFERED = 200

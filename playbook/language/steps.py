@@ -18,12 +18,12 @@ from typing import Any
 
 from playbook.errors import MASK, Place
 from playbook.events import words
+from playbook.formats.durations import parse_duration, show_duration
+from playbook.formats.findings import Findings
+from playbook.formats.source import Node, absolute, unreadable
 from playbook.language.check import WrittenStep
-from playbook.language.durations import parse_duration, show_duration
-from playbook.language.findings import Findings
 from playbook.language.judge import show
 from playbook.language.render import Renderer
-from playbook.language.source import Node, absolute, unreadable
 from playbook.language.templates import work_of
 from playbook.model import Action, AudioEcho, Chunk, End, Evidence, Expect, InterruptSpeech, Length, Say, Step, Wait, WaitEvent, WaitSpeech
 

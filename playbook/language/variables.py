@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from playbook.errors import Place
-from playbook.language.findings import Findings
+from playbook.formats.findings import Findings
+from playbook.formats.schema import TYPES, is_type, meant_truth
+from playbook.formats.source import Node, Reader, parse
 from playbook.language.render import Scope
-from playbook.language.schema import TYPES, is_type, meant_truth
-from playbook.language.source import Node, Reader, parse
 
 _NOT_GIVEN = object()
 

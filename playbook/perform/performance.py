@@ -48,8 +48,9 @@ from playbook.events import (
     Trigger,
 )
 from playbook.folders import VIEWER, run_folder, withdraw
+from playbook.formats.durations import parse_duration
 from playbook.journal.journal import Journal, NoEntry
-from playbook.language import parse_duration, plan_to_json
+from playbook.language import plan_to_json
 from playbook.model import Plan, WaitEvent
 from playbook.ports import CLOSE_BUDGET_S, CREATE_BUDGET_S, Session
 from playbook.providers import registry

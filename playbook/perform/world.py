@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from playbook.errors import Problem
 from playbook.folders import user_folder
-from playbook.language.schema import load_schema
+from playbook.formats.schema import load_schema
 from playbook.model import Capabilities, Length, Plan, Say
 
 if TYPE_CHECKING:

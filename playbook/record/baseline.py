@@ -21,9 +21,9 @@ from statistics import median
 from typing import Any
 
 from playbook.errors import RecordError, RunError, format_problem, reason_of
-from playbook.language.findings import Findings
-from playbook.language.schema import compile_schema, load_schema
-from playbook.language.source import parse
+from playbook.formats.findings import Findings
+from playbook.formats.schema import compile_schema, load_schema
+from playbook.formats.source import parse
 from playbook.record.diff import Change, Comparison, compare
 from playbook.record.performance import Act, Performance
 from playbook.record.redact import agrees

@@ -10,8 +10,8 @@ from typing import Any
 
 from playbook.errors import UsageError, reason_of
 from playbook.folders import file_name
-from playbook.language.findings import Findings
-from playbook.language.source import parse
+from playbook.formats.findings import Findings
+from playbook.formats.source import parse
 
 ID = "id"
 """The column that names the rows. A playbook that declares a variable of this name gets it, any other does not."""

@@ -32,7 +32,7 @@ from typing import Any, Literal, TypeVar
 
 from playbook.clock import Clock, wall_time
 from playbook.errors import MASK, RecordError, SetupError, reason_of
-from playbook.language.schema import compile_schema, load_schema
+from playbook.formats.schema import compile_schema, load_schema
 from playbook.record.redact import names_secret
 from playbook.transports.http import Answer, NetworkError, Request, Send
 from playbook.transports.listener import Dialled

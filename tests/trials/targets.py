@@ -27,10 +27,10 @@ from urllib.parse import urlsplit
 from playbook import clock
 from playbook.engine import Engine, Result
 from playbook.errors import CODES, AuthorError, PlaybookError, Problem, RecordError, format_problem
+from playbook.formats.findings import Findings
+from playbook.formats.source import Document, Node, parse
 from playbook.language import compile_text, cues, plan_from_json, plan_to_json
-from playbook.language.findings import Findings
 from playbook.language.render import Abandoned, Broken, Budget, Renderer, Scope
-from playbook.language.source import Document, Node, parse
 from playbook.language.templates import MAX_WEIGHT
 from playbook.model import Plan
 from playbook.perform.performance import Options, Runner

@@ -16,7 +16,8 @@ from typing import Any
 import jsonschema
 
 from playbook.errors import CODES, AuthorError, Problem, format_problem
-from playbook.language import compile_text, load_schema
+from playbook.formats.schema import load_schema
+from playbook.language import compile_text
 from tests.logs import ROOT
 from tests.world import FakeWorld
 

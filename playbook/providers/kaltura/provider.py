@@ -25,7 +25,7 @@ from urllib.parse import quote
 
 from playbook.errors import Problem, ProviderError, SetupError
 from playbook.events import PlayAudio, SayText, StopSpeaking, TaskAccepted
-from playbook.language.durations import parse_duration
+from playbook.formats.durations import parse_duration
 from playbook.model import AudioEcho, Capabilities, Length, Plan, Say
 from playbook.ports import SessionRecord
 from playbook.providers.base import Context, new_voice

@@ -28,7 +28,7 @@ from typing import Any, Literal
 
 from playbook.errors import ProviderError
 from playbook.events import PlayAudio, ProviderFailed, SayText, SpeechEnded, SpeechStarted, StopSpeaking, TaskAccepted, spoken
-from playbook.language.durations import parse_duration
+from playbook.formats.durations import parse_duration
 from playbook.model import AudioEcho, Evidence, Say
 from playbook.providers.base import Context
 from playbook.providers.tavus.provider import TavusSession

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from playbook.errors import Place, reason_of
-from playbook.language.findings import Findings
-from playbook.language.malformed import MAX_DEPTH, TEMPLATE_QUOTES, TOO_DEEP, Refused, malformed
+from playbook.formats.findings import Findings
+from playbook.formats.malformed import MAX_DEPTH, TEMPLATE_QUOTES, TOO_DEEP, Refused, malformed
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_NODES = 1_000_000

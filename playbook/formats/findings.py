@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from playbook.errors import MASK, Place, Problem, near, near_or_all
 
 if TYPE_CHECKING:
-    from playbook.language.source import Document, Node
+    from playbook.formats.source import Document, Node
 
 MAX_PROBLEMS = 10_000
 """How many problems are kept: nobody reads more, and in a file of the wrong kind every line may be one."""

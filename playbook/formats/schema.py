@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from playbook.language.source import looks_templated
+from playbook.formats.source import looks_templated
 
 Schema = Mapping[str, Any] | bool
 Test = Callable[[Any], bool]
