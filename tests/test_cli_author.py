@@ -10,6 +10,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from playbook import language
 from playbook.cli import VERBS, author, options
 from playbook.cli.options import Command, Parser
 from playbook.errors import UsageError
