@@ -157,7 +157,7 @@ def test_a_viewer_gets_what_it_needs_while_the_session_lives(tmp_path: Path):
         "provider": "kaltura",
         "sessionId": "session-1",
         "token": session.token,
-        "whepUrl": f"{done.emulator.url}/whep/session-1",
+        "whepUrl": f"{done.emulator.url}/rtc/v1/whep/session/session-1",
         "turn": {"url": "127.0.0.1", "username": "emulated", "credential": "emulated-turn-credential"},
     }
     assert session.initialised == 1

@@ -455,6 +455,7 @@ class Emulator(ABC):
             Route("/", self._index),
             Route("/journal", self._show_journal),
             Route("/sessions", self._show_sessions),
+            Route("/spoken", self._show_spoken),
             Route("/faults", self._show_faults, methods=["GET"]),
             Route("/faults", self._put_faults, methods=["PUT"]),
             Route("/viewer", self._viewer, methods=["POST"]),
@@ -467,6 +468,7 @@ class Emulator(ABC):
                 "at_ms": self.clock.now_ms(),
                 "GET journal": "what was asked and what was spoken; ?since=N leaves out the first N lines",
                 "GET sessions": "every session, and how many are open",
+                "GET spoken": "every line that was really said, with its true start and end; ?session=ID",
                 "GET faults": "the named faults and the injections, those known and those set",
                 "PUT faults": 'sets them: {"faults": ["end-missing@hello"], "injections": [{"act": "refuse", "path": "*", "status": 503}]}',
                 "POST viewer": 'connects or disconnects one: {"connected": true, "session": ID (default: the latest)}',
@@ -480,6 +482,21 @@ class Emulator(ABC):
 
     async def _show_sessions(self, _: Request) -> Response:
         return JSONResponse({"open": len(self.open_sessions), "sessions": [session.to_json() for session in self.sessions.values()]})
+
+    async def _show_spoken(self, request: Request) -> Response:
+        wanted = request.query_params.get("session")
+        sessions = [session for session in self.sessions.values() if wanted in (None, session.id)]
+        return JSONResponse(
+            {
+                "at_ms": self.clock.now_ms(),
+                "spoken": [
+                    {"session": session.id, **line}
+                    for session in sessions
+                    for line in session.to_json()["lines"]
+                    if line["started_ms"] is not None
+                ],
+            }
+        )
 
     async def _show_faults(self, _: Request) -> Response:
         return JSONResponse(

@@ -11,8 +11,9 @@ must be there) or only when the turn is complete.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from playbook.clock import Clock
@@ -46,11 +47,23 @@ class Utterance:
     ready_ms: int | None = None
     """When enough of it was there to begin."""
     of: str = ""
+    pcm: bytearray = field(default_factory=bytearray, repr=False)
+    """Its sound, where somebody can hear it: 16-bit mono at 48 kHz."""
 
     @property
     def names(self) -> tuple[str, str, str, str]:
         """What a fault may call it: a fault of a line strikes all of its pieces."""
         return self.task, self.text, str(self.n), self.of or self.task
+
+
+@dataclass(slots=True, eq=False)
+class Stretch:
+    """Unbroken sound of one line: from `position_ms` of its sound on, heard from `since_ms` to `until_ms`."""
+
+    pcm: bytearray
+    position_ms: int
+    since_ms: int
+    until_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +101,10 @@ class SpeechQueue:
         self.count = 0
         """How many there were."""
         self.faults = faults or Faults()
+        self.stretches: deque[Stretch] = deque(maxlen=8)
+        """The last stretches of sound, the present one last."""
+        self.begun = asyncio.Event()
+        """Set while sound is being made."""
         self._clock = clock
         self._tell_vendor = tell
         self._note = note
@@ -115,8 +132,10 @@ class SpeechQueue:
         number = 1 if last is None else last.n + (not of or last.of != of)
         return self._open_turn(task) or Utterance(task, number, text, of=of)
 
-    def add(self, task: str, *, text: str = "", duration_ms: int | None = None, final: bool = True, of: str = "") -> Utterance:
-        """Queue a line, or the next piece of an open one."""
+    def add(
+        self, task: str, *, text: str = "", duration_ms: int | None = None, final: bool = True, of: str = "", pcm: bytes = b""
+    ) -> Utterance:
+        """Queue a line, or the next piece of an open one. `pcm` is its sound, where that can be heard."""
         utterance = self._open_turn(task)
         if utterance is None:
             utterance = self.line(task, of=of)
@@ -125,6 +144,7 @@ class SpeechQueue:
             del self.lines[:-KEPT_UTTERANCES]
             self._waiting.append(utterance)
         utterance.text += text
+        utterance.pcm += pcm
         utterance.length_ms += self._ms_per_character * len(text) if duration_ms is None else duration_ms
         utterance.final = final
         if utterance.ready_ms is None and (final or (self._start_on is not None and utterance.length_ms >= self._start_on)):
@@ -145,6 +165,7 @@ class SpeechQueue:
     def hold(self) -> None:
         """Nobody listens: stop. A line in progress begins anew afterwards."""
         self._held = True
+        self._hush()
         self._cancel()
         if self._cutting:
             self._cut()
@@ -183,6 +204,7 @@ class SpeechQueue:
     def clear(self) -> None:
         """The session is over: silence, and no word about it."""
         self._over = True
+        self._hush()
         self._cancel()
         for utterance in [self._current, *self._waiting]:
             if utterance is not None:
@@ -246,12 +268,24 @@ class SpeechQueue:
         position = min(self._position(), utterance.length_ms)
         utterance.heard_ms = position
         self._since_ms = self._clock.now_ms()
+        self._hush()
+        if position < utterance.length_ms:
+            until_ms = self._since_ms + utterance.length_ms - position
+            self.stretches.append(Stretch(utterance.pcm, position, self._since_ms, until_ms))
+            self.begun.set()
         self._at(utterance.length_ms - position, self._spoken)
+
+    def _hush(self) -> None:
+        """No sound from now on."""
+        self.begun.clear()
+        if self.stretches:
+            self.stretches[-1].until_ms = min(self.stretches[-1].until_ms, self._clock.now_ms())
 
     def _spoken(self) -> None:
         utterance = self._current
         assert utterance is not None
         utterance.heard_ms, self._since_ms = utterance.length_ms, None
+        self._hush()
         if utterance.final:
             self._finish(utterance, interrupted=False)
 
@@ -263,10 +297,12 @@ class SpeechQueue:
         if again:
             rest_ms = max(utterance.length_ms - utterance.heard_ms, 1)
             rest = Utterance(utterance.task, utterance.n, utterance.text, rest_ms, final=True, ready_ms=self._clock.now_ms())
+            rest.pcm = utterance.pcm[2 * 48 * utterance.heard_ms :]
             self._waiting.insert(0, rest)
         self._finish(utterance, interrupted=True, then_ms=AGAIN_MS if again else None)
 
     def _finish(self, utterance: Utterance, *, interrupted: bool, then_ms: int | None = None) -> None:
+        self._hush()
         self._current, self._since_ms, self._cutting = None, None, False
         utterance.state, utterance.ended_ms = "cut" if interrupted else "done", self._clock.now_ms()
         self._note("speech_ended", task=utterance.task, heard_ms=utterance.heard_ms, interrupted=interrupted)

@@ -4,14 +4,15 @@ A faithful server by Kaltura's documentation (https://docs.kaltura.ai/models/ava
 itself or what was seen to happen, one of the `Options` chooses; the defaults are what the adapter expects.
 
 Any KS is taken until `ks` names the one that is good; any partner's secret until `admin_secret` does. The appToken is `APP_TOKEN_ID` with
-`APP_TOKEN`. The face says nothing about its speech, because Kaltura's does not; `/_emulator/journal` tells. A viewer gets an SDP answer
-without media: there is no picture here.
+`APP_TOKEN`. The face says nothing about its speech, because Kaltura's does not; `/_emulator/spoken` tells. A viewer gets its sound and
+a moving picture by WebRTC (with the extra `listen`), else an SDP answer without media.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib.util
 import itertools
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,12 +28,15 @@ from starlette.routing import BaseRoute, Route
 
 from playbook.emulators import options
 from playbook.emulators.base import MAX_REQUEST, Emulator, LiveSession
+from playbook.emulators.face import RATE, FaceSound, FaceStream, spoken
 from playbook.emulators.faults import Chosen
 from playbook.emulators.speech import LATENCY_MS, MS_PER_CHARACTER, Utterance
-from playbook.speech.audio import measure
+from playbook.speech.audio import decode, measure, resample
 
 SESSIONS = "/v1/avatar-session"
 SERVICE = "/api_v3/service"
+EDGE = "/rtc/v1/whep"
+"""Where the edge publishes the media server, whose own addresses begin at its root."""
 APP_TOKEN_ID, APP_TOKEN = "1_emulated", "emulated-app-token"
 TOKEN_MS = 24 * 3_600_000
 ADMINISTRATOR, USER = 2, 0
@@ -62,6 +66,8 @@ class Options(options.Options):
     """Whether 429 says when to come again."""
     whep: Literal["opens", 404, 409, 415, "private"] = "opens"
     """What a viewer is answered; `private`: a Location on a private network."""
+    location: Literal["vendor", "absolute", "none"] = "vendor"
+    """How a viewer is told where its place is given back. `vendor`: a path that lacks the prefix under which the edge is reached."""
     unwatched: Literal["speaks", "waits"] = "speaks"
     """What becomes of lines while nobody watches."""
     ms_per_character: int = MS_PER_CHARACTER
@@ -89,6 +95,42 @@ class Session(LiveSession):
         self.expires_ms = self.created_ms + emulator.options.token_ms
         self.voiced = voiced
         self.initialised = 0
+        self.sound = FaceSound(self.queue)
+        self.heard = False
+        """Whether somebody gets the sound, so that there must be some."""
+        self._stream: FaceStream | None = None
+        self._viewer = ""
+        self._closing: asyncio.Task[None] | None = None
+
+    async def watch(self, viewer: str, offer: str) -> str:
+        """The answer to a viewer's SDP offer: by WebRTC, or without media where the offer has none or WebRTC is not installed."""
+        self._viewer = viewer
+        self.connect_viewer()
+        if "a=fingerprint" not in offer or importlib.util.find_spec("aiortc") is None:
+            return _without_media(offer)
+        self._stream, self.heard = FaceStream(self.sound, self.clock), True
+        try:
+            return await self._stream.answer(offer)
+        except ValueError as error:
+            await self.unwatch(viewer)
+            raise HTTPException(400, f"the offer cannot be answered: {error}") from None
+
+    async def unwatch(self, viewer: str) -> bool:
+        """The viewer leaves; False where there is none of that name."""
+        if viewer != self._viewer or not viewer:
+            return False
+        self._viewer, self.heard = "", False
+        self.disconnect_viewer()
+        await self._hang_up()
+        return True
+
+    async def _hang_up(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.aclose()
+
+    def on_end(self, reason: str) -> None:  # noqa: ARG002 -- whatever the reason
+        self._closing = asyncio.ensure_future(self._hang_up())
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +171,8 @@ class KalturaEmulator(Emulator):
             post(f"{SESSIONS}/{{session}}/interrupt", self._interrupt),
             post(f"{SESSIONS}/{{session}}/keep-alive", self._keep_alive),
             post(f"{SESSIONS}/{{session}}/end", self._end),
-            post("/whep/{session}", self._watch),
-            Route("/whep/{session}/viewer", self._leave, methods=["DELETE"]),
+            post(f"{EDGE}/session/{{session}}", self._watch),
+            Route(f"{EDGE}/session/{{session}}/viewer/{{viewer}}", self._leave, methods=["DELETE"]),
             post(f"{SERVICE}/session/action/start", self._mint_by_secret),
             post(f"{SERVICE}/session/action/startWidgetSession", self._mint_for_widget),
             post(f"{SERVICE}/apptoken/action/startSession", self._mint_by_app_token),
@@ -170,7 +212,7 @@ class KalturaEmulator(Emulator):
         session = self._session(request)
         session.initialised += 1
         turn = {"url": "127.0.0.1", "username": "emulated", "credential": self.seal("emulated-turn-credential")}
-        return JSONResponse({"success": True, "whepUrl": f"{self.url}/whep/{session.id}", "turn": turn})
+        return JSONResponse({"success": True, "whepUrl": f"{self.url}{EDGE}/session/{session.id}", "turn": turn})
 
     async def _say_text(self, request: Request) -> Response:
         session = self._session(request)
@@ -184,8 +226,13 @@ class KalturaEmulator(Emulator):
             raise HTTPException(400, "turnId and isFinal are required")
         task = str(turn) if turn else f"turn-{next(self._numbers)}"
 
+        sound = await spoken(text) if session.heard else None
+
         def accept() -> Response:
-            session.queue.add(task, text=text, final=final is not False)
+            if sound is None:
+                session.queue.add(task, text=text, final=final is not False)
+            else:
+                session.queue.add(task, text=text, duration_ms=sound.duration_ms, final=final is not False, pcm=sound.pcm)
             return JSONResponse({"success": True})
 
         return await self.take(session, session.queue.line(task, text), accept)
@@ -220,8 +267,10 @@ class KalturaEmulator(Emulator):
         facts = {"bytes": len(sound), "sha256": hashlib.sha256(sound).hexdigest()}
         self.note("sound", session=session.id, task=turn, duration_ms=duration_ms, measured_ms=measured_ms, **facts)
 
+        pcm = await asyncio.to_thread(lambda: resample(decode(sound), RATE).pcm) if session.heard else b""
+
         def accept() -> Response:
-            session.queue.add(turn, duration_ms=duration_ms)
+            session.queue.add(turn, duration_ms=duration_ms, pcm=pcm)
             return JSONResponse({"success": True})
 
         return await self.take(session, session.queue.line(turn), accept)
@@ -270,15 +319,21 @@ class KalturaEmulator(Emulator):
         if self.options.whep == 409 or session.viewers:
             raise HTTPException(409, "this stream has a viewer")
         offer = (await request.body()).decode("utf-8", "replace")
-        session.connect_viewer()
-        host = "http://10.0.0.1" if self.options.whep == "private" else self.url
-        return Response(_without_media(offer), 201, {"Location": f"{host}/whep/{session.id}/viewer"}, "application/sdp")
+        viewer = f"viewer-{next(self._numbers)}"
+        answer = await session.watch(viewer, offer)
+        location = {
+            "vendor": f"/whep/session/{session.id}/viewer/{viewer}",
+            "absolute": f"{self.url}{EDGE}/session/{session.id}/viewer/{viewer}",
+            "none": None,
+        }[self.options.location]
+        if self.options.whep == "private":
+            location = f"http://10.0.0.1/whep/session/{session.id}/viewer/{viewer}"
+        return Response(answer, 201, {} if location is None else {"Location": location}, "application/sdp")
 
     async def _leave(self, request: Request) -> Response:
         session = self.sessions.get(request.path_params["session"])
-        if session is None or not session.viewers:
+        if session is None or not await session.unwatch(request.path_params["viewer"]):
             raise HTTPException(404, "no such viewer")
-        session.disconnect_viewer()
         return Response(status_code=200)
 
     # the core API
