@@ -10,7 +10,7 @@ from playbook.emulators.room import Guest
 from playbook.transports.room import Participant, RoomEvent
 
 T = TypeVar("T")
-FACE = Participant("face-1", "Face", audio=True, video=True)
+FACE = Participant("face-1", "Face", audio=True, video=True, user="tavus-replica-1", owner=True)
 
 
 class Events(list[RoomEvent]):

@@ -736,16 +736,25 @@ def test_a_malformed_room_url_in_the_real_library(tmp_path):
 
 def test_the_face_by_another_name_is_taken_after_a_while(tmp_path):
     """When nobody by the PAL's name comes, somebody who sends a picture is the face, and the log says so; a mere viewer is not."""
-    run = perform(THREE, tmp_path, TavusEmulator(face="renamed", face_after_ms=100, viewer_after_ms=50))
+    run = perform(THREE, tmp_path, TavusEmulator(face="renamed", face_user=False, face_after_ms=100, viewer_after_ms=50))
     assert run.code == 0
     assert run.spoken == ["one", "two", "three"]
     opened = of(run.lines, "event", "session_opened")[0]
     assert opened["at_ms"] < 1_000, "Tavus's own message tells it at once"
-    run = perform(THREE, tmp_path / "quiet", TavusEmulator(face="renamed", face_after_ms=0, viewer_after_ms=50))
+    run = perform(THREE, tmp_path / "quiet", TavusEmulator(face="renamed", face_user=False, face_after_ms=0, viewer_after_ms=50))
     assert (run.code, run.spoken) == (0, ["one", "two", "three"])
     opened = of(run.lines, "event", "session_opened")[0]
     assert opened["at_ms"] >= 10_000
     assert opened["reason"] == "nobody called 'Echo Assistant' came; 'Somebody Else' is taken for the face"
+
+
+def test_the_face_is_known_by_its_user_id(tmp_path):
+    """Whatever it is called and whoever came before, the participant whose user id says so is the face, at once and without a remark."""
+    run = perform(THREE, tmp_path, TavusEmulator(face="renamed", face_after_ms=100, viewer_after_ms=50, copies="old"))
+    assert (run.code, run.spoken) == (0, ["one", "two", "three"])
+    opened = of(run.lines, "event", "session_opened")[0]
+    assert opened["at_ms"] < 1_000
+    assert "reason" not in opened
 
 
 def test_a_viewer_who_is_there_first_is_not_taken_for_the_face(tmp_path):

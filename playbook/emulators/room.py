@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import dataclasses
 import itertools
 import json
 from collections import deque
@@ -81,7 +82,7 @@ class Guest(asyncio.Protocol):
 
     def tell(self, change: Literal["joined", "updated", "left"], who: Participant, reason: str = "") -> None:
         """Somebody came, changed or went."""
-        self._say("participant", change=change, id=who.id, name=who.name, local=who.local, audio=who.audio, video=who.video, reason=reason)
+        self._say("participant", change=change, **dataclasses.asdict(who), reason=reason)
 
     def message(self, message: Any, sender: str) -> None:
         """An app message for this guest: any JSON value."""

@@ -156,6 +156,8 @@ def _summary(participant: Mapping[str, Any]) -> dict[str, Any]:
         "local": bool(info.get("isLocal")),
         "audio": there("microphone"),
         "video": there("camera"),
+        "user": info.get("userId") or "",
+        "owner": bool(info.get("isOwner")),
     }
 
 
@@ -316,7 +318,8 @@ class Call:
                 call._error(message)
 
             def on_network_connection_status_updated(self, status: Any) -> None:
-                call._say("error", text=f"network connection: {json.dumps(status, default=str)}")
+                if (status or {}).get("event") != "connected":  # told at every join, too
+                    call._say("error", text=f"network connection: {json.dumps(status, default=str)}")
 
         return Handler()
 

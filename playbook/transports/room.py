@@ -19,7 +19,8 @@ The lines, ours first. `at` is the peer's monotonic time in seconds, given where
 
     {"on": "ready"}  {"on": "unusable", "text"}  {"on": "pong"}
     {"on": "joined", "id"}  {"on": "refused", "text"}  {"on": "sent", "n", "error"}
-    {"on": "participant", "change": "joined" | "updated" | "left", "id", "name", "local", "audio", "video", "reason"}
+    {"on": "participant", "change": "joined" | "updated" | "left", "id", "name", "local", "audio", "video",
+     "user", "owner", "reason"}
     {"on": "message", "message", "sender"}
     {"on": "sound", "participant", "pcm", "hz"}
     {"on": "taken", "bytes", "era"}                            so much of our sound has left the queue; more may be sent
@@ -174,13 +175,16 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """Somebody in the room. `audio` and `video`: whether that track exists and could be received."""
+    """Somebody in the room. `audio` and `video`: whether that track exists and could be received. `user` is the id that a meeting token
+    gave (else the participant's own); `owner`: the room is theirs."""
 
     id: str
     name: str = ""
     local: bool = False
     audio: bool = False
     video: bool = False
+    user: str = ""
+    owner: bool = False
 
 
 # Each event's `age_ms` is how long before its arrival it happened, where the transport can tell.
@@ -597,7 +601,13 @@ def _fields(door: Door) -> dict[str, Any]:
 
 def _presence(change: str, name: str, said: Mapping[str, Any], age_ms: int) -> RoomEvent:
     participant = Participant(
-        name, str(said.get("name") or ""), said.get("local") is True, said.get("audio") is True, said.get("video") is True
+        name,
+        str(said.get("name") or ""),
+        local=said.get("local") is True,
+        audio=said.get("audio") is True,
+        video=said.get("video") is True,
+        user=str(said.get("user") or ""),
+        owner=said.get("owner") is True,
     )
     if change == "left":
         return ParticipantLeft(participant, str(said.get("reason") or ""), age_ms)

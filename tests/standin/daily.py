@@ -20,7 +20,7 @@ import uuid
 FAULT = os.environ.get("PYTHONDAILYFAULT", "")
 FACE = {
     "id": "face-1",
-    "info": {"userName": "Face", "isLocal": False},
+    "info": {"userName": "Face", "isLocal": False, "userId": "tavus-replica-1", "isOwner": True},
     "media": {"microphone": {"state": "receivable"}, "camera": {"state": "playable"}},
 }
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJyIjoiYyJ9.c2ln"
@@ -127,6 +127,7 @@ class CallClient:
         if room == "early":
             self._later("on_participant_joined", FACE)
         self._joined = True
+        self._later("on_network_connection_status_updated", {"connection": "signalling", "event": "connected"})
         self._later("on_call_state_updated", "joined")
         others = {FACE["id"]: FACE} if room in ("occupied", "mic") else {}
         self._complete(completion, {"meetingSession": {"id": "s"}, "participants": {"local": ours, **others}}, None)

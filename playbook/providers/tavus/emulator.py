@@ -57,6 +57,8 @@ class Options(options.Options):
 
     face: Literal["comes", "never", "leaves", "renamed"] = "comes"
     """`leaves`: in the middle of the first line; `renamed`: under another name than the PAL's."""
+    face_user: bool = True
+    """Whether the face's user id says that it is one."""
     face_after_ms: int = 300
     """How long after its creation the face comes into the room."""
     ids: Literal["md5", "same", "fresh", "erratic", "none", "repeated"] = "md5"

@@ -60,7 +60,8 @@ class Conversation(LiveSession):
         self.created = wall_time()
         self.token = emulator.seal(f"eyJ.{secrets.token_urlsafe(24)}.token") if wanted.get("require_auth") else None
         face_name = "Somebody Else" if emulator.options.face == "renamed" else pal_name
-        self.face = Participant(f"face-of-{id}", face_name, audio=True, video=not wanted.get("audio_only"))
+        user = f"tavus-replica-{id}" if emulator.options.face_user else ""
+        self.face = Participant(f"face-of-{id}", face_name, audio=True, video=not wanted.get("audio_only"), user=user)
         self.face_here = False
         self.events: list[dict[str, Any]] = []
         self.guests: list[Guest] = []

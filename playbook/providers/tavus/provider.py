@@ -76,7 +76,15 @@ OURS = {"pal", "echo_via", "track", "listen", "pace", "lead", "sample_rate", "do
 """Settings that are not fields of the vendor's request."""
 MESSAGES_ONLY = ("listen", "pace", "lead", "sample_rate", "done_as")
 MICROPHONE_ONLY = ("track", "voice", "rate", "pitch")
-FACE_IS_READY = ("system.pal_joined", "system.replica_joined", "conversation.joined")
+FACE_USER = "tavus-replica"
+"""What the face's user id has in it, by which the vendor's own client tells it from people."""
+FACE_IS_READY = (
+    "system.pal_joined",
+    "system.replica_joined",
+    "system.pal_present",
+    "system.replica_present",
+    "conversation.joined",
+)
 TEST_MODE = "test mode: Tavus creates the conversation, and nobody joins it"
 
 
@@ -381,7 +389,7 @@ class TavusSession(QueuedSession):
     def _meet(self, who: Participant) -> None:
         if not who.local:
             self._others[who.id] = who
-            if self._face_name in (None, who.name):
+            if FACE_USER in who.user or who.owner or self._face_name in (None, who.name):
                 self._recognise(who.id)
 
     def _recognise(self, id: str) -> None:
