@@ -522,4 +522,4 @@ def test_a_quota_that_only_the_browser_is_told_of_loses_the_session(tmp_path):
     text = THREE.replace("timeline:", "start: 2s\ntimeline:")
     run = perform(text, tmp_path, AvaturnEmulator(viewer_after_ms=500, quota="browser", faults=["quota-at-create"]))
     assert (run.code, run.spoken) == (4, [])
-    assert any(entry.get("code") == "limits_exceeded" for entry in run.emulator.journal)
+    assert any((entry.get("error") or {}).get("code") == "limits_exceeded" for entry in run.emulator.journal)

@@ -11,7 +11,8 @@ from websockets.asyncio.server import serve
 
 from playbook import clock
 from playbook.errors import UsageError
-from playbook.providers.avaturn.emulator import RATE, AvaturnEmulator
+from playbook.providers.avaturn.emulator import AvaturnEmulator
+from playbook.providers.avaturn.emulator_session import RATE
 
 SESSIONS = "/api/v1/sessions"
 AUTH = {"Authorization": "Bearer any-key"}
@@ -185,7 +186,9 @@ async def test_texts_are_spoken_in_order_and_only_while_somebody_watches(emulato
     await client.post("/_emulator/viewer", json={"connected": True})
     await at(emulator, 20_000)
     assert list(said(emulator)) == [("task-1", 9_000, 10_000), ("task-2", 10_000, 10_500)]
-    events = [(entry["type"], entry["phrase_id"]) for entry in emulator.journal if entry["what"] == "viewer_event"]
+    events = [
+        (entry["type"], entry["phrase_id"]) for entry in emulator.journal if entry["what"] == "viewer_event" and "phrase" in entry["type"]
+    ]
     assert events[-2:] == [("avatar_started_speaking_phrase", "task-2"), ("avatar_ended_speaking_phrase", "task-2")]
 
 
