@@ -79,7 +79,7 @@ CODES: Mapping[str, str] = {
     "PB311": "a part is given a variable it does not declare",
     "PB312": "text that is nearly a template",
     "PB313": "markup that would be read out",
-    # plan and capabilities; PB450 to PB499 are the providers' own
+    # plan and capabilities
     "PB401": "two steps with one id",
     "PB402": "a step after the end",
     "PB403": "an end inside a part",
@@ -107,21 +107,6 @@ CODES: Mapping[str, str] = {
     "PB435": "an until that goes on long after the line",
     "PB436": "a placeholder of the starter",
     "PB437": "a timeout that is sure to strike",
-    "PB450": "a voice or language that the local voice does not have",
-    "PB451": "a line's voice that the local voice does not have",
-    "PB452": "an Avaturn engine that cannot speak given lines",
-    "PB453": "a setting that does nothing with this Avaturn engine",
-    "PB454": "a start that may outlast Avaturn's patience",
-    "PB455": "lines of the local voice where no voice is installed",
-    "PB456": "a show that the local voice is to speak where no voice is installed",
-    "PB465": "Tavus is told no PAL",
-    "PB466": "a setting that does nothing with this way to a Tavus face",
-    "PB467": "a Tavus face that joins another room",
-    "PB468": "a greeting that Tavus may speak unasked",
-    "PB469": "a Tavus room in which nobody can watch",
-    "PB480": "Kaltura is told no avatar",
-    "PB481": "text for Kaltura without a voice",
-    "PB482": "a line for Kaltura that nobody may see",
 }
 """Every problem there is: code and title. Each has a case under `tests/problems/`. PB120, PB218, PB312, PB313 and PB43x are warnings."""
 

@@ -210,6 +210,8 @@ class Capabilities:
     """`voice` on a single line is possible."""
     chunks_held: bool = False
     """A line in chunks begins when its last chunk has arrived, not with its first."""
+    remote: bool = True
+    """Its sessions are opened at somebody else's, who may ask money for them, whom an emulator or a cassette can stand in for."""
     own_voice: bool = False
     """`say` is spoken by the local voice, so that the length of a line is known when the voice is installed."""
     start_latency_ms: int = 0

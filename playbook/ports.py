@@ -6,7 +6,7 @@ Imports the words (`model`, `events`) alone.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from playbook.events import PlayAudio, SayText, StopSpeaking
 
 if TYPE_CHECKING:
-    from playbook.transports.http import Http
+    from playbook.transports.http import Explain, Http
+    from playbook.transports.listener import Dialled
+    from playbook.transports.room import OnEvent, Room
 
 CLOSE_BUDGET_S = 20.0
 """How long ending a session may take, retries included."""
@@ -88,6 +90,29 @@ class SessionRecord:
             return None
         until = now if self.ends_by is None else min(now, self.ends_by)
         return max(0.0, (until - self.since).total_seconds()) / 60 * self.price_per_minute
+
+
+class Transports(Protocol):
+    """The ways to the outside that a session has, and the only ones. Whether the other side is a vendor, an emulator
+    or a cassette cannot be told from here. Nothing is connected before it is used."""
+
+    def http(
+        self,
+        base_url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        explain: Explain | None = None,
+        redact: Callable[[str], str] | None = None,
+    ) -> Http:
+        """Requests to a service. `headers` carry the credentials, `explain` gives a vendor's statuses their meaning,
+        `redact` hides what must not be shown in an error. Raises `SetupError` when the URL is not one, or not safe."""
+
+    def room(self, url: str, on_event: OnEvent) -> Room:
+        """The room at a URL, to be opened. Raises `SetupError` where none can be."""
+
+    def listener(self, listen: str | None, url: str, *, header: str, secret: str) -> Dialled:
+        """A socket of ours on `listen` (`HOST:PORT`; None: the usual place) that the other side dials by `url`, with
+        `secret` in the header `header`. What it is to be told to dial, `Dialled.start` says."""
 
 
 class Session(Protocol):

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from playbook.clock import Clock
-from playbook.emulators import need
 from playbook.emulators.base import Emulator
 from playbook.events import Event
 from playbook.journal.journal import Journal
@@ -24,6 +23,8 @@ from playbook.language import Inputs, compile_file
 from playbook.model import AudioEcho, Length, Plan, Step
 from playbook.perform.performance import Options, Outcome, Runner
 from playbook.perform.world import World
+from playbook.ports import Transports
+from playbook.providers import registry
 from playbook.providers.avaturn.provider import AvaturnProvider
 from playbook.providers.base import Context, Provider
 from playbook.providers.kaltura.provider import KalturaProvider
@@ -31,6 +32,10 @@ from playbook.providers.local.provider import LocalProvider
 from playbook.providers.tavus.provider import TavusProvider
 from playbook.speech.audio import decode, silence
 from playbook.speech.voice import Voice
+from playbook.transports.factory import Before, MakeRoom, MakeSocket, Wrapped, transports_for
+from playbook.transports.http import Send
+from playbook.transports.listener import Dialled
+from playbook.transports.room import OnEvent, Room
 from tests import scripts
 from tests.served import SESSIONS
 from tests.sounds import to_wav
@@ -46,13 +51,13 @@ def voice() -> Voice:
 
 @dataclass(frozen=True)
 class Stand:
-    """A provider and what it needs: an environment, session settings, stand-ins for transports; and its emulator, which serves."""
+    """A provider and what it needs: an environment, session settings, what stands before its transports; and its emulator."""
 
     provider: Provider
     env: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     emulator: Emulator | None = None
-    extras: Mapping[str, Any] = field(default_factory=dict)
+    before: Before | None = None
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Stand]:
@@ -61,7 +66,12 @@ class Stand:
             yield self
         else:
             async with emulator.serve():
-                yield replace(self, env={**emulator.environment(), **self.env}, extras={**emulator.extras(), **self.extras})
+                yield replace(self, env={**emulator.environment(), **self.env})
+
+    def transports(self) -> Transports:
+        """Its way to the outside."""
+        real = transports_for(self.provider.name, self.env)
+        return real if self.before is None else Wrapped(real, self.before)
 
     @property
     def credentials(self) -> set[str]:
@@ -73,7 +83,7 @@ class Stand:
 def _emulated(provider: Callable[[], Provider], name: str, **settings: Any) -> Callable[[], AbstractAsyncContextManager[Stand]]:
     """A stand at an emulator, where somebody watches from the start; with these settings, or with the vendor's least."""
     watched = {} if name == "tavus" else {"viewer_after_ms": 0}
-    return lambda: Stand(provider(), settings=settings or SESSIONS[name], emulator=need(name)(**watched)).open()
+    return lambda: Stand(provider(), settings=settings or SESSIONS[name], emulator=registry.emulator(name)(**watched)).open()
 
 
 EXTERNAL: Mapping[str, Any] = {"type": "external", "url": "wss://avatar.example.com/playbook"}
@@ -135,7 +145,7 @@ class Stage:
                 publish=self.published.append,
                 sound=lambda sha256: decode(plan.sounds[sha256]),  # type: ignore[arg-type]  # ours are bytes
                 crash=self.crashes.append,
-                extras=stand.extras,
+                transports=stand.transports(),
             )
         )
 
@@ -186,11 +196,27 @@ def compile_on(file: Path, **var: Any) -> Plan:
     return compile_file(file, World(voice=VOICE), Inputs(var=var))
 
 
-def runner_on(stand: Stand, plan: Plan, folder: Path, *, extras: Mapping[str, Any] | None = None, **options: Any) -> Runner:
-    """A run that is about to begin: log, journal and all."""
+def runner_on(stand: Stand, plan: Plan, folder: Path, *, before: Before | None = None, **options: Any) -> Runner:
+    """A run that is about to begin: log, journal and all. `before` stands in front of its transports."""
     where: dict[str, Any] = {"folder": folder / "run", "state_dir": folder / "state"}
-    stand_in = {**stand.extras, **(extras or {})}
-    return Runner(plan, Options(env=stand.env, provider=stand.provider, extras=stand_in, **where, **options))
+    transports = stand.transports() if before is None else Wrapped(stand.transports(), before)
+    return Runner(plan, Options(env=stand.env, provider=stand.provider, transports=transports, **where, **options))
+
+
+class Between:
+    """What stands in front of transports: `http` and `room` as given, and otherwise nothing."""
+
+    def __init__(self, http: Callable[[Send], Send] | None = None, room: Callable[[OnEvent, MakeRoom], Room] | None = None) -> None:
+        self._http, self._room = http, room
+
+    def http(self, send: Send) -> Send:
+        return send if self._http is None else self._http(send)
+
+    def room(self, on_event: OnEvent, make: MakeRoom) -> Room:
+        return make(on_event) if self._room is None else self._room(on_event, make)
+
+    def listener(self, url: str, make: MakeSocket) -> Dialled:
+        return make()
 
 
 async def perform(stand: Stand, plan: Plan, folder: Path, **options: Any) -> Outcome:

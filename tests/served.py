@@ -10,13 +10,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from playbook import clock
-from playbook.emulators import need
 from playbook.emulators.base import Emulator
+from playbook.providers import registry
 
 SESSIONS: Mapping[str, Mapping[str, Any]] = {
-    "kaltura": {"visualConfig": {"id": "visual-1"}, "voiceConfig": {"id": "voice-1"}},
-    "avaturn": {"unsupported_sdk_cancel": True},
-    "tavus": {"pal_id": "p5c0ffee1234"},
+    name: provider.stands[name] for name in registry.emulated() if (provider := registry.find(name)) is not None
 }
 """What a playbook for each vendor needs in its session."""
 
@@ -25,7 +23,7 @@ SESSIONS: Mapping[str, Mapping[str, Any]] = {
 def serving(name: str, **options: Any) -> Iterator[Emulator]:
     """The emulator of that name, as long as the context lasts. Somebody watches from the start where lines wait for a viewer."""
     settings: dict[str, Any] = {"viewer_after_ms": 0, **options}
-    emulator = need(name)(**settings)
+    emulator = registry.emulator(name)(**settings)
     ready, problems = threading.Event(), list[BaseException]()
     stop: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 

@@ -111,6 +111,6 @@ def on(tape: Cassette | None, stand: Stand, plan: Plan, folder: Path, **options:
     """A run that is recorded on a cassette, or played from it."""
     if tape is None:
         return runner_on(stand, plan, folder, **options)
-    runner = runner_on(stand, plan, folder, extras=tape.extras({}), **options)
+    runner = runner_on(stand, plan, folder, before=tape, **options)
     tape.redact = runner.redact
     return runner

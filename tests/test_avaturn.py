@@ -350,7 +350,7 @@ def test_the_name_does_not_exist(tmp_path):
 
 def test_a_virtual_clock_and_the_real_vendor(tmp_path):
     """A minute there is a moment here: nothing is asked, nothing created, and the reason says what to do."""
-    run = perform(THREE, tmp_path, env={"AVATURN_BASE_URL": "https://avaturn.invalid"})
+    run = perform(THREE, tmp_path, env={"AVATURN_BASE_URL": "https://avaturn.invalid", "AVATURN_EMULATED": ""})
     assert (run.code, run.left) == (4, [])
     assert "avaturn.invalid was not asked" in run.reason
     assert "use --clock system, or rehearse with --emulate" in run.reason
@@ -369,6 +369,7 @@ def test_the_certificate_is_nobodys(tmp_path):
 
         async with await asyncio.start_server(talk, "127.0.0.1", 0, ssl=context) as server:
             env = {"AVATURN_BASE_URL": f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", "AVATURN_API_KEY": KEY}
+            env["AVATURN_EMULATED"] = "yes"  # it is in this process
             return await Runner(plan, Options(folder=tmp_path / "run", env=env, state_dir=tmp_path / "state")).run()
 
     outcome = clock.run(main(), "virtual")

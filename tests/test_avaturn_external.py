@@ -385,21 +385,21 @@ def test_a_cassette_edited_by_hand(tmp_path):
 # --- the protocol by hand: a test in the place of Avaturn's caller ------------------------------------------------------
 
 
-def staged(tmp_path, *steps, emulator=None, env=None, listen="127.0.0.1:0", extras=None) -> Stage:
+def staged(tmp_path, *steps, emulator=None, env=None, listen="127.0.0.1:0", before=None) -> Stage:
     """A session that is not open yet."""
     asked = {"listen": listen, "conversation_engine": {"type": "external", "url": "wss://a.example/x"}}
-    stand = Stand(AvaturnProvider(voice), env or emulator.environment(), asked, emulator, extras or {})
+    stand = Stand(AvaturnProvider(voice), env or emulator.environment(), asked, emulator, before)
     sounds = {"0" * 64: to_wav(quiet(600_000, RATE))}
     plan = plan_by_hand(*steps, can=stand.provider.capabilities(asked), session=asked, sounds=sounds)
     return Stage(stand, plan, tmp_path)
 
 
 @contextlib.asynccontextmanager
-async def called(tmp_path, *steps, listen="127.0.0.1:0", extras=None):
+async def called(tmp_path, *steps, listen="127.0.0.1:0", before=None):
     """A session that is open, and the socket by which Avaturn called it."""
     emulator = AvaturnEmulator(socket="absent")
     async with emulator.serve():
-        stage = staged(tmp_path, *steps, emulator=emulator, listen=listen, extras=extras)
+        stage = staged(tmp_path, *steps, emulator=emulator, listen=listen, before=before)
         stage.session.open()
         while not emulator.sessions:
             await stage.pass_ms(1)
@@ -437,7 +437,7 @@ def test_an_interrupt_overtakes_the_sound_that_is_being_sent(tmp_path):
 
     async def main():
         recording = Cassette(tape, "all")
-        async with called(tmp_path, sound("long", 600_000), extras=recording.extras({})) as (stage, caller):
+        async with called(tmp_path, sound("long", 600_000), before=recording) as (stage, caller):
             stage.session.play_audio(PlayAudio("long", "long", "0" * 64, 600_000))
             await heard(caller, "avatar.speech.segment.create")
             await tell(caller, "created", "long")
@@ -458,7 +458,7 @@ def test_an_interrupt_overtakes_the_sound_that_is_being_sent(tmp_path):
     assert (ended.interrupted, ended.heard_ms) == (True, 5250)
 
     async def again():
-        stage = staged(tmp_path, sound("long", 600_000), env={"AVATURN_API_KEY": KEY}, extras=Cassette(tape).extras({}))
+        stage = staged(tmp_path, sound("long", 600_000), env={"AVATURN_API_KEY": KEY}, before=Cassette(tape))
         stage.session.open()
         await stage.until(SessionOpened)
         stage.session.play_audio(PlayAudio("long", "long", "0" * 64, 600_000))
@@ -532,8 +532,8 @@ def test_only_the_one_with_the_secret_is_let_in():
     """A wrong secret, none, or two of them are a 401; a second caller is a 409."""
 
     async def main():
-        listener = Listener("127.0.0.1", 0, header=HEADER, secret="open sesame")
-        url = await listener.start(lambda port: f"ws://127.0.0.1:{port}/")
+        listener = Listener("127.0.0.1:0", header=HEADER, secret="open sesame", address=lambda ours: f"ws://{ours}/")
+        url = await listener.start()
         refused = []
         for headers in ([], [(HEADER, "open")], [(HEADER, "open sesame"), (HEADER, "open sesame")]):
             with pytest.raises(InvalidStatus) as caught:
@@ -554,8 +554,8 @@ def test_a_handshake_that_failed_may_be_tried_again():
     """Who has the secret but hangs up before the connection stands is not the caller yet."""
 
     async def main():
-        listener = Listener("127.0.0.1", 0, header=HEADER, secret="open sesame")
-        url = await listener.start(lambda port: f"ws://127.0.0.1:{port}/")
+        listener = Listener("127.0.0.1:0", header=HEADER, secret="open sesame", address=lambda ours: f"ws://{ours}/")
+        url = await listener.start()
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2].strip("/")))
         writer.write(f"GET / HTTP/1.1\r\nHost: here\r\n{HEADER}: open sesame\r\n\r\n".encode())
         refused = await reader.read()

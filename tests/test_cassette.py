@@ -148,8 +148,7 @@ def test_a_cassette_stands_in_for_the_network_of_the_real_client(tmp_path):
     vendor = Vendor(answer(429, {"error": "slow down"}, **{"retry-after": "1"}), answer(200, {"ok": True}), answer(404, {"error": "gone"}))
 
     async def work(cassette, send=None):
-        wrap = cassette.extras({})["http"]
-        http = Http(URL, headers={"Authorization": "Bearer a-key"}, wrap=lambda real: wrap(send or real))
+        http = Http(URL, headers={"Authorization": "Bearer a-key"}).wrap(lambda real: cassette.http(send or real))
         async with http:
             first = await http.request("POST", "/say", retry=Retry.UNSENT, json={"text": "x"})
             with pytest.raises(ProviderError) as caught:
@@ -438,7 +437,7 @@ def room_story(cassette: Cassette, make, *, pace_ms: int = 400):
         def heard(event):
             story.append((now.now_ms(), event))
 
-        room = cassette.extras({})["room"](heard, make)
+        room = cassette.room(heard, make)
         story.append((now.now_ms(), await room.open(Door(f"wss://x?t={TOKEN}"))))
         room.listen("face")
         for text in ("one", "two", "three"):
@@ -550,8 +549,8 @@ class FakeSocket:
     def later(self, ms: int, text: str | None) -> None:
         asyncio.get_running_loop().call_later(ms / 1000, self.inbox.put_nowait, text)
 
-    async def start(self, address) -> str:
-        self.url = address(4711)
+    async def start(self) -> str:
+        self.url = SOCKET.format(4711)
         return self.url
 
     async def caller(self, within_s: float) -> bool:
@@ -585,14 +584,14 @@ def socket_story(cassette: Cassette, make=FakeSocket, *, words: str = "hello", s
 
     async def show():
         now = clock.Clock()
-        socket = cassette.extras({})["listener"](make)
+        socket = cassette.listener(SOCKET.format(0), make)
 
         async def read():
             async for text in socket.texts():
                 story.append((now.now_ms(), text))
             story.append((now.now_ms(), "hung up"))
 
-        url = await socket.start(lambda port: SOCKET.format(port))
+        url = await socket.start()
         send = cassette.http(Vendor(answer(201, {"id": "a"})))
         await send(Request("POST", "/sessions", json={"url": url, "headers": {"X-Secret": words}}))
         story.append((now.now_ms(), await socket.caller(10), socket.strangers))
@@ -654,11 +653,11 @@ def test_a_socket_that_goes_on_differently(tmp_path):
 
     async def more():
         cassette = Cassette(path)
-        socket = cassette.listener(nobody_dials)
+        socket = cassette.listener("", nobody_dials)
         with pytest.raises(CassetteMiss, match='do: recorded "listen", done "send"'):
             await socket.send("too early")
         with pytest.raises(CassetteMiss, match="has no socket number 2"):
-            cassette.listener(nobody_dials)
+            cassette.listener("", nobody_dials)
         await socket.aclose()
 
     clock.run(more(), "virtual")
@@ -676,8 +675,8 @@ def test_nobody_came(tmp_path):
 
     async def waited(cassette: Cassette, make):
         with cassette:
-            now, socket = clock.Clock(), cassette.listener(make)
-            await socket.start(lambda _: "")
+            now, socket = clock.Clock(), cassette.listener("", make)
+            await socket.start()
             return await socket.caller(5), socket.strangers, now.now_ms()
 
     path = tmp_path / "tape.jsonl"

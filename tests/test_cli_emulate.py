@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from playbook.emulators import EMULATORS
+from playbook.providers import registry
 
 from .logs import ROOT, checked, of
 
@@ -20,7 +20,7 @@ def emulated(shell, *argv: str, provider: str = "kaltura"):
     return shell.call("run", "first.yaml", "--clock", "virtual", "--trigger", "go@1s", *argv)
 
 
-@pytest.mark.parametrize("provider", EMULATORS)
+@pytest.mark.parametrize("provider", registry.emulated())
 def test_a_starter_is_performed_against_the_emulator(shell, provider):
     """For each vendor: a fresh starter runs without a key, and every line is said; the user's own journal is not touched."""
     done = emulated(shell, "--emulate", "--out", "here", provider=provider)
@@ -132,7 +132,7 @@ def test_cassettes_used_wrongly(shell):
     assert shell.call("run", shell.write("hello.yaml"), "--record", "a").code == 2
 
 
-@pytest.mark.parametrize("name", EMULATORS)
+@pytest.mark.parametrize("name", registry.emulated())
 def test_emulate_serves_until_it_is_stopped(shell, name):
     """`emulate NAME` tells its address and the environment to use, answers there, and leaves with 0 on SIGINT."""
     process = shell.start("emulate", name, "--json", "--fault", "session-dies@2", "--option", "viewer_after_ms=250")

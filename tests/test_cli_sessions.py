@@ -45,12 +45,12 @@ class Vendor:
     def connect(self, context: Context) -> QueuedSession:
         return VendorSession(context)
 
-    async def end_session(self, record: SessionRecord, env: Mapping[str, str]) -> None:
+    async def end_session(self, record: SessionRecord, env: Mapping[str, str], transports: object) -> None:
         if not self.reachable:
             raise ProviderError(f"nobody answers to {env['TAVUS_API_KEY']}", outcome="ambiguous")
         self.there.discard(record.session)
 
-    async def list_sessions(self, _: Mapping[str, str]):
+    async def list_sessions(self, _: Mapping[str, str], transports: object):
         since = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC)
         return [FoundSession(id, since, "a show") for id in sorted(self.there)]
 

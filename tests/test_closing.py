@@ -39,7 +39,7 @@ def show(stand: Stand, folder: Path, timeline: str = LONG, **options: Any) -> Ru
     """A runner for a show on a stand, not yet begun."""
     built = compile_on(write_playbook(folder, stand, timeline))
     settings = Options(
-        folder=folder / "run", env=stand.env, state_dir=folder / "state", provider=stand.provider, extras=stand.extras, **options
+        folder=folder / "run", env=stand.env, state_dir=folder / "state", provider=stand.provider, transports=stand.transports(), **options
     )
     return Runner(built, settings)
 

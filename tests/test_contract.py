@@ -230,9 +230,9 @@ async def test_another_process_can_end_a_session(stand: Stand, tmp_path: Path):
     [record] = Journal(tmp_path).open_sessions()
     assert (record.provider, record.session) == (stand.provider.name, opened.session)
     assert len(stand.emulator.open_sessions) == 1
-    await stand.provider.end_session(record, stand.env)
+    await stand.provider.end_session(record, stand.env, stand.transports())
     assert stand.emulator.open_sessions == ()
-    await stand.provider.end_session(record, stand.env)
+    await stand.provider.end_session(record, stand.env, stand.transports())
     stage.session.close("end")
     closed = await stage.until(SessionClosed)
     assert closed.status is None

@@ -493,17 +493,6 @@ def test_a_child_that_cannot_be_started_is_a_problem_of_this_machine() -> None:
     run(main())
 
 
-def test_a_daily_room_needs_real_time() -> None:
-    """On the virtual clock every wait for the child would be over at once: refused, with the way out."""
-
-    async def main() -> None:
-        with pytest.raises(SetupError, match="real time") as caught:
-            await DailyRoom([].append, {}).open(Door(url("plain")))
-        assert "--emulate" in caught.value.remedy
-
-    run(main(), "virtual")
-
-
 PARENT = """
 import asyncio, os, sys
 from playbook.clock import run

@@ -206,7 +206,7 @@ def test_retry_after_is_counted_on_the_services_own_clock():
         async def send(_: Request) -> Answer:
             return next(answers)
 
-        async with Http("http://127.0.0.1:9", wrap=lambda _: send) as http:
+        async with Http("http://127.0.0.1:9").wrap(lambda _: send) as http:
             watch = clock.Clock()
             await http.request("POST", "/", retry=Retry.UNSENT)
             return watch.now_ms()

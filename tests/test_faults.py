@@ -17,12 +17,13 @@ from typing import Any
 import pytest
 
 from playbook import clock
-from playbook.emulators import aim
 from playbook.emulators.faults import FAULTS, Injection
 from playbook.errors import UsageError
 from playbook.journal.journal import Journal
+from playbook.perform.rehearsal import aim
+from playbook.providers import registry
 from playbook.transports.room import AppMessage, OnEvent, Room, RoomEvent
-from tests.contract import STANDS, compile_on, perform, write_playbook
+from tests.contract import STANDS, Between, compile_on, perform, write_playbook
 from tests.logs import ROOT, checked, closings, of
 
 TEXTS = {
@@ -271,9 +272,7 @@ def applies(stand: str, fault: str) -> bool:
 
 def impossible(stand: str) -> frozenset[str]:
     """What cannot strike a session of this stand."""
-    from playbook.emulators import need
-
-    return need(stand.partition("-")[0]).impossible(SETTINGS.get(stand, {}))
+    return registry.emulator(stand.partition("-")[0]).impossible(SETTINGS.get(stand, {}))
 
 
 CASES = [(stand, fault) for stand in EMULATED for fault in FAULTS if applies(stand, fault)]
@@ -337,7 +336,7 @@ def test_what_a_face_reports_of_a_track_is_falsified_too(fault: str, second: str
 
             steps = "".join(f"  - say: {text}\n    id: {id}\n    at: {n * 6}s\n" for n, (id, text) in enumerate(TEXTS.items(), 1))
             plan = compile_on(write_playbook(tmp_path, stand, steps))
-            outcome = await perform(replace(stand, extras={**stand.extras, "room": room}), plan, tmp_path)
+            outcome = await perform(replace(stand, before=Between(room=room)), plan, tmp_path)
             assert outcome.result.exit_code == 0
 
     clock.run(main(), "virtual")

@@ -20,6 +20,7 @@ from playbook.journal.journal import KEEP_CLOSED, Journal, NoEntry, state_folder
 from playbook.perform.performance import Options, Outcome, Runner
 from playbook.perform.world import cache_folder
 from playbook.transports.cassette import Cassette
+from playbook.transports.factory import Wrapped
 from tests.contract import STANDS, compile_on, write_playbook
 
 TOKEN = "bearer-value-that-ends-the-session"
@@ -91,8 +92,10 @@ def test_a_marked_run_is_played_from_its_cassette(tmp_path: Path) -> None:
         async with STANDS["tavus"]() as stand:
             plan = compile_on(write_playbook(tmp_path, stand, "  - say: Hello.\n"))
             with Cassette(tmp_path / "tape.jsonl", mode) as cassette:
-                extras = cassette.extras(stand.extras)
-                settings = Options(folder=tmp_path / run, env=stand.env, state_dir=state_dir, provider=stand.provider, extras=extras)
+                transports = Wrapped(stand.transports(), cassette)
+                settings = Options(
+                    folder=tmp_path / run, env=stand.env, state_dir=state_dir, provider=stand.provider, transports=transports
+                )
                 return await Runner(plan, settings).run()
 
     for run, mode, state_dir in (("recorded", "all", tmp_path), ("played", "none", None), ("again", "none", tmp_path)):

@@ -29,8 +29,9 @@ from playbook.providers.kaltura.login import read_login
 from playbook.providers.kaltura.provider import KEEP_ALIVE_MS, TAIL_MS, KalturaProvider
 from playbook.report import run_report
 from playbook.speech.pacing import estimate_ms
+from playbook.transports.factory import transports_for
 from playbook.transports.http import Request
-from tests.contract import CHIME, Stand, compile_on, playbook_text, write_playbook
+from tests.contract import CHIME, Between, Stand, compile_on, playbook_text, write_playbook
 from tests.contract import perform as perform_on
 from tests.leaks import found
 from tests.logs import closings, of
@@ -210,7 +211,7 @@ def test_a_sound_is_sent_as_the_service_takes_it(tmp_path: Path):
 
         return wrapped
 
-    done = run(tmp_path, "  - audio-echo: tone.wav\n    id: tone\n", extras={"http": listen})
+    done = run(tmp_path, "  - audio-echo: tone.wav\n    id: tone\n", before=Between(http=listen))
     [upload] = [request for request in sent if request.path.endswith("say-audio")]
     assert upload.data == {"turnId": "tone", "duration": "3.000"}
     assert upload.files is not None
@@ -701,7 +702,7 @@ def test_a_session_whose_token_never_came_cannot_be_ended_and_says_so(tmp_path: 
     [record] = Journal(tmp_path / "state").open_sessions()
     assert record.session == "nobody's"
     with pytest.raises(PlaybookError) as error:
-        asyncio.run(KalturaProvider().end_session(record, {}))
+        asyncio.run(KalturaProvider().end_session(record, {}, transports_for("kaltura", {}, "system")))
     assert "token" in error.value.message
 
 
@@ -717,9 +718,9 @@ def test_a_session_that_could_not_be_ended_can_be_ended_later(tmp_path: Path):
             journal = Journal(tmp_path / "state")
             [record] = journal.open_sessions()
             with pytest.raises(ProviderError):
-                await stand.provider.end_session(record, {})  # type: ignore[attr-defined]
+                await stand.provider.end_session(record, {}, stand.transports())  # type: ignore[attr-defined]
             face.injections.clear()
-            await stand.provider.end_session(record, {"KALTURA_BASE_URL": "http://127.0.0.1:9"})  # type: ignore[attr-defined]
+            await stand.provider.end_session(record, {"KALTURA_BASE_URL": "http://127.0.0.1:9"}, stand.transports())  # type: ignore[attr-defined]
             assert face.open_sessions == ()
             journal.ended(record.key, "ended later")
             return str(record.end["token"])

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from playbook.errors import CODES, format_problem, near
+from playbook.errors import format_problem, near
 from playbook.language import Inputs, World, check_file
+from playbook.providers import registry
 from tests.world import FakeWorld
 
 CASES = sorted(path for path in (Path(__file__).parent / "problems").iterdir() if path.is_dir())
@@ -67,7 +68,7 @@ def test_a_mistake_is_reported_exactly_so(case: Path, tmp_path: Path, monkeypatc
 
 def test_every_code_has_a_case_and_every_case_a_code():
     """The table of problems and the folders of cases name the same codes."""
-    assert {case.name.partition("-")[0] for case in CASES} == set(CODES)
+    assert {case.name.partition("-")[0] for case in CASES} == set(registry.codes())
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from playbook.speech.audio import Sound, decode, resample, to_samples
 from playbook.speech.pacing import estimate_ms
 from playbook.speech.show import RATE, ShowRecorder
 from playbook.speech.voice import Settings, Voice
+from playbook.transports.factory import Real
 
 HELLO, SECOND = "Welcome to the city museum.", "The lift is behind you, to the left."
 
@@ -75,6 +76,7 @@ class Stage:
                 clock=self.clock,
                 emit=self._emit,
                 env={},
+                transports=Real({}, "virtual"),
                 journal=NoEntry(),
                 seal=lambda _: None,
                 publish=lambda _: None,

@@ -11,7 +11,6 @@ import pytest
 
 from playbook.clock import Clock, run
 from playbook.emulators.room import Guest, serve_rooms
-from playbook.transports.daily import DailyRoom, room_for
 from playbook.transports.room import (
     MAX_MESSAGE_BYTES,
     AppMessage,
@@ -201,12 +200,6 @@ def test_only_a_loopback_socket_is_a_rehearsal(url: str, kind: str) -> None:
         assert (await failure(room.open(Door(url)))).kind == kind
 
     play(script)
-
-
-def test_the_url_chooses_the_room() -> None:
-    """A conversation that an emulator opened is entered over a socket, every other one with the library."""
-    assert isinstance(room_for("tcp://127.0.0.1:1/c", [].append, {}), SocketRoom)
-    assert isinstance(room_for("https://tavus.daily.co/c", [].append, {}), DailyRoom)
 
 
 # --- losing it ----------------------------------------------------------------------------------------------------------

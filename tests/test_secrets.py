@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 import pytest
 
 from playbook import clock
-from playbook.emulators import EMULATORS, need
 from playbook.emulators.base import Emulator
 from playbook.errors import ProviderError
 from playbook.events import SayText, TaskAccepted
@@ -68,7 +67,7 @@ timeline:
 def planted(name: str) -> type[Emulator]:
     """The emulator of that name, with a real-looking credential, that repeats every secret it has ever seen in every refusal."""
 
-    class Planted(need(name)):  # type: ignore[misc]  # a class made at run time
+    class Planted(registry.emulator(name)):  # type: ignore[misc]  # a class made at run time
         made: ClassVar[list[Emulator]] = []
 
         def __init__(self, **options: Any) -> None:
@@ -91,7 +90,7 @@ Kaltura, Avaturn, Tavus = (planted(name) for name in ("kaltura", "avaturn", "tav
 def emulators(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in (Kaltura, Avaturn, Tavus):
         monkeypatch.setattr(kind, "made", [])
-        monkeypatch.setitem(EMULATORS, kind.name, f"{__name__}:{kind.name.capitalize()}")  # type: ignore[arg-type]  # it is a dict
+        monkeypatch.setattr(type(registry.find(kind.name)), "emulator", f"{__name__}:{kind.name.capitalize()}")
 
 
 def minted() -> set[str]:
@@ -141,7 +140,7 @@ def test_what_is_cut_short_leaves_no_half_of_a_secret(room: int):
         return Answer(400, {}, body)
 
     async def main() -> str:
-        async with Http("http://127.0.0.1:9", redact=Redactor([ODD, KEY, CODE]), wrap=lambda _: send) as http:
+        async with Http("http://127.0.0.1:9", redact=Redactor([ODD, KEY, CODE])).wrap(lambda _: send) as http:
             with pytest.raises(ProviderError) as error:
                 await http.request("POST", "/", retry=Retry.NEVER)
             return error.value.message

@@ -26,8 +26,10 @@ from playbook.providers.tavus.echo import PACE, PIECE_MS, RATE, Copies, as_uuid,
 from playbook.providers.tavus.emulator import TavusEmulator
 from playbook.providers.tavus.provider import TEST_MODE, TavusProvider
 from playbook.speech.audio import decode, resample
+from playbook.transports.daily import DailyRoom
+from playbook.transports.factory import transports_for
 from playbook.transports.room import MAX_MESSAGE_BYTES, encode
-from tests.contract import Stage, Stand, chime, voice
+from tests.contract import Between, Stage, Stand, chime, voice
 from tests.logs import ROOT, checked, closings, of
 from tests.scripts import plan, say
 from tests.shown import plan_of
@@ -682,7 +684,7 @@ def test_a_create_whose_answer_nobody_understood_leaves_a_trail(act, tmp_path):
             provider = TavusProvider()
             assert isinstance(provider, EndsSessions)
             assert isinstance(provider, ListsSessions)
-            [found] = await provider.list_sessions(env)
+            [found] = await provider.list_sessions(env, transports_for("tavus", env))
             assert (found.session, found.name) == ("c1", f"show [playbook {record.mark}]"), "by its name everybody sees whose it is"
             assert found.since is not None
         creates = [
@@ -714,7 +716,6 @@ def test_a_conversation_without_an_address_is_ended(tmp_path):
         ({"join": "500 Internal Server Error"}, "the room's service failed"),
         ({"room_url": "tcp://127.0.0.1:1/c1"}, "the room's service could not be reached"),
         ({"room_url": "tcp://example.com:80/c1"}, "the room's URL is malformed"),
-        ({"room_url": "https://tavus.daily.co/c1"}, "a Daily room lives in real time"),
     ],
 )
 def test_a_room_without_a_way_in_or_a_face_ends_the_conversation(options, says, tmp_path):
@@ -923,8 +924,8 @@ def test_a_stop_while_the_native_library_joins(tmp_path):
     """The same with the library's process (a stand-in for the library that never joins), in real time."""
     times = {}
 
-    def wrap(on_event, make):
-        room = make(on_event)
+    def wrap(on_event, _):
+        room = DailyRoom(on_event, env)
         loop = asyncio.get_running_loop()
         loop.call_later(0.5, lambda: (times.update(stopped=loop.time(), pid=room.pid), runners[0].stop("SIGINT")))
         return room
@@ -936,9 +937,9 @@ def test_a_stop_while_the_native_library_joins(tmp_path):
     runners = []
     env = {**os.environ, "PYTHONPATH": STANDIN}
     emulator = TavusEmulator(room_url="https://standin.daily.co/never")
-    extras = {"room": wrap}
+    before = Between(room=wrap)
     run = perform(
-        THREE, tmp_path, emulator, name="system", env=env, extras=extras, watch=note, meanwhile=lambda _, runner: runners.append(runner)
+        THREE, tmp_path, emulator, name="system", env=env, before=before, watch=note, meanwhile=lambda _, runner: runners.append(runner)
     )
     assert run.code == 130
     assert times["pid"] is not None
@@ -995,7 +996,8 @@ def test_the_child_process_may_die_at_any_moment(room, kill_at, says, tmp_path):
     provider.connect = lambda context: sessions.append(connect(context)) or sessions[-1]
     env = {**os.environ, "PYTHONPATH": STANDIN}
     emulator = TavusEmulator(room_url=f"https://standin.daily.co/{room}")
-    run = perform(CHILD, tmp_path, emulator, name="system", env=env, watch=kill, provider=provider)
+    before = Between(room=lambda on_event, _: DailyRoom(on_event, env))
+    run = perform(CHILD, tmp_path, emulator, name="system", env=env, watch=kill, provider=provider, before=before)
     assert run.code == (0 if room == "plain" and kill_at is None else 4)
     assert says in run.reason
     assert len(run.requests("POST", "/end")) == 1

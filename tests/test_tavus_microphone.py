@@ -15,7 +15,7 @@ from playbook.providers.tavus.provider import TavusProvider
 from playbook.speech.audio import decode, resample
 from playbook.speech.voice import Settings, Voice
 from playbook.transports.room import ClipEnded
-from tests.contract import Stage, Stand, voice
+from tests.contract import Between, Stage, Stand, voice
 from tests.logs import checked, closings, of
 from tests.scripts import plan, say
 from tests.tavus import CREATE, KEY, PAL, perform
@@ -203,7 +203,7 @@ def test_a_room_that_does_not_say_when_our_sound_is_over(mute, tmp_path):
 
         return make(hear)
 
-    run = perform(SHOW, tmp_path, extras={"room": forgetful})
+    run = perform(SHOW, tmp_path, before=Between(room=forgetful))
     assert run.code == 4
     assert "has not said within 10 s that our sound was played" in run.reason
     assert run.lines[-1]["at_ms"] < 20_000

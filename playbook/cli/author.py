@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from playbook.cli.inputs import add_inputs, inputs, load, playbook_files
 from playbook.cli.options import Command, Parser, err, in_colour, out, width
-from playbook.emulators import EMULATORS
 from playbook.errors import AuthorError, Problem, SetupError, UsageError, near_or_all, reason_of
 from playbook.formats.schema import load_schema, resolve, schema_path
 from playbook.language import check_file
 from playbook.model import Plan
 from playbook.perform.world import World, cache_folder
-from playbook.providers.registry import credentials
+from playbook.providers import registry
 
 if TYPE_CHECKING:
     from playbook.providers.base import Provider
@@ -80,16 +79,17 @@ def new(args: Namespace) -> int:
     path: Path = args.file
     world = World()
     provider = _provider(world, args.provider)
-    session = _session_example(world.session_schema(args.provider) or {}, needed=provider.name != "local")
+    remote = provider.capabilities({}).remote
+    session = _session_example(world.session_schema(args.provider) or {}, needed=remote)
     word = shlex.quote(str(path))
-    emulated = provider.name in EMULATORS
+    emulated = registry.has_emulator(provider)
     text = _STARTER.format(
         schema=_relative(schema_path("playbook.schema.json"), path.parent),
         usage=_usage(word, emulated),
         name=json.dumps(path.name.split(".")[0], ensure_ascii=False),
         provider=provider.name,
-        session=_as_yaml(session) if provider.name != "local" else _LANGUAGE,
-        start=_START if provider.name != "local" else "",
+        session=_as_yaml(session) if remote else _LANGUAGE,
+        start=_START if remote else "",
         interruption=_INTERRUPTION if provider.capabilities(session).interrupt != "none" else "",
     )
     try:
@@ -101,7 +101,7 @@ def new(args: Namespace) -> int:
         raise UsageError(f"there is no folder {path.parent}") from error
     except OSError as error:
         raise SetupError(f"{path} cannot be written: {reason_of(error)}") from error
-    what = "rehearse" if emulated else "hear" if provider.name == "local" else "perform"
+    what = "rehearse" if emulated else "perform" if remote else "hear"
     out(f"wrote {path}; {what} it with `playbook run {word}{' --emulate' if emulated else ''}`")
     return 0
 
@@ -314,7 +314,7 @@ def providers(args: Namespace) -> int:
             {
                 "name": provider.name,
                 "capabilities": asdict(provider.capabilities({})),
-                "credentials": [{"variables": list(each), "present": _present(each, args)} for each in credentials(provider)],
+                "credentials": [{"variables": list(each), "present": _present(each, args)} for each in registry.credentials(provider)],
                 "schema": str(schema_path("providers") / provider.schema),
             }
             for provider in found
@@ -349,7 +349,7 @@ def _one_provider(provider: Provider, args: Namespace, colour: bool) -> str:
 
     title = paint(provider.name, BOLD, colour=colour)
     lines = [title, "", table(["what it can do", ""], capability_rows(provider.capabilities({})), colour=colour), ""]
-    ways = credentials(provider)
+    ways = registry.credentials(provider)
     if ways:
         rows = [("present" if _present(each, args) else "missing", " and ".join(each)) for each in ways]
         lines += [table(["credentials", "" if len(rows) == 1 else "one of these"], rows, width=width(), colour=colour), ""]
@@ -405,7 +405,7 @@ def _present(variables: Sequence[str], args: Namespace) -> bool:
 
 
 def _ready(provider: Provider, args: Namespace) -> str:
-    ways = credentials(provider)
+    ways = registry.credentials(provider)
     if not ways:
         return "none needed"
     return "present" if any(_present(each, args) for each in ways) else "missing"

@@ -23,11 +23,10 @@ from playbook.cli.inputs import add_inputs, load
 from playbook.cli.options import Command, Parser, cue, err, in_colour, is_live, log, name_and_value, out, width
 from playbook.cli.sessions import left_open, remind
 from playbook.cli.triggers import given, has_ended
-from playbook.emulators import EMULATORS
-from playbook.emulators import need as need_emulator
 from playbook.errors import AuthorError, SetupError, UsageError
 from playbook.model import AudioEcho, Plan
 from playbook.perform.world import World, cache_folder
+from playbook.providers import registry
 
 if TYPE_CHECKING:
     from playbook.perform.performance import Outcome, Runner
@@ -265,7 +264,7 @@ def _loudspeaker(plan: Plan, args: Namespace) -> Loudspeaker | None:
         return None
     if args.clock == "virtual":
         raise UsageError("--play takes the show's own time", remedy="leave out --clock virtual")
-    if plan.provider != "local":
+    if plan.capabilities.remote:
         raise UsageError(f"--play is for the local voice, and {plan.provider} speaks for itself", remedy="rehearse with --provider local")
     from playbook.speech.loudspeaker import Loudspeaker
 
@@ -279,8 +278,8 @@ def _cassette(plan: Plan, args: Namespace) -> Cassette | None:
     path = args.record or args.from_cassette
     if path is None:
         return None
-    if plan.provider == "local":
-        raise UsageError("the local provider has nothing to record", remedy="a cassette holds what a vendor answered")
+    if not plan.capabilities.remote:
+        raise UsageError(f"the {plan.provider} provider has nothing to record", remedy="a cassette holds what a vendor answered")
     from playbook.transports.cassette import Cassette
 
     if args.record_expires is not None and args.record_expires <= clocks.wall_time().date():
@@ -319,7 +318,7 @@ def _date(text: str) -> datetime.date:
 
 
 def add_emulate(parser: Parser) -> None:
-    parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(EMULATORS)}")
+    parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(registry.emulated())}")
     parser.add_argument("--port", metavar="N", type=_port, default=0, help="the port to listen on, on this machine alone (any free one)")
     parser.add_argument("--fault", metavar="NAME[@WHICH]", action="append", help="fail in this way")
     parser.add_argument("--option", metavar="NAME=VALUE", action="append", type=name_and_value, help="a setting of this emulator")
@@ -336,7 +335,7 @@ def emulate(args: Namespace) -> int:
     from playbook.emulators.base import CONTROL, serve_forever
     from playbook.emulators.options import read
 
-    kind = need_emulator(args.name)
+    kind = registry.emulator(args.name)
     emulator = kind(faults=args.fault or (), **read(kind.options_type, args.option or ()))
 
     def ready(url: str) -> None:

@@ -21,6 +21,7 @@ from playbook.perform.world import World
 from playbook.ports import SETTLED_S, SessionRecord
 from playbook.providers.base import EndsSessions, FindsSessions, ListsSessions
 from playbook.providers.registry import credentials
+from playbook.transports.factory import transports_for
 
 
 class NoSuchSession(PlaybookError):
@@ -180,7 +181,7 @@ async def _end_one(record: SessionRecord, world: World, env: Mapping[str, str], 
             raise SetupError(f"the provider '{record.provider}' cannot end a session of another process")
         if record.session is None:
             return await _end_unnamed(record, provider, env, known)
-        await provider.end_session(record, env)
+        await provider.end_session(record, env, transports_for(record.provider, env))
     except PlaybookError:
         if record.session is None and record.ends_by is not None and record.ends_by < clocks.wall_time():
             return f"over: {record.rule}" if record.rule else "over by the vendor's own limit"
@@ -203,9 +204,10 @@ async def _end_unnamed(record: SessionRecord, provider: EndsSessions, env: Mappi
             f"the answer that named it was never seen, and {record.provider} cannot be asked for it, so it cannot be ended from here",
             remedy=f"{until or 'the vendor alone can tell when it is over'}; {forget}",
         )
-    search = await provider.find_session(record, env)
+    transports = transports_for(record.provider, env)
+    search = await provider.find_session(record, env, transports)
     if search.is_it is not None:
-        await provider.end_session(replace(record, session=search.is_it), env)
+        await provider.end_session(replace(record, session=search.is_it), env, transports)
         return f"found as {search.is_it}, and ended"
     if may_be := [found for found in search.may_be if found.session not in known]:
         each = "; ".join(
@@ -259,7 +261,8 @@ def _reconcile(args: Namespace, journal: Journal) -> int:
         if not args.provider and not any(all(args.env.get(variable) for variable in group) for group in credentials(provider)):
             continue
         asked.append(name)
-        open_there = {found.session: found for found in clocks.run(provider.list_sessions(args.env))}
+        listed = provider.list_sessions(args.env, transports_for(name, args.env, "system"))
+        open_there = {found.session: found for found in clocks.run(listed)}
         records = [record for record in journal.open_sessions() if record.provider == name]
         ours = {record.session for record in records if record.session}
         marks = {record.mark: record.key for record in records if record.session is None and record.mark}

@@ -42,6 +42,7 @@ from playbook.emulators.options import choose as choose_options
 from playbook.emulators.speech import Sighting, SpeechQueue, Utterance
 from playbook.errors import MASK, SetupError, UsageError, reason_of
 from playbook.record.redact import names_secret
+from playbook.transports.factory import emulated_variable
 
 CONTROL = "/_emulator"
 HUGE = 50_000_000
@@ -232,12 +233,10 @@ class Emulator(ABC):
         return self.refusal(429, "quota exceeded")
 
     def environment(self) -> Mapping[str, str]:
-        """What brings an adapter here instead of to the vendor, once we serve: addresses, and a key that we take."""
-        return {f"{self.name.upper()}_BASE_URL": self.url, f"{self.name.upper()}_API_KEY": "emulated"}
-
-    def extras(self) -> Mapping[str, Any]:
-        """Stand-ins for transports that a run beside us needs (`Context.extras`), by the transport's name. Most vendors need none."""
-        return {}
+        """What brings an adapter here instead of to the vendor, once we serve: addresses, a key that we take, and the word that they are
+        an emulator's."""
+        prefix = self.name.upper()
+        return {f"{prefix}_BASE_URL": self.url, f"{prefix}_API_KEY": "emulated", emulated_variable(self.name): "yes"}
 
     def weather(self, *, delay_ms: int = 0, jitter_ms: int = 0, seed: int = 0) -> None:
         """How long every request is held up before it is read: always so much, and up to so much more by chance (the same for one seed)."""

@@ -17,7 +17,6 @@ to providers), the witness and `playbook sessions`.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import datetime
 import fcntl
@@ -31,7 +30,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from playbook.clock import VirtualLoop, block, wall_time
+from playbook.clock import block, wall_time
 from playbook.errors import ProviderError, SetupError, reason_of
 from playbook.folders import user_folder
 from playbook.ports import CREATE_BUDGET_S, SETTLED_S, SessionRecord
@@ -309,7 +308,7 @@ class Entry:
         async with contextlib.AsyncExitStack() as stack:
             witness: dict[str, Any] = {}
             courier: Courier | None = None
-            if not isinstance(asyncio.get_running_loop(), VirtualLoop):  # there the vendor is in this process, and goes with it
+            if not http.in_process:  # else the other side goes with us
                 from playbook.journal.courier import Courier
 
                 task: dict[str, Any] = {"journal": str(self._journal.path.parent), "key": key, "who": who}

@@ -99,7 +99,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "start": asdict(plan.start),
         "limits": _without_nones(plan.limits),
         "expect": None if plan.expect is None else _without_nones(plan.expect),
-        "capabilities": asdict(plan.capabilities),
+        "capabilities": _capabilities(plan.capabilities),
         "steps": [_step_to_json(step) for step in plan.steps],
     }
     if plan.secrets:
@@ -112,6 +112,11 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
                 if key in step:
                     step[key] = _masked(step[key], hidden)
     return data
+
+
+def _capabilities(can: Capabilities) -> dict[str, Any]:
+    """All that was known before a session; that it is elsewhere is the rule, and is not written."""
+    return {name: value for name, value in asdict(can).items() if not (name == "remote" and value)}
 
 
 def _masked(value: Any, secrets: list[str], *, numbers: bool = False) -> Any:

@@ -11,19 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from playbook.emulators import rehearsal
 from playbook.journal.journal import state_folder
 from playbook.model import Plan
 from playbook.perform.performance import Options, Runner
+from playbook.perform.rehearsal import rehearsal
 from playbook.providers.registry import let_in
+from playbook.transports.factory import Wrapped, transports_for
 
 if TYPE_CHECKING:
     from playbook.transports.cassette import Cassette
 
 
 def journal_folder(plan: Plan, env: Mapping[str, str], *, emulate: bool = False, cassette: Cassette | None = None) -> Path | None:
-    """Where the journal is kept for a run whose session is billed. None: it is the local voice's, an emulator's, or on a cassette."""
-    billed = plan.provider != "local" and not emulate and (cassette is None or cassette.whole)
+    """Where the journal is kept for a run whose session is billed. None: it is our own, an emulator's, or on a cassette."""
+    billed = plan.capabilities.remote and not emulate and (cassette is None or cassette.whole)
     return state_folder(env) if billed else None
 
 
@@ -42,11 +43,12 @@ async def staged(
     is for the emulator (`delay_ms`, `jitter_ms`, `seed`)."""
     journal = journal_folder(plan, options.env, emulate=emulate, cassette=cassette)
     wanted = emulate and (cassette is None or cassette.recording)
-    async with rehearsal(plan, options.env, faults, wanted=wanted, idle=idle, **weather) as (env, extras):
-        options = replace(options, env=env, extras=extras, state_dir=journal)
+    async with rehearsal(plan, options.env, faults, wanted=wanted, idle=idle, **weather) as env:
+        options = replace(options, env=env, state_dir=journal)
         if cassette is not None:
             keys = env if cassette.recording else let_in(options.provider, env)
-            options = replace(options, env=keys, extras=cassette.extras(extras), objection=cassette.objection)
+            transports = Wrapped(transports_for(plan.provider, keys), cassette)
+            options = replace(options, env=keys, transports=transports, objection=cassette.objection)
         runner = Runner(plan, options)
         with cassette or contextlib.nullcontext():
             if cassette is not None:

@@ -52,7 +52,7 @@ from playbook.formats.durations import parse_duration
 from playbook.journal.journal import Journal, NoEntry
 from playbook.language import plan_to_json
 from playbook.model import Plan, WaitEvent
-from playbook.ports import CLOSE_BUDGET_S, CREATE_BUDGET_S, Session
+from playbook.ports import CLOSE_BUDGET_S, CREATE_BUDGET_S, Session, Transports
 from playbook.providers import registry
 from playbook.providers.base import Context, Provider
 from playbook.record.captions import write_captions
@@ -61,6 +61,7 @@ from playbook.record.redact import Redactor
 from playbook.record.runlog import Header, Line, RunLog, encode_line
 from playbook.record.summary import RunSummary
 from playbook.speech.show import Placement, ShowRecorder
+from playbook.transports.factory import transports_for
 
 if TYPE_CHECKING:
     from playbook.speech.audio import Sound
@@ -101,7 +102,8 @@ class Cue:
 class Options:
     """How to perform a plan. Everything has a default that suits a program; the command line sets the rest.
 
-    `env` holds credentials and addresses. `interactive` says that triggers can still come from outside. `watch` sees every line of the log.
+    `env` holds credentials and addresses. `transports`: those that it describes, unless given. `interactive` says that triggers can
+    still come from outside. `watch` sees every line of the log.
     `objection` is asked when a show has come to its end: why the run failed all the same, or None.
     `live` hears of every sound that we make, at the moment when it begins.
     """
@@ -114,7 +116,7 @@ class Options:
     watch: Callable[[Line], None] | None = None
     objection: Callable[[], str | None] = lambda: None
     live: Callable[[Placement], None] | None = None
-    extras: Mapping[str, Any] = field(default_factory=dict)
+    transports: Transports | None = None
     provider: Provider | None = None
 
 
@@ -424,6 +426,7 @@ class Runner:
                 clock=self._clock,
                 emit=self._emit,
                 env=self.options.env,
+                transports=self.options.transports or transports_for(self.plan.provider, self.options.env),
                 journal=NoEntry() if state is None else Journal(state, redact=self.redact).entry(folder.name, self.plan.name, folder),
                 seal=self.redact.add,
                 redact=self.redact,
@@ -431,7 +434,6 @@ class Runner:
                 sound=self._sound,
                 crash=self._crashed,
                 show=show,
-                extras=self.options.extras,
             )
         )
 

@@ -20,14 +20,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from playbook.clock import Clock
 from playbook.errors import Problem
 from playbook.events import Event
 from playbook.model import Capabilities, Length, Plan
-from playbook.ports import JournalEntry, Session, SessionRecord
+from playbook.ports import JournalEntry, Session, SessionRecord, Transports
 
 if TYPE_CHECKING:
     from playbook.speech.audio import Sound
@@ -50,7 +50,7 @@ class FoundSession:
 class EndsSessions(Protocol):
     """A provider that can end a session of a process that is gone."""
 
-    async def end_session(self, record: SessionRecord, env: Mapping[str, str]) -> None:
+    async def end_session(self, record: SessionRecord, env: Mapping[str, str], transports: Transports) -> None:
         """Return when the session is over, also when it had been already. `record.session` is never None. Raises `ProviderError` or
         `SetupError`. Writes nothing to the journal."""
 
@@ -59,7 +59,7 @@ class EndsSessions(Protocol):
 class ListsSessions(Protocol):
     """A provider whose vendor tells which sessions are open."""
 
-    async def list_sessions(self, env: Mapping[str, str]) -> Sequence[FoundSession]:
+    async def list_sessions(self, env: Mapping[str, str], transports: Transports) -> Sequence[FoundSession]:
         """All that are open with these credentials. Raises `ProviderError` or `SetupError`."""
 
 
@@ -75,7 +75,7 @@ class Search:
 class FindsSessions(Protocol):
     """A provider that can look for a session of which only the intent is known."""
 
-    async def find_session(self, record: SessionRecord, env: Mapping[str, str]) -> Search:
+    async def find_session(self, record: SessionRecord, env: Mapping[str, str], transports: Transports) -> Search:
         """Look where it was to be created. Raises `ProviderError` or `SetupError`, also when these credentials would not show it."""
 
 
@@ -112,13 +112,14 @@ class Context:
     `env` holds credentials and base URLs (never read `os.environ`). `seal` registers a value that must never be shown, and `redact` takes
     all of those out of a text (the log does so by itself; this is for what is cut before it gets there). `publish` writes `session.json`
     for a viewer. `sound` gives an echoed sound, decoded, by its digest. `crash` takes an exception that is our bug. `show` takes
-    down the sound that we make. `extras` is for tests and rehearsals (a stand-in transport under the transport's name).
+    down the sound that we make. `transports` are the only way to the outside.
     """
 
     plan: Plan
     clock: Clock
     emit: Callable[[Event], None]
     env: Mapping[str, str]
+    transports: Transports
     journal: JournalEntry
     seal: Callable[[str], None]
     publish: Callable[[Mapping[str, Any]], None]
@@ -126,7 +127,6 @@ class Context:
     crash: Callable[[BaseException], None]
     redact: Callable[[str], str] = str
     show: ShowRecorder | None = None
-    extras: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Provider(Protocol):
@@ -135,6 +135,13 @@ class Provider(Protocol):
     name: str
     schema: str
     """The file name of its session schema under `schemas/providers/`."""
+
+    emulator: str = ""
+    """Its emulator, as `module:Class`; empty: none."""
+    problems: Mapping[str, str] = {}
+    """The problems of its own that `check` finds: code and title."""
+    stands: Mapping[str, Mapping[str, Any]] = {}
+    """Settings for each of its ways to perform, by the name that the contract test (`playbook.testing`) gives it."""
 
     @property
     def credentials(self) -> Sequence[Sequence[str]]:

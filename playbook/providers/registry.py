@@ -1,17 +1,19 @@
-"""Which providers there are: ours by name, and plug-ins by the entry point group `playbook.providers`; what lets us in.
+"""Which providers there are: ours by name, and plug-ins by the entry point group `playbook.providers`; and what they name beside them.
 
-Ours are looked up without scanning the installed packages, since that scan costs more than reading a playbook.
+`OURS` is the one list of ours: they are looked up without scanning the installed packages, since that scan costs more than reading a
+playbook. What else belongs to a provider (emulator, problems, settings for the contract test) the provider itself names.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from playbook.errors import SetupError
+from playbook.errors import CODES, SetupError, UsageError, near_or_all
 
 if TYPE_CHECKING:
+    from playbook.emulators.base import Emulator
     from playbook.providers.base import Provider
 
 GROUP = "playbook.providers"
@@ -46,9 +48,42 @@ def find(name: str) -> Provider | None:
 
 
 def _load(target: str) -> Provider:
-    module, _, attribute = target.partition(":")
-    provider: Provider = getattr(importlib.import_module(module), attribute)()
+    provider: Provider = _named(target)()
     return provider
+
+
+def _named(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def emulated() -> tuple[str, ...]:
+    """The names of those that have an emulator."""
+    return tuple(name for name in names() if (found := find(name)) is not None and has_emulator(found))
+
+
+def has_emulator(provider: Provider) -> bool:
+    """Whether a provider has an emulator."""
+    return bool(getattr(provider, "emulator", ""))
+
+
+def emulator(name: str) -> type[Emulator]:
+    """The emulator of the provider of that name. Raises `UsageError` when there is none."""
+    provider = find(name)
+    if provider is None or not has_emulator(provider):
+        needless = provider is not None and not provider.capabilities({}).remote
+        remedy = f"the {name} provider needs none" if needless else near_or_all(name, emulated())
+        raise UsageError(f"there is no emulator of '{name}'", remedy=remedy)
+    kind: type[Emulator] = _named(provider.emulator)
+    return kind
+
+
+def codes() -> Mapping[str, str]:
+    """Every problem there is, those of the providers included: code and title."""
+    theirs: dict[str, str] = {}
+    for name in names():
+        theirs.update(getattr(find(name), "problems", {}))
+    return {**CODES, **theirs}
 
 
 def credentials(provider: Provider) -> Sequence[Sequence[str]]:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from playbook import clock as clocks
-from playbook.emulators import NoSuchLine, aim
 from playbook.errors import MASK, AuthorError, PlaybookError, UsageError, format_problem, near_or_all
 from playbook.language import Inputs, check_file, cues, digest
 from playbook.model import End, Plan, Step
 from playbook.perform.assemble import staged
 from playbook.perform.performance import Cue, Options, Outcome, Stall
+from playbook.perform.rehearsal import NoSuchLine, aim
 from playbook.perform.world import World, cache_folder
 from playbook.record import baseline as baselines
 from playbook.record.diff import VERDICTS, Change, sentence
@@ -210,7 +210,7 @@ def show(
 
     async def perform() -> Outcome:
         weather = {"delay_ms": setup.delay_ms, "jitter_ms": setup.jitter_ms, "seed": setup.seed * 10_000 + repetition}
-        cassette = _cassette(plan, tape) if setup.cassettes and plan.provider != "local" else None
+        cassette = _cassette(plan, tape) if setup.cassettes and plan.capabilities.remote else None
         stage = staged(
             plan, replace(options, env=setup.env), emulate=setup.emulate, cassette=cassette, faults=setup.faults, idle=idle, **weather
         )

@@ -2,7 +2,7 @@
 
 A cassette is JSON lines (`schemas/cassette.schema.json`): a header, then every HTTP exchange and everything that was done and that happened
 in a room or on a socket that the vendor dials (`taped`), with times since the recording began. Providers notice nothing: the cassette
-stands in for their transports (`Context.extras`).
+stands in front of their transports (`factory.Wrapped`).
 
 * **Secrets are removed before a line is written**: what the run has sealed, whatever goes by a name like `token`, and what looks like a
   token. What was sealed only later is removed when the cassette is closed. Until then it is written beside its final place.
@@ -106,23 +106,6 @@ class Cassette:
 
     # --- in place of the transports -------------------------------------------------------------------------------------
 
-    def extras(self, beside: Mapping[str, Any]) -> dict[str, Any]:
-        """The stand-ins for a run, in front of those that it has already."""
-
-        def wrap(send: Send) -> Send:
-            outer = beside.get("http")
-            return self.http(outer(send) if outer is not None else send)
-
-        def room(on_event: OnEvent, make: MakeRoom) -> Room:
-            outer = beside.get("room")
-            return self.room(on_event, make if outer is None else lambda heard: outer(heard, make))
-
-        def listener(make: MakeSocket) -> Dialled:
-            outer = beside.get("listener")
-            return self.listener(make if outer is None else lambda: outer(make))
-
-        return {**beside, "http": wrap, "room": room, "listener": listener}
-
     def http(self, send: Send) -> Send:
         """A `Send` that plays, or asks `send` and records."""
 
@@ -147,11 +130,11 @@ class Cassette:
             return self._plays(PlayedRoom(self, on_event, lines, self._anchors()))
         return TapedRoom(self, number, on_event, make)
 
-    def listener(self, make: MakeSocket) -> Dialled:
+    def listener(self, url: str, make: MakeSocket) -> Dialled:
         """A socket that plays, or one made by `make` that is recorded."""
         number, lines = self._channel("socket")
         if lines is not None:
-            return self._plays(PlayedSocket(self, number, lines, self._anchors()))
+            return self._plays(PlayedSocket(self, number, url, lines, self._anchors()))
         return TapedSocket(self, number, make)
 
     def _channel(self, kind: Kind) -> tuple[int, list[Line] | None]:
@@ -179,8 +162,11 @@ class Cassette:
             self._names[text] = name
 
     def objection(self) -> str | None:
-        """Why a run has failed that came to its end, whatever its steps were allowed to: it asked for what is not here."""
+        """Why a run has failed that came to its end, whatever its steps were allowed to: it asked for what is not here, or for nothing."""
         if not self.misses:
+            recorded = not self.whole and (self._exchanges or self._channels)
+            if recorded and not self._used and not self._played:
+                return f"cassette: nothing of {self.path} was asked for: the provider reaches its vendor in another way"
             return None
         times = f" {len(self.misses)} times, first" if len(self.misses) > 1 else ""
         return f"cassette: {self.path} was missed{times}: {self.misses[0].message}; {self.misses[0].remedy}"

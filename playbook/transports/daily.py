@@ -20,9 +20,8 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from playbook.clock import VirtualLoop
 from playbook.errors import SetupError
-from playbook.transports.room import LineRoom, OnEvent, Patience, Room, SocketRoom, redact
+from playbook.transports.room import LineRoom, OnEvent, Patience, redact
 
 CHILD = (sys.executable, "-P", "-m", "playbook.transports.daily_child")
 """How the child is started. `-P`: a `daily.py` in the author's folder is not the library."""
@@ -30,14 +29,6 @@ CHILD = (sys.executable, "-P", "-m", "playbook.transports.daily_child")
 _ENVIRONMENT = re.compile(r"PATH|HOME|USER|LANG|LC_\w+|TZ|TMPDIR|(LD|DYLD)_LIBRARY_PATH|SSL_CERT_(FILE|DIR)|RUST_\w+|PYTHON\w+|VIRTUAL_ENV")
 _STDERR_BYTES = 4_000  # of the child's last words
 _REAP_S = 0.5  # SIGKILL is not a request
-
-
-def room_for(url: str, on_event: OnEvent, env: Mapping[str, str], patience: Patience | None = None) -> Room:
-    """The room behind a URL: an emulator's (`tcp://`, loopback only) or Daily's.
-
-    Daily's library never contacts the host of the URL itself, so no real room has such a URL.
-    """
-    return SocketRoom(on_event, patience) if url.startswith("tcp://") else DailyRoom(on_event, env, patience)
 
 
 class DailyRoom(LineRoom):
@@ -58,8 +49,6 @@ class DailyRoom(LineRoom):
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
-        if isinstance(loop, VirtualLoop):
-            raise SetupError("a Daily room lives in real time", remedy="use --clock system, or rehearse with --emulate")
         try:
             await loop.subprocess_exec(
                 lambda: _Child(self),

@@ -7,7 +7,7 @@ One `Http` per session: one client, kept-alive connections, a bound on every wai
   vendor's file gives statuses their meaning by `explain`.
 * **No credential leaves this room**: they are headers of the client, not of a `Request`, and are removed from what vendors say.
 
-`Send` is the seam: cassettes wrap the real one (`Http(wrap=...)`) and see requests without credentials. A connection that the server
+`Send` is the seam: cassettes wrap the real one (`Http.wrap`) and see requests without credentials. A connection that the server
 closes in the very moment in which we use it again looks like an answer that was lost; connections idle for 4 seconds are therefore not
 used again, and servers commonly close theirs after 5 or more.
 
@@ -30,7 +30,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from playbook.clock import Clock, VirtualLoop, wall_time
+from playbook.clock import Clock, wall_time
 from playbook.errors import ProviderError, SetupError, reason_of
 from playbook.record.redact import Redactor
 
@@ -153,7 +153,7 @@ class Http:
     """The way to one vendor, for one session.
 
     `headers` carry the credentials; `authorize` changes them when the vendor does. `redact` hides whatever else must not be shown in
-    an error (the values of `headers` are hidden anyway). `wrap` puts something before the network, such as a cassette.
+    an error (the values of `headers` are hidden anyway). `in_process`: the other side can only be in this process.
     """
 
     def __init__(
@@ -163,11 +163,13 @@ class Http:
         headers: Mapping[str, str] | None = None,
         explain: Explain | None = None,
         redact: Callable[[str], str] | None = None,
-        wrap: Callable[[Send], Send] | None = None,
+        in_process: bool = False,
     ) -> None:
-        self._wire = Wire(base_address(base_url))
+        self.in_process = in_process
+        """Whether no other process can reach the other side."""
+        self._wire = Wire(base_address(base_url), unanswered=f": {REAL_TIME}" if in_process else "")
         self._elsewhere: Send | None = None
-        self._send = wrap(self._to_network) if wrap else self._to_network
+        self._send: Send = self._to_network
         self._explain = explain
         self._redact = redact
         self._secrets = Redactor()
@@ -186,9 +188,14 @@ class Http:
                     self._secrets.add(part)
         self._wire.authorize(headers)
 
+    def wrap(self, before: Callable[[Send], Send]) -> Http:
+        """Put something before what is there, such as a cassette before the network. Gives this `Http`."""
+        self._send = before(self._send)
+        return self
+
     @property
     def way(self) -> Mapping[str, Any]:
-        """What another process of ours (`transports.courier`) must know to get there. It has the credentials."""
+        """What another process of ours (`journal.courier`) must know to get there. It has the credentials."""
         return {"base_url": self._wire.base_url, "headers": dict(self._wire.headers)}
 
     def prepare(self) -> None:
@@ -338,8 +345,9 @@ def _retry_after_ms(answer: Answer) -> int | None:
 class Wire:
     """The real `Send`: httpx, with its exceptions translated. (Providers have an `Http`.)"""
 
-    def __init__(self, base_url: str, answer_s: float = ANSWER_S) -> None:
+    def __init__(self, base_url: str, answer_s: float = ANSWER_S, *, unanswered: str = "") -> None:
         self.base_url = base_url
+        self._unanswered = unanswered
         self._answer_s = answer_s
         self.headers: Mapping[str, str] = {}
         self._host = urlsplit(base_url).hostname or ""
@@ -360,9 +368,6 @@ class Wire:
     async def send(self, request: Request) -> Answer:
         import httpx
 
-        virtual = isinstance(asyncio.get_running_loop(), VirtualLoop)
-        if virtual and not is_loopback(self._host):  # whatever it did would come too late, and be paid for
-            raise NetworkError(f"{self._host} was not asked: {REAL_TIME}", outcome="refused", passing=False)
         client = self.prepare()
         try:
             call = client.build_request(
@@ -393,8 +398,7 @@ class Wire:
             raise self._unreached(error) from error
         except httpx.ReadTimeout as error:
             raise NetworkError(
-                f"the request was sent, but no answer came from {self._host} within {self._answer_s:g} s"
-                + (f": {REAL_TIME}" if virtual else ""),
+                f"the request was sent, but no answer came from {self._host} within {self._answer_s:g} s{self._unanswered}",
                 outcome="ambiguous",
             ) from error
         except (httpx.WriteTimeout, TimeoutError) as error:

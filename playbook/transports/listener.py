@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from websockets.asyncio.server import Server, ServerConnection
     from websockets.http11 import Request, Response
 
+LISTEN = "127.0.0.1:8765"
+"""Where we listen unless the settings say otherwise: a proxy or tunnel must know."""
 HANDSHAKE_S = 5.0
 GOODBYE_S = 2.0
 
@@ -34,8 +36,8 @@ class Dialled(Protocol):
     def strangers(self) -> int:
         """How many came without the secret."""
 
-    async def start(self, address: Callable[[int], str]) -> str:
-        """Listen. `address` gives, for the port, the URL that the other side is told; it is returned. Raises `SetupError`."""
+    async def start(self) -> str:
+        """Listen. Gives the URL that the other side is to be told. Raises `SetupError`."""
 
     async def caller(self, within_s: float) -> bool:
         """Whether the caller has come, waiting that long for it."""
@@ -51,17 +53,19 @@ class Dialled(Protocol):
 
 
 class Listener:
-    """Listens on `host` and `port` (0: any free one) for a caller that has `secret` in the header `header`."""
+    """Listens on `listen` (`HOST:PORT`; the port 0 is any free one) for a caller that has `secret` in the header `header`. `address` makes,
+    of where we listen, what the other side is told."""
 
-    def __init__(self, host: str, port: int, *, header: str, secret: str) -> None:
-        self._host, self._port = host, port
-        self._header, self._secret = header, secret
+    def __init__(self, listen: str, *, header: str, secret: str, address: Callable[[str], str]) -> None:
+        host, _, port = listen.rpartition(":")
+        self._host, self._port = host.strip("[]"), int(port)
+        self._header, self._secret, self._address = header, secret, address
         self._server: Server | None = None
         self._connection: ServerConnection | None = None
         self._arrived = asyncio.Event()
         self.strangers = 0
 
-    async def start(self, address: Callable[[int], str]) -> str:
+    async def start(self) -> str:
         from websockets.asyncio.server import serve
 
         try:
@@ -78,7 +82,8 @@ class Listener:
         except OSError as error:
             why = os.strerror(error.errno).lower() if error.errno else str(error)
             raise SetupError(f"cannot listen on {self._host}:{self._port}: {why}", remedy="choose another address, or port 0") from error
-        return address(next(iter(self._server.sockets)).getsockname()[1])
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return self._address(f"{host}:{next(iter(self._server.sockets)).getsockname()[1]}")
 
     async def caller(self, within_s: float) -> bool:
         with contextlib.suppress(TimeoutError):

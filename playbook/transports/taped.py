@@ -372,9 +372,9 @@ class TapedSocket:
             self._stretch_ends()
         self._write(self._tape.now_ms(), on=on, event=event)
 
-    async def start(self, address: Callable[[int], str]) -> str:
+    async def start(self) -> str:
         began = self._tape.now_ms()
-        url = await self._socket.start(address)
+        url = await self._socket.start()
         self._tape.rename(url, _name(self._number))
         self._write(began, do="listen")
         return url
@@ -421,9 +421,9 @@ class PlayedSocket(Played):
 
     what = "socket"
 
-    def __init__(self, tape: Tape, number: int, lines: Sequence[Line], anchors: Sequence[Line]) -> None:
+    def __init__(self, tape: Tape, number: int, url: str, lines: Sequence[Line], anchors: Sequence[Line]) -> None:
         super().__init__(tape, lines, anchors)
-        self._number = number
+        self._number, self._url = number, url
         self._arrived = asyncio.Event()
         self._inbox: asyncio.Queue[str | None] = asyncio.Queue()
         self._hung_up = False
@@ -441,11 +441,10 @@ class PlayedSocket(Played):
         elif event["came"]:
             self._arrived.set()
 
-    async def start(self, address: Callable[[int], str]) -> str:
-        url = address(0)
-        self._tape.rename(url, _name(self._number))
+    async def start(self) -> str:
+        self._tape.rename(self._url, _name(self._number))
         self._do("listen")
-        return url
+        return self._url
 
     async def caller(self, within_s: float) -> bool:
         with suppress(TimeoutError):

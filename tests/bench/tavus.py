@@ -15,13 +15,14 @@ from typing import Any
 from playbook import clock
 from playbook.emulators.room import Guest
 from playbook.language import compile_file
-from playbook.perform.performance import Options, Runner
 from playbook.perform.world import World
 from playbook.providers.tavus.echo import LEAD_MS, PACE, PIECE_MS
 from playbook.providers.tavus.emulator import TavusEmulator
+from playbook.providers.tavus.provider import TavusProvider
+from playbook.transports.factory import Before
 from playbook.transports.room import Room
 from tests.bench import Say, bench
-from tests.contract import VOICE, chime
+from tests.contract import VOICE, Between, Stand, chime, runner_on, voice
 from tests.tavus import HEAD
 
 LINES = 300
@@ -47,10 +48,11 @@ class Eager(TavusEmulator):
         return None
 
 
-async def perform(file: Path, folder: Path, emulator: TavusEmulator, **extras: Any) -> None:
+async def perform(file: Path, folder: Path, emulator: TavusEmulator, before: Before | None = None) -> None:
     async with emulator.serve():
         plan = compile_file(file, World(voice=VOICE))
-        outcome = await Runner(plan, Options(folder=folder / "run", env=emulator.environment(), extras=extras)).run()
+        stand = Stand(TavusProvider(voice), emulator.environment(), before=before)
+        outcome = await runner_on(stand, plan, folder).run()
         assert outcome.result.exit_code == 0, outcome.result.reason
 
 
@@ -100,7 +102,7 @@ def pacing(say: Say) -> None:
         file = Path(name) / "sound.yaml"
         (Path(name) / "sound.wav").write_bytes(chime(SECONDS * 1000, 24_000))
         file.write_text(f"{HEAD}timeline:\n  - audio-echo: sound.wav\n", "utf-8")
-        clock.run(perform(file, Path(name), Deaf(), room=tap))
+        clock.run(perform(file, Path(name), Deaf(), Between(room=tap)))
     planned = [max(n * PIECE_MS / PACE, n * PIECE_MS - LEAD_MS) for n in range(len(sent_s))]
     off = [abs((at - sent_s[0]) * 1000 - due) for at, due in zip(sent_s, planned, strict=True)]
     say("greatest deviation from the plan", max(off), "ms", target=20.0)

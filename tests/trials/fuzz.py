@@ -22,12 +22,13 @@ from hypothesis import strategies as st
 
 from playbook import clock
 from playbook.cli import main
-from playbook.emulators import need
-from playbook.errors import CODES, AuthorError, Problem, format_problem
+from playbook.errors import AuthorError, Problem, format_problem
 from playbook.language import compile_text
 from playbook.perform.performance import Options, Runner
+from playbook.providers import registry
+from playbook.transports.factory import Wrapped
 from playbook.transports.http import Answer, Request
-from tests.contract import STANDS, compile_on, write_playbook
+from tests.contract import STANDS, Between, compile_on, write_playbook
 from tests.logs import ROOT, checked
 from tests.served import SESSIONS
 from tests.world import FakeWorld
@@ -86,7 +87,7 @@ def _compiles(data: bytes) -> None:
         problems = error.problems
     assert problems is None or problems
     for problem in problems or ():
-        assert problem.code in CODES
+        assert problem.code in registry.codes()
         assert format_problem(problem)
 
 
@@ -233,7 +234,7 @@ def vendor_answers(name: str, examples: int) -> None:
                     env=stand.env,
                     state_dir=folder / "state",
                     provider=stand.provider,
-                    extras={"http": lambda _: send},
+                    transports=Wrapped(stand.transports(), Between(http=lambda _: send)),
                 )
                 outcome = await Runner(plan, options).run()
                 assert outcome.result.exit_code in (0, 1, 4), outcome.result
@@ -291,7 +292,7 @@ def emulator_requests(name: str, examples: int) -> None:
 
     def check(requests: list[tuple[str, int, bytes, str]]) -> None:
         async def perform() -> None:
-            emulator = need(name)(viewer_after_ms=0)
+            emulator = registry.emulator(name)(viewer_after_ms=0)
             async with emulator.serve() as url, httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client:
                 headers = {"Authorization": "Bearer emulated", "x-api-key": "emulated"}
                 if name == "kaltura":

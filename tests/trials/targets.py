@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from playbook import clock
 from playbook.engine import Engine, Result
-from playbook.errors import CODES, AuthorError, PlaybookError, Problem, RecordError, format_problem
+from playbook.errors import AuthorError, PlaybookError, Problem, RecordError, format_problem
 from playbook.formats.findings import Findings
 from playbook.formats.source import Document, Node, parse
 from playbook.language import compile_text, cues, plan_from_json, plan_to_json
@@ -34,6 +34,7 @@ from playbook.language.render import Abandoned, Broken, Budget, Renderer, Scope
 from playbook.language.templates import MAX_WEIGHT
 from playbook.model import Plan
 from playbook.perform.performance import Options, Runner
+from playbook.providers import registry
 from playbook.providers.avaturn.provider import AvaturnProvider
 from playbook.providers.base import Provider
 from playbook.providers.kaltura.provider import KalturaProvider
@@ -41,10 +42,11 @@ from playbook.providers.tavus.provider import TavusProvider
 from playbook.record import baseline, captions, diff, performance, replay, runlog
 from playbook.report import cue_sheet, run_report
 from playbook.transports.cassette import Cassette
+from playbook.transports.factory import Wrapped
 from playbook.transports.http import Answer, Request
 from playbook.transports.listener import Dialled
 from playbook.transports.room import Door, LineRoom, OnEvent, Patience, Room, RoomFailure
-from tests.contract import VOICE, Stand, compile_on, write_playbook
+from tests.contract import VOICE, Between, Stand, compile_on, write_playbook
 from tests.logs import ROOT, checked
 from tests.world import FakeWorld
 
@@ -88,7 +90,7 @@ def _files(*patterns: str, root: Path = ROOT) -> list[bytes]:
 def _judge_problems(problems: tuple[Problem, ...]) -> None:
     """Problems have a known code, and a place that is there, and can be shown."""
     for problem in problems:
-        assert problem.code in CODES, problem
+        assert problem.code in registry.codes(), problem
         assert problem.place is None or (problem.place.line > 0 and problem.place.column > 0), problem
         assert format_problem(problem)
 
@@ -326,14 +328,14 @@ async def _play(cassette: Cassette, lines: list[dict[str, Any]]) -> None:
             await room.close()
     with contextlib.suppress(PlaybookError, TimeoutError):
         async with asyncio.timeout(3_600):
-            await _play_socket(cassette.listener(_no_socket), [line for line in lines if line.get("socket") == 1])
+            await _play_socket(cassette.listener("wss://a.example/x", _no_socket), [line for line in lines if line.get("socket") == 1])
 
 
 async def _play_socket(socket: Dialled, lines: list[dict[str, Any]]) -> None:
     async def read() -> list[str]:
         return [text async for text in socket.texts()]
 
-    await socket.start(lambda _: "wss://a.example/x")
+    await socket.start()
     await socket.caller(30)
     reader = asyncio.ensure_future(read())
     try:
@@ -444,7 +446,7 @@ def _vendor(name: str) -> tuple[Stand, Plan]:
         "avaturn": (AvaturnProvider(), {"AVATURN_API_KEY": "a-key-for-avaturn"}, {"unsupported_sdk_cancel": True}),
         "avaturn-external": (
             AvaturnProvider(lambda: VOICE),
-            {"AVATURN_API_KEY": "a-key-for-avaturn", "AVATURN_BASE_URL": "http://127.0.0.1:1"},
+            {"AVATURN_API_KEY": "a-key-for-avaturn", "AVATURN_EMULATED": "yes"},
             external,
         ),
         "tavus": (TavusProvider(), {"TAVUS_API_KEY": "a-key-for-tavus"}, {"pal_id": "p1", "listen": True}),
@@ -497,8 +499,8 @@ async def _perform(stand: Stand, plan: Plan, script: Script, folder: Path) -> in
 
     errors: list[Mapping[str, Any]] = []  # of callbacks, which nobody awaits
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
-    extras = {"http": lambda _: send, "room": room}
-    options = Options(folder=folder / "run", env=stand.env, state_dir=folder / "state", provider=stand.provider, extras=extras)
+    transports = Wrapped(stand.transports(), Between(http=lambda _: send, room=room))
+    options = Options(folder=folder / "run", env=stand.env, state_dir=folder / "state", provider=stand.provider, transports=transports)
     try:
         async with asyncio.timeout(86_400):  # on the virtual clock: what waits for nothing is found out, too
             code = (await Runner(plan, options).run()).result.exit_code

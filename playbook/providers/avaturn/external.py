@@ -22,7 +22,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
 
 from playbook.errors import ProviderError
 from playbook.events import PlayAudio, SayText, SpeechEnded, SpeechStarted, StopSpeaking, TaskAccepted
@@ -33,7 +32,7 @@ from playbook.providers.local.provider import LocalProvider
 from playbook.providers.local.spoken import Speaker, SpokenLine
 from playbook.speech.audio import Sound, frames, resample, silence
 from playbook.speech.voice import Voice
-from playbook.transports.listener import Dialled, Listener, gone
+from playbook.transports.listener import Dialled, gone
 
 if TYPE_CHECKING:
     from playbook.speech.show import Placement
@@ -42,7 +41,6 @@ RATE = 24_000
 FRAME_MS = 40
 SILENCE_MS = 100
 """What is sent for a text of which nothing is heard, since a segment without sound means nothing."""
-LISTEN = "127.0.0.1:8765"
 HEADER = "X-Playbook-Secret"
 
 CALL_S = 30.0
@@ -111,8 +109,6 @@ class ExternalSession(AvaturnSession):
         self._show = context.show
         self._secret = secrets.token_urlsafe(32)
         context.seal(self._secret)
-        host, _, port = self.settings.get("listen", "127.0.0.1:0" if self.near else LISTEN).rpartition(":")
-        self._host, self._port = host.strip("[]"), int(port)
         self._dialled: Dialled | None = None
         self._lines: dict[str, _Line] = {}  # those that are not over, and the last that are
         self._segments: dict[str, _Segment] = {}  # theirs
@@ -130,13 +126,10 @@ class ExternalSession(AvaturnSession):
         return self._dialled
 
     async def _open(self) -> str | None:
-        def make() -> Dialled:
-            return Listener(self._host, self._port, header=HEADER, secret=self._secret)
-
-        wrap, engine = self.context.extras.get("listener"), self.settings["conversation_engine"]
+        listen, engine = self.settings.get("listen"), self.settings["conversation_engine"]
         await self._speaker.speak_ahead()
-        self._dialled = wrap(make) if wrap else make()
-        url = await self._socket.start(self._address)
+        self._dialled = self.context.transports.listener(listen, engine["url"], header=HEADER, secret=self._secret)
+        url = await self._socket.start()
         await self.create(conversation_engine={**engine, "url": url, "headers": {**(engine.get("headers") or {}), HEADER: self._secret}})
         if not await self._socket.caller(CALL_S):
             strangers = f" ({self._socket.strangers} came without the secret)" if self._socket.strangers else ""
@@ -145,12 +138,6 @@ class ExternalSession(AvaturnSession):
             )
         self.in_background(self._read())
         return None
-
-    def _address(self, port: int) -> str:
-        """What Avaturn dials: the author's proxy or tunnel. An emulator reaches us without."""
-        url: str = self.settings["conversation_engine"]["url"]
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"ws://{host}:{port}{urlsplit(url).path or '/'}" if self.near else url
 
     async def _release(self) -> None:
         if self._dialled is not None:

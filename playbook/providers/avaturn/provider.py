@@ -19,15 +19,15 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from playbook.errors import Problem, ProviderError, SetupError
 from playbook.events import PlayAudio, SayText, StopSpeaking, TaskAccepted
 from playbook.model import Capabilities, Plan, Step
-from playbook.ports import Session, SessionRecord
+from playbook.ports import Session, SessionRecord, Transports
 from playbook.providers.base import Context, new_voice
 from playbook.providers.queued import QueuedSession
-from playbook.transports.http import Answer, Http, Retry, base_address, clipped, is_loopback
+from playbook.transports.http import Answer, Http, Retry, base_address, clipped
 
 if TYPE_CHECKING:
     from playbook.speech.voice import Voice
@@ -69,6 +69,16 @@ class AvaturnProvider:
     name = "avaturn"
     schema = "avaturn.schema.json"
     credentials = (("AVATURN_API_KEY",),)
+    emulator = "playbook.providers.avaturn.emulator:AvaturnEmulator"
+    problems: Mapping[str, str] = {
+        "PB452": "an Avaturn engine that cannot speak given lines",
+        "PB453": "a setting that does nothing with this Avaturn engine",
+        "PB454": "a start that may outlast Avaturn's patience",
+    }
+    stands: Mapping[str, Mapping[str, Any]] = {
+        "avaturn": {"unsupported_sdk_cancel": True},
+        "avaturn-external": {"conversation_engine": {"type": "external", "url": "wss://avatar.example.com/playbook"}},
+    }
 
     def __init__(self, local_voice: Callable[[], Voice] | None = None) -> None:
         self.local_voice = local_voice or new_voice
@@ -123,11 +133,11 @@ class AvaturnProvider:
             return ExternalSession(context, self.local_voice())
         return TextEchoSession(context)
 
-    async def end_session(self, record: SessionRecord, env: Mapping[str, str]) -> None:
+    async def end_session(self, record: SessionRecord, env: Mapping[str, str], transports: Transports) -> None:
         """End the session of a process that is gone."""
         assert record.session is not None
         base = record.facts.get("base_url") or env.get("AVATURN_BASE_URL") or BASE_URL
-        async with Http(base, headers=_bearer(_key(env)), explain=_explain) as http:
+        async with transports.http(base, headers=_bearer(_key(env)), explain=_explain) as http:
             await _end(http, record.session)
 
 
@@ -140,10 +150,8 @@ class AvaturnSession(QueuedSession):
         context.seal(key)
         self.settings = context.plan.session
         self.base = base_address(context.env.get("AVATURN_BASE_URL") or BASE_URL)
-        self.near = is_loopback(urlsplit(self.base).hostname or "")
-        """Whether the service is on this machine, and so an emulator."""
-        explain, wrap = partial(_explain, plan=context.plan), context.extras.get("http")
-        self.http = Http(self.base, headers=_bearer(key), explain=explain, redact=context.redact, wrap=wrap)
+        explain = partial(_explain, plan=context.plan)
+        self.http = context.transports.http(self.base, headers=_bearer(key), explain=explain, redact=context.redact)
 
     async def create(self, **changes: Any) -> None:
         """Create the session; `changes` replace settings."""

@@ -32,6 +32,7 @@ from playbook.emulators.face import RATE, FaceSound, FaceStream, spoken
 from playbook.emulators.faults import Chosen
 from playbook.emulators.speech import LATENCY_MS, MS_PER_CHARACTER, Utterance
 from playbook.speech.audio import decode, measure, resample
+from playbook.transports.factory import emulated_variable
 
 SESSIONS = "/v1/avatar-session"
 SERVICE = "/api_v3/service"
@@ -156,7 +157,8 @@ class KalturaEmulator(Emulator):
         self._numbers = itertools.count(1)
 
     def environment(self) -> Mapping[str, str]:
-        return {"KALTURA_BASE_URL": self.url, "KALTURA_SERVICE_URL": self.url, "KALTURA_KS": self.options.ks or "emulated-ks"}
+        addresses = {"KALTURA_BASE_URL": self.url, "KALTURA_SERVICE_URL": self.url}
+        return {**addresses, "KALTURA_KS": self.options.ks or "emulated-ks", emulated_variable(self.name): "yes"}
 
     def routes(self) -> Sequence[BaseRoute]:
         def post(path: str, endpoint: Any) -> Route:

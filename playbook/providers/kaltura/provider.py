@@ -27,7 +27,7 @@ from playbook.errors import Problem, ProviderError, SetupError
 from playbook.events import PlayAudio, SayText, StopSpeaking, TaskAccepted
 from playbook.formats.durations import parse_duration
 from playbook.model import AudioEcho, Capabilities, Length, Plan, Say
-from playbook.ports import SessionRecord
+from playbook.ports import SessionRecord, Transports
 from playbook.providers.base import Context, new_voice
 from playbook.providers.kaltura.login import WAYS, mint, read_login
 from playbook.providers.queued import QueuedSession
@@ -76,6 +76,15 @@ class KalturaProvider:
     name = "kaltura"
     schema = "kaltura.schema.json"
     credentials = WAYS
+    emulator = "playbook.providers.kaltura.emulator:KalturaEmulator"
+    problems: Mapping[str, str] = {
+        "PB480": "Kaltura is told no avatar",
+        "PB481": "text for Kaltura without a voice",
+        "PB482": "a line for Kaltura that nobody may see",
+    }
+    stands: Mapping[str, Mapping[str, Any]] = {
+        "kaltura": {"visualConfig": {"id": "visual-1"}, "voiceConfig": {"id": "voice-1"}},
+    }
 
     def __init__(self, local_voice: Callable[[], Voice] | None = None) -> None:
         self.local_voice = local_voice or new_voice
@@ -124,12 +133,12 @@ class KalturaProvider:
     def connect(self, context: Context) -> KalturaSession:
         return KalturaSession(context, self.local_voice() if self.needs_voice(context.plan) else None)
 
-    async def end_session(self, record: SessionRecord, env: Mapping[str, str]) -> None:  # noqa: ARG002 -- the token suffices
+    async def end_session(self, record: SessionRecord, env: Mapping[str, str], transports: Transports) -> None:  # noqa: ARG002 -- the token suffices
         token = record.end.get("token")
         if not token:
             raise SetupError("the token of this session was never received, and without it nobody can end the session")
         # The host is the one that gave the token out, whatever the environment says today.
-        async with Http(record.facts.get("base_url") or API, headers=_bearer(token), explain=_refusal) as http:
+        async with transports.http(record.facts.get("base_url") or API, headers=_bearer(token), explain=_refusal) as http:
             assert record.session is not None
             await _end(http, record.session)
 
@@ -159,9 +168,8 @@ class KalturaSession(QueuedSession):
 
             raise VoiceMissing
         self._base_url = env.get("KALTURA_BASE_URL") or API
-        wrap = context.extras.get("http")
-        self._http = Http(self._base_url, explain=self._explain, redact=context.redact, wrap=wrap)
-        self._service = Http(env.get("KALTURA_SERVICE_URL") or SERVICE, redact=context.redact, wrap=wrap)
+        self._http = context.transports.http(self._base_url, explain=self._explain, redact=context.redact)
+        self._service = context.transports.http(env.get("KALTURA_SERVICE_URL") or SERVICE, redact=context.redact)
         self._token: str | None = None
         self._uploads: dict[str, _Upload] = {}
         self._text_is_gone = False

@@ -72,6 +72,14 @@ class LocalProvider:
     name = "local"
     schema = "local.schema.json"
     credentials = ()
+    emulator = ""
+    problems: Mapping[str, str] = {
+        "PB450": "a voice or language that the local voice does not have",
+        "PB451": "a line's voice that the local voice does not have",
+        "PB455": "lines of the local voice where no voice is installed",
+        "PB456": "a show that the local voice is to speak where no voice is installed",
+    }
+    stands: Mapping[str, Mapping[str, Any]] = {"local": {}}
 
     def __init__(self, voice: Voice | None = None) -> None:
         self.voice = voice or Voice()
@@ -83,6 +91,7 @@ class LocalProvider:
             speech="exact",
             voice_per_line=True,
             own_voice=True,
+            remote=False,
             price_per_minute=settings.get("price_per_minute"),
         )
 

@@ -29,14 +29,13 @@ from urllib.parse import quote
 from playbook.errors import MASK, Problem, ProviderError, SetupError
 from playbook.language.cues import total_ms
 from playbook.model import Capabilities, Plan, WaitEvent
-from playbook.ports import SETTLED_S, Session, SessionRecord
+from playbook.ports import SETTLED_S, Session, SessionRecord, Transports
 from playbook.providers.base import Context, FoundSession, Search, new_voice
 from playbook.providers.queued import QueuedSession
 from playbook.transports.http import Answer, Http, Retry, base_address
 from playbook.transports.room import (
     AppMessage,
     Door,
-    OnEvent,
     Participant,
     ParticipantJoined,
     ParticipantLeft,
@@ -100,6 +99,18 @@ class TavusProvider:
     name = "tavus"
     schema = "tavus.schema.json"
     credentials = (("TAVUS_API_KEY",),)
+    emulator = "playbook.providers.tavus.emulator:TavusEmulator"
+    problems: Mapping[str, str] = {
+        "PB465": "Tavus is told no PAL",
+        "PB466": "a setting that does nothing with this way to a Tavus face",
+        "PB467": "a Tavus face that joins another room",
+        "PB468": "a greeting that Tavus may speak unasked",
+        "PB469": "a Tavus room in which nobody can watch",
+    }
+    stands: Mapping[str, Mapping[str, Any]] = {
+        "tavus": {"pal_id": "p5c0ffee1234"},
+        "tavus-microphone": {"pal_id": "p5c0ffee1234", "echo_via": "microphone"},
+    }
 
     def __init__(self, local_voice: Callable[[], Voice] | None = None) -> None:
         self.local_voice = local_voice or new_voice
@@ -152,23 +163,23 @@ class TavusProvider:
 
         return EchoSession(context)
 
-    async def end_session(self, record: SessionRecord, env: Mapping[str, str]) -> None:
+    async def end_session(self, record: SessionRecord, env: Mapping[str, str], transports: Transports) -> None:
         """End the conversation of a process that is gone."""
         assert record.session is not None
         base = record.facts.get("base_url") or env.get("TAVUS_BASE_URL") or API
-        async with Http(base, headers=_key(env), explain=_explain) as http:
+        async with transports.http(base, headers=_key(env), explain=_explain) as http:
             await _end(http, record.session)
 
-    async def list_sessions(self, env: Mapping[str, str]) -> Sequence[FoundSession]:
+    async def list_sessions(self, env: Mapping[str, str], transports: Transports) -> Sequence[FoundSession]:
         """Every active conversation of this key's account, whoever opened it."""
-        async with Http(env.get("TAVUS_BASE_URL") or API, headers=_key(env), explain=_explain) as http:
+        async with transports.http(env.get("TAVUS_BASE_URL") or API, headers=_key(env), explain=_explain) as http:
             return await _active(http)
 
-    async def find_session(self, record: SessionRecord, env: Mapping[str, str]) -> Search:
+    async def find_session(self, record: SessionRecord, env: Mapping[str, str], transports: Transports) -> Search:
         """By the mark in its name. A name that the author chose is not ours alone, and an item without a name rules nothing out: such a
         conversation may be it if it began when ours would have."""
         base = record.facts.get("base_url") or env.get("TAVUS_BASE_URL") or API
-        async with Http(base, headers=_key(env), explain=_explain) as http:
+        async with transports.http(base, headers=_key(env), explain=_explain) as http:
             found = await _active(http)
         if record.mark and (ours := [item.session for item in found if record.mark in item.name]):
             return Search(ours[0])
@@ -195,7 +206,7 @@ class TavusSession(QueuedSession):
         context.seal(key["x-api-key"])
         self.settings = context.plan.session
         self._base = base_address(context.env.get("TAVUS_BASE_URL") or API)
-        self._http = Http(self._base, headers=key, explain=_explain, redact=context.redact, wrap=context.extras.get("http"))
+        self._http = context.transports.http(self._base, headers=key, explain=_explain, redact=context.redact)
         self._over_at_once = False
         self._url = ""
         self._token: str | None = None
@@ -344,14 +355,7 @@ class TavusSession(QueuedSession):
             track=self.settings.get("track", "microphone"),
             listen=self.settings.get("listen", False),
         )
-
-        def make(on_event: OnEvent) -> Room:
-            from playbook.transports.daily import room_for
-
-            return room_for(self._url, on_event, self.context.env)
-
-        wrap = self.context.extras.get("room")
-        self._room = wrap(self._happened, make) if wrap else make(self._happened)
+        self._room = self.context.transports.room(self._url, self._happened)
         await self._room.open(door)
         guess = asyncio.get_running_loop().call_later(STRANGER_S, self._take_a_stranger)
         try:
