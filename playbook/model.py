@@ -20,7 +20,7 @@ from playbook.errors import Place, Problem
 
 
 class Evidence(IntEnum):
-    """On what evidence we say that an utterance ended; a greater value is better evidence. The README tells of the grades."""
+    """On what evidence we say that an utterance ended; a greater value is better evidence. The page `evidence` tells of the grades."""
 
     timeout = 1
     """The provider should have told and did not, within the estimate and its margin."""

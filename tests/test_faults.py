@@ -1,4 +1,6 @@
-"""The named faults, each on every provider that can show it: over real sockets, on the virtual clock. The README's table is this one.
+"""The named faults, each on every provider that can show it: over real sockets, on the virtual clock.
+
+The table of the page `faults` is this one.
 
 A show of three lines is performed; the fault strikes the second (`two`), which faults of the interrupt cut after a second. What is asserted
 of every run: its log is a good one, its session is closed by the emulator's own count, and no line was sent again that may have arrived.
@@ -281,7 +283,7 @@ CASES = [(stand, fault) for stand in EMULATED for fault in FAULTS if applies(sta
 @pytest.mark.parametrize("chunked", [False, True], ids=["whole", "chunks"])
 @pytest.mark.parametrize(("stand", "fault"), CASES, ids=[f"{stand}-{fault}" for stand, fault in CASES])
 def test_fault(stand: str, fault: str, chunked: bool, tmp_path: Path):
-    """The runner does what the README's table says, nothing stays open, and no line is heard twice by our doing; nor does it matter
+    """The runner does what the documentation's table says, nothing stays open, and no line is heard twice by our doing; nor does it matter
     whether the line comes in chunks."""
     show = performed(stand, fault, tmp_path, chunked=chunked)
     ROWS[fault].of(show)(show)
@@ -362,9 +364,9 @@ def test_every_fault_strikes_somewhere():
     assert set(ROWS) == set(FAULTS)
 
 
-def test_the_readme_tells_every_fault_in_order():
-    """The table under its mark has the names of `FAULTS`, each with what happens and what the runner does."""
-    text = (ROOT / "README.md").read_text("utf-8").partition("<!-- faults -->")[2]
+def test_the_documentation_tells_every_fault_in_order():
+    """The table has the names of `FAULTS`, each with what happens and what the runner does."""
+    text = (ROOT / "playbook" / "docs" / "faults.md").read_text("utf-8")
     rows = [re.fullmatch(r"\| `([a-z0-9-]+)` \| (.+) \| (.+) \|", line) for line in text.splitlines()]
     told = [row for row in rows if row is not None]
     assert [row[1] for row in told] == list(FAULTS)

@@ -35,8 +35,17 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "providers": ("author", "show what each provider can do"),
     "emulate": ("perform", "serve a provider's emulator on this machine"),
     "schema": ("author", "print the schemas of the format, or where they are"),
+    "help": ("docs", "show the documentation, by topic or by a problem's code"),
 }
 """Verb: the module that holds it, and what it does."""
+
+TOPICS: Mapping[str, str] = {
+    **dict.fromkeys(("new", "check", "plan", "schema"), "language"),
+    **dict.fromkeys(("replay", "diff", "test"), "regressions"),
+    "run": "evidence",
+    "emulate": "faults",
+}
+"""Where a verb's documentation is, if no topic has its name."""
 
 
 def main(argv: Sequence[str] | None = None, env: Mapping[str, str] | None = None) -> int:
@@ -60,7 +69,7 @@ def overview(width: int | None = None) -> str:
         "",
         *(f"  {verb:<11}{what}" for verb, (_, what) in VERBS.items()),
         "",
-        "`playbook VERB --help` tells more. Every option has an environment twin, PLAYBOOK_<OPTION>.",
+        "`playbook VERB --help` and `playbook help TOPIC` tell more. Every option has an environment twin, PLAYBOOK_<OPTION>.",
         "",
         "first steps:",
         "  playbook new hello.yaml",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from playbook.cli import VERBS, overview
+from playbook.cli import TOPICS, VERBS, overview
 from playbook.errors import AuthorError, PlaybookError, SetupError, UsageError, near_or_all, reason_of
 from playbook.record.redact import Redactor
 
@@ -53,9 +53,9 @@ class Parser(argparse.ArgumentParser):
     option that may be repeated takes several values, separated and quoted as in a shell.
     """
 
-    def __init__(self, prog: str, description: str) -> None:
+    def __init__(self, prog: str, description: str, epilog: str | None = None) -> None:
         self._twins: list[_Twin] = []
-        super().__init__(prog=prog, description=description, allow_abbrev=False, formatter_class=_Wide)
+        super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False, formatter_class=_Wide)
 
     def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
         long = next((name for name in names if name.startswith("--") and name != "--help"), None)
@@ -226,7 +226,7 @@ def carry_out(argv: Sequence[str], env: Mapping[str, str]) -> int:
     redact = Redactor(value for name, value in env.items() if _is_credential(name) and len(value) >= 8)
     args: argparse.Namespace | None = None
     try:
-        if not argv or argv[0] in ("-h", "--help", "help"):
+        if not argv or argv[0] in ("-h", "--help"):
             (out if argv else err)(overview(width()))
             return 0 if argv else 2
         if argv[0] == "--version":
@@ -287,7 +287,15 @@ def _find(verb: str) -> tuple[Command, Parser]:
         raise UsageError(f"{what} '{verb}'", remedy=near_or_all(verb, VERBS, "see `playbook --help`"))
     module, what = VERBS[verb]
     command: Command = importlib.import_module(f"playbook.cli.{module}").COMMANDS[verb]
-    return command, Parser(f"playbook {verb}", what[0].upper() + what[1:] + ".")
+    more = f"More: `playbook help {TOPICS.get(verb, verb)}`."
+    return command, Parser(f"playbook {verb}", what[0].upper() + what[1:] + ".", more)
+
+
+def help_of(verb: str) -> str:
+    """What `playbook VERB --help` says."""
+    command, parser = _find(verb)
+    command.add(parser)
+    return parser.format_help().rstrip()
 
 
 def _is_credential(name: str) -> bool:
