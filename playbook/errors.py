@@ -107,6 +107,22 @@ CODES: Mapping[str, str] = {
     "PB435": "an until that goes on long after the line",
     "PB436": "a placeholder of the starter",
     "PB437": "a timeout that is sure to strike",
+    # kiosks
+    "PB501": "a time zone that there is not",
+    "PB502": "hours that begin when they end",
+    "PB503": "a day that is named twice",
+    "PB504": "opening hours that are never",
+    "PB505": "a date that there is not",
+    "PB506": "a show that there is not",
+    "PB507": "a signal that no control can give",
+    "PB508": "a cron time that cannot be read, or never comes",
+    "PB509": "a rung that is never used",
+    "PB510": "a show that no rung can perform",
+    "PB511": "a show that one of the rungs cannot perform",
+    "PB512": "a budget that the idle show alone exceeds",
+    "PB513": "a budget and a rung without a price",
+    "PB514": "a show that may wait for ever",
+    "PB515": "a time at which the kiosk is never open",
 }
 """Every problem there is: code and title. Each has a case under `tests/problems/`. PB120, PB218, PB312, PB313 and PB43x are warnings."""
 

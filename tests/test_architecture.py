@@ -25,6 +25,7 @@ ROOMS = (
     ("emulators",),
     ("providers",),
     ("perform",),
+    ("kiosk",),
     ("api", "suite"),
     ("report",),
     ("cli", "pytest_plugin"),

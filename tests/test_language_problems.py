@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from playbook.errors import format_problem, near
+from playbook.kiosk.programme import check_kiosk, is_kiosk_file
+from playbook.kiosk.silent import silent_world
 from playbook.language import Inputs, World, check_file
 from playbook.providers import registry
 from tests.world import FakeWorld
@@ -50,12 +52,11 @@ def test_a_mistake_is_reported_exactly_so(case: Path, tmp_path: Path, monkeypatc
         Path(name).write_text(text * count)
     inputs = Inputs(var=facts.get("var", {}), env=facts.get("env", {}), files=tuple(map(Path, facts.get("vars", ()))))
 
-    problems, plan = check_file(
-        Path(facts.get("check", "playbook.yaml")),
-        world(facts.get("world", "fake")),
-        inputs,
-        provider=facts.get("provider"),
-        placeholders=True,
+    file, where = Path(facts.get("check", "playbook.yaml")), world(facts.get("world", "fake"))
+    problems, plan = (
+        check_kiosk(file, where, silent_world() if facts.get("world") == "real" else where, inputs)
+        if is_kiosk_file(file)
+        else check_file(file, where, inputs, provider=facts.get("provider"), placeholders=True)
     )
 
     text = "\n\n".join(map(format_problem, problems)) + "\n"

@@ -22,6 +22,7 @@ from playbook.perform.world import World, cache_folder
 from playbook.providers import registry
 
 if TYPE_CHECKING:
+    from playbook.kiosk.programme import Programme
     from playbook.providers.base import Provider
 
 
@@ -161,15 +162,22 @@ def add_check(parser: Parser) -> None:
 
 
 def check(args: Namespace) -> int:
+    from playbook.kiosk.programme import check_kiosk, is_kiosk_file
+    from playbook.kiosk.silent import silent_world
+
     world, given = World(cache_folder(args.env)), inputs(args)
     files = playbook_files(args.paths)
     if not files:
         err(f"error: nothing to check in {', '.join(args.paths)}\n  playbooks end in .yaml or .yml")
         return 5
-    checked: list[tuple[Path, tuple[Problem, ...], Plan | None]] = []
+    checked: list[tuple[Path, tuple[Problem, ...], Plan | Programme | None]] = []
     shown: set[Any] = set()
     for file in files:
-        problems, plan = check_file(file, world, given, provider=args.provider, placeholders=True)
+        plan: Plan | Programme | None
+        if is_kiosk_file(file):
+            problems, plan = check_kiosk(file, world, silent_world(), given)
+        else:
+            problems, plan = check_file(file, world, given, provider=args.provider, placeholders=True)
         # A part's own problem comes with every playbook that includes it, and with the part; once is enough.
         fresh = tuple(p for p in problems if (key := (p.code, p.place, p.message)) not in shown and not shown.add(key))  # type: ignore[func-returns-value]  # adds
         for secret in plan.secrets if plan is not None else ():
@@ -184,7 +192,7 @@ def check(args: Namespace) -> int:
     return 3 if errors else 0
 
 
-def _check_text(checked: Sequence[tuple[Path, tuple[Problem, ...], Plan | None]], *, colour: bool) -> str:
+def _check_text(checked: Sequence[tuple[Path, tuple[Problem, ...], Plan | Programme | None]], *, colour: bool) -> str:
     from playbook.report import count, problems_text
 
     blocks = [problems_text(problems, colour=colour) for _, problems, _ in checked if problems]
@@ -198,23 +206,25 @@ def _check_text(checked: Sequence[tuple[Path, tuple[Problem, ...], Plan | None]]
     return "\n\n".join([*blocks, "\n".join(lines)])
 
 
-def _size(plan: Plan) -> str:
+def _size(plan: Plan | Programme) -> str:
     from playbook.language import cues, total_ms
     from playbook.report import clock_time, count
 
+    if not isinstance(plan, Plan):
+        return f"a kiosk: {count(len(plan.plans), 'show')}, {count(len(plan.kiosk.ladder), 'rung')}"
     timeline = cues(plan)
     about = "" if timeline and timeline[-1].exact else "about "
     return f"{count(sum(step.skipped is None for step in plan.steps), 'step')}, {about}{clock_time(total_ms(plan) - plan.start.delay_ms)}"
 
 
-def _check_json(checked: Sequence[tuple[Path, tuple[Problem, ...], Plan | None]], *, strict: bool) -> str:
+def _check_json(checked: Sequence[tuple[Path, tuple[Problem, ...], Plan | Programme | None]], *, strict: bool) -> str:
     from playbook.report import problem_to_json
 
     files = [
         {
             "file": str(file),
             "good": not any(problem.severity == "error" or strict for problem in problems),
-            "plan_sha256": plan.sha256 if plan is not None else None,
+            "plan_sha256": plan.sha256 if isinstance(plan, Plan) else None,
             "problems": [problem_to_json(problem) for problem in problems],
         }
         for file, problems, plan in checked
@@ -251,7 +261,7 @@ def plan(args: Namespace) -> int:
 
 
 def add_schema(parser: Parser) -> None:
-    what = "playbook (the default, with every provider's settings), runlog, baseline, cassette, or a provider for its settings alone"
+    what = "playbook (the default, with every provider's settings), runlog, baseline, cassette, kiosk, kiosklog, or a provider for its settings alone"
     parser.add_argument("name", metavar="NAME", nargs="?", default="playbook", help=what)
     parser.add_argument("--path", action="store_true", help="where the schema lies instead of what is in it")
 
@@ -260,7 +270,7 @@ def schema(args: Namespace) -> int:
     world = World()
     if args.name == "playbook" and not args.path:
         return _everything(world)
-    known = {name: schema_path(f"{name}.schema.json") for name in ("playbook", "runlog", "baseline", "cassette")}
+    known = {name: schema_path(f"{name}.schema.json") for name in ("playbook", "runlog", "baseline", "cassette", "kiosk", "kiosklog")}
     path = known.get(args.name)
     if path is None and (provider := world.provider(args.name)) is not None:
         path = schema_path("providers") / provider.schema  # a plug-in's is an absolute path
