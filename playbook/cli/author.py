@@ -261,7 +261,10 @@ def plan(args: Namespace) -> int:
 
 
 def add_schema(parser: Parser) -> None:
-    what = "playbook (the default, with every provider's settings), runlog, baseline, cassette, kiosk, kiosklog, or a provider for its settings alone"
+    what = (
+        "playbook (the default, with every provider's settings), runlog, baseline, cassette, kiosk, kiosklog,"
+        " or a provider for its settings alone"
+    )
     parser.add_argument("name", metavar="NAME", nargs="?", default="playbook", help=what)
     parser.add_argument("--path", action="store_true", help="where the schema lies instead of what is in it")
 
