@@ -211,6 +211,10 @@ _PARTS = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
 """Where a name has its joints: `face_id`, `audio-echo`, `faceId`."""
 
 
+_LONGEST = 100
+"""What is longer is no mistyped name, and to compare it takes the square of its length."""
+
+
 def near(word: str, words: Iterable[str]) -> str:
     """The one of some words that was surely meant, or nothing: a wrong guess is worse than none.
 
@@ -221,7 +225,9 @@ def near(word: str, words: Iterable[str]) -> str:
     def parts(name: str) -> list[str]:
         return [part.lower() for part in _PARTS.split(name) if part]
 
-    given, known = parts(word), list(words)
+    if len(word) > _LONGEST:
+        return ""
+    given, known = parts(word), [each for each in words if len(each) <= _LONGEST]
     related = [each for each in known if _begins_or_ends(given, parts(each))]
     if len(related) == 1 and len(word) > 2:
         return related[0]

@@ -35,6 +35,7 @@ class Vendor:
     name, schema, credentials = "tavus", "local.schema.json", (("TAVUS_API_KEY",),)
     there: ClassVar[set[str]] = set()
     reachable: ClassVar[bool] = True
+    broken: ClassVar[set[str]] = set()
 
     def capabilities(self, _: Mapping[str, object]) -> Capabilities:
         return Capabilities(price_per_minute=0.5, max_session_ms=3_600_000)
@@ -46,6 +47,8 @@ class Vendor:
         return VendorSession(context)
 
     async def end_session(self, record: SessionRecord, env: Mapping[str, str], transports: object) -> None:
+        if record.session in self.broken:
+            raise ZeroDivisionError("in the code that ends it")
         if not self.reachable:
             raise ProviderError(f"nobody answers to {env['TAVUS_API_KEY']}", outcome="ambiguous")
         self.there.discard(record.session)
@@ -176,6 +179,20 @@ def test_end_that_fails(vendor, monkeypatch):
     assert (done.code, done.out) == (4, "tavus c42: ended\n")
     assert vendor.call("sessions", "forget", "x1").out == "nobody x1: forgotten, not ended\n"
     assert vendor.call("sessions", "end", "--all").code == 0
+
+
+def test_a_bug_in_ending_one_leaves_no_other_open(vendor, monkeypatch):
+    """A session whose end runs into a bug stays in the list; the others are ended all the same, then the traceback comes, and 70."""
+    for session in ("c1", "c2"):
+        entry = journal(vendor).entry("a-run", "show")
+        entry.intent("tavus")
+        entry.created(session)
+        Vendor.there.add(session)
+    monkeypatch.setattr(Vendor, "broken", {"c1"})
+    done = vendor.call("sessions", "end", "--all")
+    assert (done.code, done.out) == (70, "tavus c2: ended\n")
+    assert done.err.index("error: tavus c1: internal error") < done.err.index("ZeroDivisionError: in the code that ends it")
+    assert [record.session for record in journal(vendor).open_sessions()] == ["c1"]
 
 
 def test_end_that_nobody_can_be_told_of(vendor, monkeypatch):

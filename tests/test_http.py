@@ -386,7 +386,10 @@ def test_a_vendor_explains_its_statuses() -> None:
 
 
 @pytest.mark.parametrize(
-    ("headers", "waited_ms"), [((), 250), (("retry-after: 2",), 2000), (("retry-after: 0",), 250), (("retry-after: soon",), 250)]
+    ("headers", "waited_ms"),
+    [((), 250), (("retry-after: 2",), 2000), (("retry-after: 0",), 250), (("retry-after: soon",), 250)]
+    + [((f"retry-after: Mon, 01 Jan 2024 00:00:00 +{'9' * digits}",), 250) for digits in (4, 20, 400)]
+    + [((f"retry-after: {number}",), 250) for number in ("1e308", "9" * 400, "-1", "nan", "٣")],
 )
 def test_too_many_requests_are_repeated_when_the_vendor_says(headers: tuple[str, ...], waited_ms: int) -> None:
     """A 429 was surely not carried out: the line is sent again after Retry-After, or a short back-off without it."""

@@ -130,6 +130,7 @@ def _end(args: Namespace, journal: Journal) -> int:
         return 0
     world, failed, ours = World(), 0, {record.key for record in known}
     named = {record.session for record in known}
+    bugs: list[Exception] = []
     for record in records:
         try:
             what = clocks.run(_end_one(record, world, args.env, named))
@@ -151,6 +152,11 @@ def _end(args: Namespace, journal: Journal) -> int:
                     )
                 )
             )
+        except Exception as error:  # one that cannot be ended must not keep the others open
+            bugs.append(error)
+            err(args.redact(f"error: {record.provider} {record.session or record.key}: internal error; its traceback follows at the end"))
+    if bugs:
+        raise bugs[0]
     return 4 if failed else 0
 
 

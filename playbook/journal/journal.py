@@ -415,6 +415,7 @@ def _record(facts: list[_Line], held: bool | None) -> SessionRecord:
     session, folder = line.get("session"), line.get("folder")
     try:
         since = datetime.datetime.fromisoformat(line["at"]).astimezone(datetime.UTC)
+        since = since if 2000 <= since.year < 3000 else wall_time()  # there is arithmetic to be done with it
     except (KeyError, TypeError, ValueError, OverflowError):
         since = wall_time()
     try:
@@ -438,7 +439,7 @@ def _record(facts: list[_Line], held: bool | None) -> SessionRecord:
         ends_by=ends_by,
         rule=str(rule),
         mark=str(line.get("mark", "")),
-        price_per_minute=price if isinstance(price, (int, float)) else None,
+        price_per_minute=price if isinstance(price, (int, float)) and 0 <= price < 1e6 else None,
         facts=given,
         end=end,
     )

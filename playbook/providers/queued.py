@@ -16,6 +16,7 @@ from playbook.errors import PlaybookError, ProviderError, SetupError
 from playbook.events import PlayAudio, ProviderFailed, SayText, SessionClosed, SessionOpened, StopSpeaking, TaskAccepted
 from playbook.ports import CLOSE_BUDGET_S, CREATE_BUDGET_S
 from playbook.providers.base import Context
+from playbook.transports.http import BACKOFF_MS
 
 T = TypeVar("T")
 
@@ -62,8 +63,8 @@ class QueuedSession(ABC):
 
     @abstractmethod
     async def _close(self, reason: str) -> str | None:
-        """End the session that was created, also half of it; retry within the budget. Called once, if there is one, `_open` cancelled or
-        over. Returns a remark for the log, or None."""
+        """End the session that was created, also half of it; retry within the budget. Called if there is one, `_open` cancelled or over,
+        and again when it raised what is no `PlaybookError`. Returns a remark for the log, or None."""
 
     async def _release(self) -> None:  # noqa: B027 -- most have something to let go of, and need not
         """Let go of connections and whatever else is held. Called once, last of all, whatever became of the session."""
@@ -183,7 +184,7 @@ class QueuedSession(ABC):
         try:
             async with asyncio.timeout(CLOSE_BUDGET_S):
                 try:
-                    remark = None if self.session_id is None else await self._close(reason)
+                    remark = None if self.session_id is None else await self._close_whatever_happens(reason)
                 finally:
                     await self._let_go()
             if self._creating is not None and self.session_id is None and (not self._creating.done() or self._creating.cancelled()):
@@ -193,8 +194,23 @@ class QueuedSession(ABC):
             self.emit(SessionClosed(reason=text, status="failed"))
         except SetupError as error:  # the session is over, but the journal could not be told: it will offer to end it once more
             self.emit(SessionClosed(reason=error.message))
+        except Exception as error:
+            self.context.crash(error)
+            self.emit(SessionClosed("internal error", status="failed"))
         else:
             self.emit(SessionClosed(remark))
+
+    async def _close_whatever_happens(self, reason: str) -> str | None:
+        """End the session. A bug in that is told and does not stop it: it is tried again, or the session would go on and be billed."""
+        for pause_ms in BACKOFF_MS:
+            try:
+                return await self._close(reason)
+            except PlaybookError:
+                raise
+            except Exception as error:
+                self.context.crash(error)
+            await self.context.clock.sleep_until(self.context.clock.now_ms() + pause_ms)
+        return await self._close(reason)
 
     def _close_again(self, reason: str) -> None:
         """A program that ends cancels every task of its loop, also the one that closes."""

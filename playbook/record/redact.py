@@ -11,10 +11,25 @@ from playbook.errors import MASK
 
 
 def agrees(shown: str, text: str) -> bool:
-    """Whether a text that was written down is this one, where a `***` in it may stand for anything."""
+    """Whether a text that was written down is this one, where a `***` in it may stand for anything.
+
+    Anybody may have written it, so this is no pattern: its parts are searched for, one after the other, in one pass over the text.
+    """
     if shown == text:
         return True
-    return MASK in shown and re.fullmatch(".*".join(map(re.escape, shown.split(MASK))), text, re.DOTALL) is not None
+    head, *parts = shown.split(MASK)
+    if not parts:
+        return False
+    *parts, tail = parts
+    at, end = len(head), len(text) - len(tail)
+    if at > end or not (text.startswith(head) and text.endswith(tail)):
+        return False
+    for part in parts:
+        found = text.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
 
 
 _SECRET_NAME = re.compile(

@@ -62,7 +62,7 @@ Kind = Literal["room", "socket"]
 P = TypeVar("P", bound=Played)
 
 _KEPT_HEADERS = ("content-type", "retry-after", "location")
-_SECRET_LOOKS = re.compile(r"\beyJ[\w-]+(?:\.[\w-]+)+|(?<=[?&]t=)[^&\s\"']+|(?<=Bearer )[\w.~+/=-]+|djJ8[\w-]{20,}={0,2}")
+_SECRET_LOOKS = re.compile(r"\beyJ[\w.-]+|(?<=[?&]t=)[^&\s\"']+|(?<=Bearer )[\w.~+/=-]+|djJ8[\w-]{20,}={0,2}")
 _MARK = re.compile(r" \[playbook [0-9a-f]{12}\]")
 """What the session journal has a provider add to a session's name, so as to find it: every run's own, and no part of what is asked."""
 

@@ -329,13 +329,13 @@ def _may_repeat(error: ProviderError, retry: Retry, refusals: Collection[int]) -
 
 def _retry_after_ms(answer: Answer) -> int | None:
     value = answer.headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d{1,9}(\.\d+)?", value):
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value):
         return round(float(value) * 1000)
     try:
         date = answer.headers.get("date")  # the other side's clock; ours may be wrong, or be set right now
         now = parsedate_to_datetime(date) if date else wall_time()
         return max(0, round((parsedate_to_datetime(value) - now).total_seconds() * 1000))
-    except (ValueError, TypeError):  # nothing, nonsense, or a date without a zone
+    except (ValueError, TypeError, OverflowError):  # nothing, nonsense, a date without a zone, or one that no calendar has
         return None
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import secrets
 from collections import deque
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from playbook.providers.avaturn.provider import AvaturnSession
 from playbook.providers.base import Context
 from playbook.providers.local.provider import LocalProvider
 from playbook.providers.local.spoken import Speaker, SpokenLine
+from playbook.providers.told import seconds
 from playbook.speech.audio import Sound, frames, resample, silence
 from playbook.speech.voice import Voice
 from playbook.transports.listener import Dialled, gone
@@ -51,6 +51,8 @@ GRACE_MS = 1_000
 """How long after an interrupt reports may still be under way. What has not begun by then never will."""
 EARLY_MS = 100
 """By how much less than its sound a segment may have been played, by Avaturn's own clock, without a doubt that it was played to its end."""
+LATEST_S = 1e12
+"""A timestamp that is later is none."""
 REMEMBERED = 256
 """How many lines that are over are kept for what may still be told of them."""
 
@@ -281,7 +283,11 @@ class ExternalSession(AvaturnSession):
             return
         line = segment.line
         if segment.state == "sent":
-            segment.state, segment.started_s, segment.began_ms = "playing", _number(message, "timestamp"), self.context.clock.now_ms()
+            segment.state, segment.started_s, segment.began_ms = (
+                "playing",
+                seconds(message.get("timestamp"), LATEST_S),
+                self.context.clock.now_ms(),
+            )
             self._record(segment)
             line.first = line.first or segment
         if segment is line.first:
@@ -324,7 +330,7 @@ class ExternalSession(AvaturnSession):
         return next((segment for segment in lines[0].segments if segment.state == state), None) if len(lines) == 1 else None
 
     def _interrupted(self, segment: _Segment | None, message: dict[str, Any]) -> None:
-        id, played_s = _text(message, "segment_id"), _number(message, "played_duration")
+        id, played_s = _text(message, "segment_id"), seconds(message.get("played_duration"))
         played_ms = None if played_s is None else round(played_s * 1000)
         if segment is None:
             self.emit(SpeechEnded(None, provider_task=id, interrupted=True, heard_ms=played_ms, reason=STRANGER))
@@ -395,15 +401,10 @@ _REPORTS: dict[str, Callable[[ExternalSession, _Segment | None, dict[str, Any]],
 
 def _played_ms(segment: _Segment, message: dict[str, Any]) -> int | None:
     """How long a segment that ends was played, by Avaturn's own clock, of which only differences mean something."""
-    ended_s = _number(message, "timestamp")
+    ended_s = seconds(message.get("timestamp"), LATEST_S)
     return None if segment.started_s is None or ended_s is None else max(0, round((ended_s - segment.started_s) * 1000))
 
 
 def _text(message: dict[str, Any], name: str) -> str | None:
     value = message.get(name)
     return value if isinstance(value, str) else None
-
-
-def _number(message: dict[str, Any], name: str) -> float | None:
-    value = message.get(name)
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) else None

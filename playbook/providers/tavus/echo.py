@@ -32,6 +32,7 @@ from playbook.formats.durations import parse_duration
 from playbook.model import AudioEcho, Evidence, Say
 from playbook.providers.base import Context
 from playbook.providers.tavus.provider import TavusSession
+from playbook.providers.told import seconds
 from playbook.record.redact import agrees
 from playbook.speech.audio import resample, to_ms
 from playbook.speech.ear import Ear
@@ -318,9 +319,8 @@ class EchoSession(TavusSession):
             if id is not None:  # so that a late start of it is not taken for the next line's
                 self._by_id[id], line.id = line, id
         evidence, now = self._meant(id), self.context.clock.now_ms()
-        seconds = properties.get("duration")
-        told = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 <= seconds < 1e6
-        lasted_ms = round(seconds * 1000) if told and seconds is not None else None
+        lasted_s = seconds(properties.get("duration"))
+        lasted_ms = None if lasted_s is None else round(lasted_s * 1000)
         cut = properties.get("interrupted") is True
         heard_ms = None
         if cut:

@@ -32,6 +32,7 @@ from playbook.model import Capabilities, Plan, WaitEvent
 from playbook.ports import SETTLED_S, Session, SessionRecord, Transports
 from playbook.providers.base import Context, FoundSession, Search, new_voice
 from playbook.providers.queued import QueuedSession
+from playbook.providers.told import moment
 from playbook.transports.http import Answer, Http, Retry, base_address
 from playbook.transports.room import (
     AppMessage,
@@ -449,7 +450,7 @@ class TavusSession(QueuedSession):
             shutdown = next((event for event in _dicts(facts.get("events")) if event.get("event_type") == "system.shutdown"), {})
             told = shutdown.get("properties") if isinstance(shutdown.get("properties"), dict) else {}
             why = _text(facts.get("shutdown_reason")) or _either(told or {}, "shutdown_reason", "reason")
-            begin, end = _time(facts.get("created_at")), _time(shutdown.get("timestamp")) or _time(facts.get("updated_at"))
+            begin, end = moment(facts.get("created_at")), moment(shutdown.get("timestamp")) or moment(facts.get("updated_at"))
             if why:
                 lasted = f", after {(end - begin).total_seconds():.1f} s" if begin is not None and end is not None else ""
                 return f"Tavus gives the reason '{why}'{lasted}"
@@ -505,7 +506,7 @@ def _longest_s(plan: Plan) -> int:
 async def _active(http: Http) -> list[FoundSession]:
     """Every conversation that is open."""
     return [
-        FoundSession(item["conversation_id"], _time(item.get("created_at")), _text(item.get("conversation_name")))
+        FoundSession(item["conversation_id"], moment(item.get("created_at")), _text(item.get("conversation_name")))
         async for item in _pages(http, CONVERSATIONS, {"status": "active"})
         if _text(item.get("conversation_id"))
     ]
@@ -538,14 +539,6 @@ def _text(value: Any) -> str:
 def _either(item: Mapping[str, Any], *names: str) -> str | None:
     """What stands under the first of these names, in whichever generation the answer is."""
     return next((value for name in names if isinstance(value := item.get(name), str) and value), None)
-
-
-def _time(value: Any) -> datetime.datetime | None:
-    try:
-        found = datetime.datetime.fromisoformat(_text(value))
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
 
 
 def _explain(answer: Answer, said: str) -> ProviderError | None:
