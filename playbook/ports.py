@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from playbook.transports.http import Explain, Http
     from playbook.transports.listener import Dialled
     from playbook.transports.room import OnEvent, Room
+    from playbook.transports.whep import OnStream, ResourceOf, Stream, StreamAddress
 
 CLOSE_BUDGET_S = 20.0
 """How long ending a session may take, retries included."""
@@ -113,6 +114,12 @@ class Transports(Protocol):
     def listener(self, listen: str | None, url: str, *, header: str, secret: str) -> Dialled:
         """A socket of ours on `listen` (`HOST:PORT`; None: the usual place) that the other side dials by `url`, with
         `secret` in the header `header`. What it is to be told to dial, `Dialled.start` says."""
+
+    def whep(
+        self, address: StreamAddress, tell: OnStream, *, vendor_host: str, resource_of: ResourceOf, file: Path | None = None
+    ) -> Stream:
+        """The stream at a WHEP address, to be opened: what is heard in it goes to `tell`, and its sound to `file`. `vendor_host` is whose
+        stream it is; `resource_of` says where its viewer's place is given back. Raises `SetupError` where none can be."""
 
 
 class Session(Protocol):

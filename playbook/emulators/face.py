@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 RATE = 48_000
 """WebRTC's own."""
 FRAME_MS = 20
+SILENCE_MS = 400
+"""How much silence is handed over after speech: enough for an ear to find the end."""
 _PICTURE, _PICTURES_PER_S = 160, 10
 _AUDIBLE_DB = -45.0
 _SLICE_MS = 5
@@ -56,10 +58,16 @@ def audible(sound: Sound) -> Sound | None:
 
 
 class FaceSound:
-    """What a queue lets be heard."""
+    """What a queue lets be heard. `over` says that nothing more will be."""
 
-    def __init__(self, queue: SpeechQueue) -> None:
-        self._queue = queue
+    def __init__(self, queue: SpeechQueue, clock: Clock) -> None:
+        self._queue, self.clock = queue, clock
+        self.over = False
+
+    def end(self) -> None:
+        """Nothing is heard any more."""
+        self.over = True
+        self._queue.begun.set()
 
     def between(self, from_ms: int, to_ms: int) -> bytes:
         """The sound from one moment to another, silence included."""
@@ -74,12 +82,17 @@ class FaceSound:
 
     async def frames(self, clock: Clock) -> AsyncIterator[tuple[int, bytes]]:
         """The sound as it comes, in frames: the moment at which each began, and its samples. While nobody speaks nothing comes."""
-        at_ms = clock.now_ms()
-        while True:
+        ours, theirs = clock.now_ms(), self.clock.now_ms()
+        at_ms, quiet = ours, False
+        while not self.over:
             await clock.sleep_until(at_ms + FRAME_MS)
-            if self.sounds_after(at_ms):
-                yield at_ms, self.between(at_ms, at_ms + FRAME_MS)
-                at_ms += FRAME_MS
+            face_ms = at_ms - ours + theirs
+            if self.sounds_after(face_ms):
+                yield at_ms, self.between(face_ms, face_ms + FRAME_MS)
+                at_ms, quiet = at_ms + FRAME_MS, False
+            elif not quiet:  # silence is told as long as an ear needs it to find the end
+                yield at_ms, bytes(2 * to_samples(SILENCE_MS, RATE))
+                quiet = True
             else:
                 await self._queue.begun.wait()
                 at_ms = max(at_ms, clock.now_ms() - FRAME_MS)
@@ -99,13 +112,13 @@ def _lay(heard: bytearray, stretch: Stretch, from_ms: int, to_ms: int) -> None:
 class FaceStream:
     """One viewer's WebRTC connection: the face's sound and a picture that moves. Raises `SetupError` where aiortc is not installed."""
 
-    def __init__(self, sound: FaceSound, clock: Clock) -> None:
+    def __init__(self, sound: FaceSound) -> None:
         try:
             from aiortc import RTCPeerConnection
         except ImportError as error:
             raise SetupError("WebRTC needs aiortc, which is not installed", remedy=REMEDY) from error
         self._connection: RTCPeerConnection = RTCPeerConnection()
-        self._tracks: dict[str, Any] = {"audio": _sound_track(sound, clock), "video": _picture_track()}
+        self._tracks: dict[str, Any] = {"audio": _sound_track(sound), "video": _picture_track()}
 
     async def answer(self, offer: str) -> str:
         """The SDP answer to an SDP offer, with all candidates. Raises `ValueError` where the offer is none."""
@@ -127,7 +140,7 @@ class FaceStream:
             await self._connection.close()
 
 
-def _sound_track(sound: FaceSound, clock: Clock) -> Any:
+def _sound_track(sound: FaceSound) -> Any:
     from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
     from av import AudioFrame
 
@@ -138,13 +151,13 @@ def _sound_track(sound: FaceSound, clock: Clock) -> Any:
 
         def __init__(self) -> None:
             super().__init__()
-            self._at_ms = clock.now_ms()
+            self._at_ms = sound.clock.now_ms()
             self._samples = 0
 
         async def recv(self) -> AudioFrame:
             if self.readyState != "live":
                 raise MediaStreamError
-            await clock.sleep_until(self._at_ms + FRAME_MS)
+            await sound.clock.sleep_until(self._at_ms + FRAME_MS)
             frame = AudioFrame(format="s16", layout="mono", samples=to_samples(FRAME_MS, RATE))
             frame.planes[0].update(sound.between(self._at_ms, self._at_ms + FRAME_MS))
             frame.sample_rate, frame.pts, frame.time_base = RATE, self._samples, fractions.Fraction(1, RATE)

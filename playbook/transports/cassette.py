@@ -28,7 +28,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from playbook.clock import Clock, wall_time
 from playbook.errors import MASK, RecordError, SetupError, reason_of
@@ -42,23 +42,27 @@ from playbook.transports.taped import (
     Line,
     MakeRoom,
     MakeSocket,
+    MakeStream,
     Played,
     PlayedRoom,
     PlayedSocket,
+    PlayedStream,
     TapedRoom,
     TapedSocket,
+    TapedStream,
     check_event,
     differences,
     digest,
     flat,
 )
+from playbook.transports.whep import OnStream, Stream
 
 __all__ = ["VERSION", "Cassette", "CassetteMiss", "Mode"]
 
 VERSION = 2
 """2 has sockets, and `meanwhile`; 1 is read as ever."""
 Mode = Literal["once", "new_episodes", "none", "all"]
-Kind = Literal["room", "socket"]
+Kind = Literal["room", "socket", "stream"]
 P = TypeVar("P", bound=Played)
 
 _KEPT_HEADERS = ("content-type", "retry-after", "location")
@@ -84,7 +88,7 @@ class Cassette:
         self._used: set[int] = set()
         self._channels: dict[tuple[Kind, int], list[Line]] = {}
         self._played: list[Played] = []
-        self._counts: dict[Kind, int] = {"room": 0, "socket": 0}
+        self._counts: dict[Kind, int] = {"room": 0, "socket": 0, "stream": 0}
         self._names: dict[str, str] = {}  # of what is another in every run
         self._clock: Clock | None = None
         self._out: Any = None
@@ -136,6 +140,13 @@ class Cassette:
         if lines is not None:
             return self._plays(PlayedSocket(self, number, url, lines, self._anchors()))
         return TapedSocket(self, number, make)
+
+    def whep(self, tell: OnStream, make: MakeStream) -> Stream:
+        """A stream that plays, or one made by `make` that is recorded."""
+        number, lines = self._channel("stream")
+        if lines is not None:
+            return self._plays(PlayedStream(self, tell, lines, self._anchors()))
+        return TapedStream(self, number, tell, make)
 
     def _channel(self, kind: Kind) -> tuple[int, list[Line] | None]:
         """The next room or socket: its number, and what was recorded of it."""
@@ -325,7 +336,7 @@ class Cassette:
             else:
                 if "on" in line:
                     check_event(line)
-                kind: Kind = "room" if "room" in line else "socket"
+                kind: Kind = next(kind for kind in get_args(Kind) if kind in line)
                 self._channels.setdefault((kind, line[kind]), []).append({**line, "line": number, "nth": lines})
         if not lines:
             raise RecordError(f"{self.path} is empty")

@@ -23,10 +23,14 @@ from playbook.transports.http import REAL_TIME, Answer, Explain, Http, NetworkEr
 from playbook.transports.listener import LISTEN, Dialled, Listener
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from playbook.transports.room import OnEvent, Room
+    from playbook.transports.whep import OnStream, ResourceOf, Stream, StreamAddress
 
 MakeRoom = Callable[["OnEvent"], "Room"]
 MakeSocket = Callable[[], Dialled]
+MakeStream = Callable[["OnStream"], "Stream"]
 
 
 def transports_for(provider: str, env: Mapping[str, str], clock: ClockName | None = None) -> Transports:
@@ -69,6 +73,15 @@ class Real:
     def listener(self, listen: str | None, url: str, *, header: str, secret: str) -> Dialled:
         return Listener(listen or LISTEN, header=header, secret=secret, address=lambda _: url)
 
+    def whep(
+        self, address: StreamAddress, tell: OnStream, *, vendor_host: str, resource_of: ResourceOf, file: Path | None = None
+    ) -> Stream:
+        from playbook.transports.whep import WhepStream
+
+        if self._clock == "virtual":
+            raise SetupError("WebRTC lives in real time", remedy="use --clock system, or rehearse with --emulate")
+        return WhepStream(address, tell, self.http, vendor_host=vendor_host, resource_of=resource_of, file=file)
+
 
 class Emulated:
     """An emulator on this machine."""
@@ -96,6 +109,15 @@ class Emulated:
         path = urlsplit(url).path or "/"
         return Listener(listen or "127.0.0.1:0", header=header, secret=secret, address=lambda ours: f"ws://{ours}{path}")
 
+    def whep(
+        self, address: StreamAddress, tell: OnStream, *, vendor_host: str, resource_of: ResourceOf, file: Path | None = None
+    ) -> Stream:
+        from playbook.transports.whep import FedStream, WhepStream
+
+        if self._clock == "virtual":
+            return FedStream(address, tell, file=file)
+        return WhepStream(address, tell, self.http, vendor_host=vendor_host, resource_of=resource_of, file=file)
+
 
 class Before(Protocol):
     """What stands in front of transports. A cassette is one."""
@@ -108,6 +130,9 @@ class Before(Protocol):
 
     def listener(self, url: str, make: MakeSocket) -> Dialled:
         """In place of the socket that `make` would make, which the other side dials by `url`."""
+
+    def whep(self, tell: OnStream, make: MakeStream) -> Stream:
+        """In place of the stream that `make` would make."""
 
 
 class Wrapped:
@@ -131,6 +156,14 @@ class Wrapped:
 
     def listener(self, listen: str | None, url: str, *, header: str, secret: str) -> Dialled:
         return self._before.listener(url, lambda: self._beside.listener(listen, url, header=header, secret=secret))
+
+    def whep(
+        self, address: StreamAddress, tell: OnStream, *, vendor_host: str, resource_of: ResourceOf, file: Path | None = None
+    ) -> Stream:
+        def make(heard: OnStream) -> Stream:
+            return self._beside.whep(address, heard, vendor_host=vendor_host, resource_of=resource_of, file=file)
+
+        return self._before.whep(tell, make)
 
 
 def _not_asked(host: str) -> Callable[[Send], Send]:

@@ -28,16 +28,18 @@ from playbook.errors import ProviderError, RecordError
 from playbook.transports import room as rooms
 from playbook.transports.listener import Dialled, gone
 from playbook.transports.room import Door, OnEvent, Room, RoomEvent, RoomFailure
+from playbook.transports.whep import OnStream, Stream, StreamEdge, StreamLost
 
 Line = dict[str, Any]
 MakeRoom = Callable[[OnEvent], Room]
 MakeSocket = Callable[[], Dialled]
+MakeStream = Callable[[OnStream], Stream]
 
 STRETCH_MS = 20
 """Sound that goes out for longer than this is written in pieces, each with the time that it took."""
 
 _EVENTS: Mapping[str, type] = {event.__name__: event for event in get_args(RoomEvent)}
-_NOT_COMPARED = ("at_ms", "room", "socket", "line", "nth", "took_ms")
+_NOT_COMPARED = ("at_ms", "room", "socket", "stream", "line", "nth", "took_ms")
 _SIZE = re.compile(r"\d{1,12}(?= bytes, )")
 
 
@@ -90,6 +92,10 @@ def check_event(line: Line) -> None:
     event = line.get("event", {})
     if "room" in line:
         _event_from_data(line["on"], event)
+    elif "stream" in line:
+        known = {"edge": event.keys() == {"what", "ago_ms"}, "lost": "reason" in event, "open": True}
+        if not known.get(line["on"]) or not isinstance(event.get("ago_ms", 0), int):
+            raise RecordError(f"an event in the cassette is none of a stream: {line['on']}")
     elif not {"message": event.keys() & {"json", "text"}, "caller": "came" in event, "hangup": True}[line["on"]]:
         raise RecordError(f"an event in the cassette is none of a socket: {line['on']}")
 
@@ -329,6 +335,73 @@ class PlayedRoom(Played):
         self._do("cut")
 
     async def close(self) -> None:
+        self._leave()
+
+
+# --- streams ------------------------------------------------------------------------------------------------------------
+
+
+class TapedStream:
+    """A real stream, recorded by the edges that were heard in it."""
+
+    def __init__(self, tape: Tape, number: int, tell: OnStream, make: MakeStream) -> None:
+        self._tape, self._number, self._tell = tape, number, tell
+        self._stream = make(self._happened)
+        self._closed = False
+
+    def _write(self, **facts: Any) -> None:
+        self._tape.write({"at_ms": self._tape.now_ms(), "stream": self._number, **facts})
+
+    def _happened(self, what: StreamEdge | StreamLost) -> None:
+        if isinstance(what, StreamEdge):
+            self._write(on="edge", event={"what": what.what, "ago_ms": what.ago_ms})
+        else:
+            self._write(on="lost", event={"reason": what.reason})
+        self._tell(what)
+
+    async def open(self) -> None:
+        self._write(do="open")
+        try:
+            await self._stream.open()
+        except ProviderError as error:
+            self._write(on="open", event={"failure": {"message": error.message, "status": error.status}})
+            raise
+        self._write(on="open", event={})
+
+    async def aclose(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._write(do="close")
+        await self._stream.aclose()
+
+
+class PlayedStream(Played):
+    """A recorded stream."""
+
+    what = "stream"
+
+    def __init__(self, tape: Tape, tell: OnStream, lines: Sequence[Line], anchors: Sequence[Line]) -> None:
+        super().__init__(tape, lines, anchors)
+        self._tell = tell
+        self._opened: asyncio.Future[None] | None = None
+
+    def _happens(self, line: Line) -> None:
+        event = line["event"]
+        if line["on"] == "edge":
+            self._tell(StreamEdge(event["what"], event["ago_ms"]))
+        elif line["on"] == "lost":
+            self._tell(StreamLost(event["reason"]))
+        elif self._opened is not None and "failure" in event:
+            self._opened.set_exception(ProviderError(event["failure"]["message"], status=event["failure"]["status"]))
+        elif self._opened is not None:
+            self._opened.set_result(None)
+
+    async def open(self) -> None:
+        self._opened = asyncio.get_running_loop().create_future()
+        self._do("open")
+        await self._opened
+
+    async def aclose(self) -> None:
         self._leave()
 
 

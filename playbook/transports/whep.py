@@ -21,7 +21,7 @@ import contextlib
 import ipaddress
 import socket
 import wave
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -90,6 +90,22 @@ class Stream(Protocol):
     async def aclose(self) -> None:
         """Give the place back. Never raises."""
 
+
+class Feed(Protocol):
+    """A stream that is served in this process, to be heard on any clock."""
+
+    def frames(self, clock: Clock) -> AsyncIterator[tuple[int, bytes]]:
+        """Its sound as it comes, until it is over: when each frame began on `clock`, and its samples at `RATE`."""
+
+    def enter(self) -> bool:
+        """Take the place of its viewer; False where it is taken."""
+
+    def leave(self) -> None:
+        """Give it back."""
+
+
+FEEDS: dict[str, Feed] = {}
+"""Those there are, by their address: on a virtual clock there is no WebRTC, and the emulator is in the same process."""
 
 ResourceOf = Callable[[str, str | None], str | None]
 """The address to DELETE, from the address that was posted to and the `Location` of the answer; None where there is nothing to delete."""
@@ -273,6 +289,41 @@ class WhepStream:
             self._lost(f"the stream has sent nothing for {SILENT_S:g} s")
         except MediaStreamError:
             self._lost("the stream has ended")
+
+
+class FedStream:
+    """A stream out of this process, by its `Feed`."""
+
+    def __init__(self, address: StreamAddress, tell: OnStream, *, file: Path | None = None) -> None:
+        self._address, self._tell = address, tell
+        self._clock = Clock()
+        self._edges = EdgesOf(self._clock, tell, file)
+        self._feed: Feed | None = None
+        self._reader: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        feed = FEEDS.get(self._address.url)
+        if feed is None:
+            raise ProviderError("no such stream is served in this process", status=404)
+        if not feed.enter():
+            raise ProviderError("this stream has a viewer", status=409)
+        self._feed = feed
+        self._reader = asyncio.ensure_future(self._read(feed))
+
+    async def aclose(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+        self._edges.close()
+        if self._feed is not None:
+            feed, self._feed = self._feed, None
+            feed.leave()
+
+    async def _read(self, feed: Feed) -> None:
+        async for at_ms, pcm in feed.frames(self._clock):
+            self._edges.take(at_ms, pcm)
+        self._edges.wait(self._clock.now_ms())
+        self._tell(StreamLost("the stream has ended"))
 
 
 def _refuse_private(host: str, vendor_host: str) -> None:

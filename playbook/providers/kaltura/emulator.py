@@ -15,7 +15,7 @@ import hashlib
 import importlib.util
 import itertools
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from playbook.clock import Clock
 from playbook.emulators import options
 from playbook.emulators.base import MAX_REQUEST, Emulator, LiveSession
 from playbook.emulators.face import RATE, FaceSound, FaceStream, spoken
@@ -33,6 +34,7 @@ from playbook.emulators.faults import Chosen
 from playbook.emulators.speech import LATENCY_MS, MS_PER_CHARACTER, Utterance
 from playbook.speech.audio import decode, measure, resample
 from playbook.transports.factory import emulated_variable
+from playbook.transports.whep import FEEDS
 
 SESSIONS = "/v1/avatar-session"
 SERVICE = "/api_v3/service"
@@ -96,7 +98,9 @@ class Session(LiveSession):
         self.expires_ms = self.created_ms + emulator.options.token_ms
         self.voiced = voiced
         self.initialised = 0
-        self.sound = FaceSound(self.queue)
+        self.sound = FaceSound(self.queue, self.clock)
+        self.url = f"{emulator.url}{EDGE}/session/{id}"
+        FEEDS[self.url] = self
         self.heard = False
         """Whether somebody gets the sound, so that there must be some."""
         self._stream: FaceStream | None = None
@@ -109,7 +113,7 @@ class Session(LiveSession):
         self.connect_viewer()
         if "a=fingerprint" not in offer or importlib.util.find_spec("aiortc") is None:
             return _without_media(offer)
-        self._stream, self.heard = FaceStream(self.sound, self.clock), True
+        self._stream, self.heard = FaceStream(self.sound), True
         try:
             return await self._stream.answer(offer)
         except ValueError as error:
@@ -125,12 +129,30 @@ class Session(LiveSession):
         await self._hang_up()
         return True
 
+    # `transports.whep.Feed`: for a viewer in this process
+
+    def frames(self, clock: Clock) -> AsyncIterator[tuple[int, bytes]]:
+        return self.sound.frames(clock)
+
+    def enter(self) -> bool:
+        if self.viewers:
+            return False
+        self.heard = True
+        self.connect_viewer()
+        return True
+
+    def leave(self) -> None:
+        self.heard = False
+        self.disconnect_viewer()
+
     async def _hang_up(self) -> None:
         stream, self._stream = self._stream, None
         if stream is not None:
             await stream.aclose()
 
     def on_end(self, reason: str) -> None:  # noqa: ARG002 -- whatever the reason
+        self.sound.end()
+        FEEDS.pop(self.url, None)
         self._closing = asyncio.ensure_future(self._hang_up())
 
 
@@ -214,7 +236,7 @@ class KalturaEmulator(Emulator):
         session = self._session(request)
         session.initialised += 1
         turn = {"url": "127.0.0.1", "username": "emulated", "credential": self.seal("emulated-turn-credential")}
-        return JSONResponse({"success": True, "whepUrl": f"{self.url}{EDGE}/session/{session.id}", "turn": turn})
+        return JSONResponse({"success": True, "whepUrl": session.url, "turn": turn})
 
     async def _say_text(self, request: Request) -> Response:
         session = self._session(request)
