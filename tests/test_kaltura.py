@@ -26,7 +26,8 @@ from playbook.model import Say
 from playbook.perform.performance import Cue, Outcome
 from playbook.providers.kaltura.emulator import APP_TOKEN, APP_TOKEN_ID, KalturaEmulator
 from playbook.providers.kaltura.login import read_login
-from playbook.providers.kaltura.provider import KEEP_ALIVE_MS, TAIL_MS, KalturaProvider
+from playbook.providers.kaltura.provider import TAIL_MS, KalturaProvider
+from playbook.providers.kaltura.session import KEEP_ALIVE_MS
 from playbook.report import run_report
 from playbook.speech.pacing import estimate_ms
 from playbook.transports.factory import transports_for

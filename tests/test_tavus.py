@@ -24,7 +24,8 @@ from playbook.perform.world import World
 from playbook.providers.base import EndsSessions, ListsSessions
 from playbook.providers.tavus.echo import PACE, PIECE_MS, RATE, Copies, as_uuid, split
 from playbook.providers.tavus.emulator import TavusEmulator
-from playbook.providers.tavus.provider import TEST_MODE, TavusProvider
+from playbook.providers.tavus.provider import TavusProvider
+from playbook.providers.tavus.session import TEST_MODE
 from playbook.speech.audio import decode, resample
 from playbook.transports.daily import DailyRoom
 from playbook.transports.factory import transports_for

@@ -25,7 +25,7 @@ from playbook.journal import journal as sessions
 from playbook.journal.courier import PATIENCE_S, serve
 from playbook.journal.journal import Journal
 from playbook.ports import CREATE_BUDGET_S, SETTLED_S, SessionRecord
-from playbook.providers.tavus.provider import FIND_S
+from playbook.providers.tavus.session import FIND_S
 from playbook.transports.http import Answer, Http, Retry
 from tests.logs import ROOT
 from tests.test_http import CLOSE, EAT, KEY, Server, answer

@@ -1,1 +1,5 @@
-"""Avaturn Live: `provider` (the sessions, text echo), `external` (the external engine), `emulator`."""
+"""Avaturn Live.
+
+`provider` says what its engines can do; `session` is a session of text echo, `external` one of the external engine; `emulator` and its
+neighbours are the vendor on this machine.
+"""

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from playbook.errors import ProviderError
 from playbook.events import PlayAudio, SayText, SpeechEnded, SpeechStarted, StopSpeaking, TaskAccepted
 from playbook.model import Evidence
-from playbook.providers.avaturn.provider import AvaturnSession
+from playbook.providers.avaturn.session import AvaturnSession
 from playbook.providers.base import Context
 from playbook.providers.local.provider import LocalProvider
 from playbook.providers.local.spoken import Speaker, SpokenLine

@@ -31,7 +31,7 @@ from playbook.events import PlayAudio, ProviderFailed, SayText, SpeechEnded, Spe
 from playbook.formats.durations import parse_duration
 from playbook.model import AudioEcho, Evidence, Say
 from playbook.providers.base import Context
-from playbook.providers.tavus.provider import TavusSession
+from playbook.providers.tavus.session import TavusSession
 from playbook.providers.told import seconds
 from playbook.record.redact import agrees
 from playbook.speech.audio import resample, to_ms

@@ -17,7 +17,7 @@ from playbook.events import PlayAudio, SayText, SpeechEnded, SpeechStarted, Stop
 from playbook.providers.base import Context
 from playbook.providers.local.provider import LocalProvider
 from playbook.providers.local.spoken import Speaker, SpokenLine
-from playbook.providers.tavus.provider import TavusSession
+from playbook.providers.tavus.session import TavusSession
 from playbook.speech.audio import Sound, resample, to_ms
 from playbook.speech.voice import Voice
 from playbook.transports.room import ClipEnded, ClipStarted, RoomEvent

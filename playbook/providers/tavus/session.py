@@ -1,0 +1,438 @@
+"""Tavus in echo mode, `provider: tavus`: the conversation, its room, and the face in it.
+
+What the vendor's documentation says (https://docs.tavus.io/llms.txt lists its pages; https://docs.tavus.io/openapi.yaml is the contract),
+in short:
+
+* REST opens and ends a conversation; every word goes through the Daily room that it opens. Money counts from the creation to the end,
+  speech or not, so `end` is called whatever happens. A conversation has time limits of its own, which we always set.
+* What speaks is a *PAL* (formerly persona) in echo mode, with a *face* (formerly replica). Both generations of names work. A PAL in any
+  other mode leads a conversation of its own and is refused before anything is paid for.
+* A message that is sent before the face has come is lost, so we wait for it. In the room it goes by the PAL's name.
+* Text and sound go as messages (`tavus_echo`, where Tavus reports speech), or everything as a track of sound (`tavus_microphone`).
+* A conversation in test mode costs nothing, is over at once, and nobody joins it.
+
+A conversation that is over answers 400, as one that never was; only a look at it tells. (Not documented; both are taken for an end.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import math
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from playbook.errors import ProviderError, SetupError
+from playbook.language.cues import total_ms
+from playbook.model import Plan, WaitEvent
+from playbook.providers.base import Context, FoundSession
+from playbook.providers.queued import QueuedSession
+from playbook.providers.told import moment
+from playbook.transports.http import Answer, Http, Retry, base_address
+from playbook.transports.room import (
+    AppMessage,
+    Door,
+    Participant,
+    ParticipantJoined,
+    ParticipantLeft,
+    ParticipantUpdated,
+    Room,
+    RoomEvent,
+    RoomLost,
+    Trouble,
+)
+
+if TYPE_CHECKING:
+    pass
+
+API = "https://tavusapi.com"
+CONVERSATIONS = "/v2/conversations"
+PAGE = 100
+MAX_PAGES = 50
+MARGIN_S = 180
+LEFT_S = 60
+ABSENT_S = 300
+OPEN_ENDED_S = 3_600
+FACE_S = 60.0
+"""How long the face may take to come. (Field reports know of half a minute.)"""
+STRANGER_S = 10.0
+"""After this, somebody in the room who goes by another name than the PAL is taken for the face, if the face has not come."""
+WHY_S = 2.0
+"""How long it may take to ask for what a conversation ended, when it has."""
+FIND_S = 5.0
+"""How long we look for a conversation that may have been created without our learning its id."""
+OURS = {"pal", "echo_via", "track", "listen", "pace", "lead", "sample_rate", "done_as", "voice", "language", "rate", "pitch"} | {
+    "price_per_minute"
+}
+"""Settings that are not fields of the vendor's request."""
+FACE_USER = "tavus-replica"
+"""What the face's user id has in it, by which the vendor's own client tells it from people."""
+FACE_IS_READY = (
+    "system.pal_joined",
+    "system.replica_joined",
+    "system.pal_present",
+    "system.replica_present",
+    "conversation.joined",
+)
+TEST_MODE = "test mode: Tavus creates the conversation, and nobody joins it"
+
+
+class TavusSession(QueuedSession):
+    """A conversation and its room: what both ways of speaking share."""
+
+    microphone_hz: int | None = None
+    """The rate of the sound that we send on a track, if we do."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        key = api_key(context.env)
+        context.seal(key["x-api-key"])
+        self.settings = context.plan.session
+        self._base = base_address(context.env.get("TAVUS_BASE_URL") or API)
+        self._http = context.transports.http(self._base, headers=key, explain=explain, redact=context.redact)
+        self._over_at_once = False
+        self._url = ""
+        self._token: str | None = None
+        self._room: Room | None = None
+        self._face_name: str | None = None
+        self._others: dict[str, Participant] = {}
+        self._face: str | None = None
+        self._face_came = asyncio.Event()
+        self.remark: str | None = None
+        """What the room or Tavus told us and no event can tell; it goes into the log with the next event."""
+
+    # what a way of speaking adds
+
+    @abstractmethod
+    async def prepare(self) -> None:
+        """Get ready before anything is paid for."""
+
+    def told(self, kind: str, message: Mapping[str, Any], properties: Mapping[str, Any]) -> None:
+        """A message of Tavus that does not concern the room."""
+
+    def sensed(self, event: RoomEvent) -> None:
+        """An event of the room that does not concern who is in it."""
+
+    @property
+    def room(self) -> Room:
+        """The room, once it is open."""
+        assert self._room is not None
+        return self._room
+
+    def take_remark(self) -> str | None:
+        """The remark, once."""
+        remark, self.remark = self.remark, None
+        return remark
+
+    # opening
+
+    async def _open(self) -> str | None:
+        await self.prepare()
+        pal = await self._choose_pal()
+        await self.creating(self._create(pal))
+        if self.settings.get("test_mode"):
+            return self.take_remark() or TEST_MODE
+        await self._enter()
+        return self.take_remark()
+
+    async def _choose_pal(self) -> dict[str, str]:
+        """How the create request names the PAL. Refuses one that would not do as it is told."""
+        wanted = self.settings.get("pal")
+        if wanted is not None:
+            self._face_name = wanted["name"]
+            return {"pal_id": await self._find_pal(wanted) or await self._make_pal(wanted), "face_id": wanted["face_id"]}
+        field, path = ("pal_id", "/v2/pals") if "pal_id" in self.settings else ("persona_id", "/v2/personas")
+        if field in self.settings:
+            try:
+                answer = await self._http.request("GET", f"{path}/{quote(self.settings[field], safe='')}", retry=Retry.SAFE)
+            except ProviderError as error:
+                if error.status not in (400, 403, 404):  # not to be seen is not the same as not to be had: creating will tell
+                    raise
+            else:
+                self._face_name = self._judge_pal(_one(answer))
+        return {}
+
+    async def _find_pal(self, wanted: Mapping[str, Any]) -> str | None:
+        async for pal in _pages(self._http, "/v2/pals", {"pal_type": "user"}):
+            if _either(pal, "pal_name", "persona_name") == wanted["name"]:
+                self._judge_pal(pal)
+                return _either(pal, "pal_id", "persona_id")
+        return None
+
+    async def _make_pal(self, wanted: Mapping[str, Any]) -> str:
+        layers = dict(wanted.get("layers") or {})
+        if self.microphone_hz is not None:
+            layers.setdefault("transport", {"transport_type": "daily", "input_settings": {"microphone": {"isEnabled": True}}})
+        body = {"pal_name": wanted["name"], "pipeline_mode": "echo", "default_face_id": wanted["face_id"]}
+        answer = await self._http.request("POST", "/v2/pals", json=body | ({"layers": layers} if layers else {}), retry=Retry.UNSENT)
+        id = answer.need("pal_id")
+        self.remark = f"made the PAL '{wanted['name']}' ({id}), which stays in your account"
+        return id
+
+    def _judge_pal(self, pal: Mapping[str, Any]) -> str | None:
+        """The PAL's name."""
+        name, mode = _either(pal, "pal_name", "persona_name"), pal.get("pipeline_mode")
+        if mode not in (None, "echo"):
+            what = f"the PAL '{name}' is in the mode '{mode}', in which it leads a conversation of its own"
+            raise ProviderError(what, remedy="name a PAL whose pipeline_mode is echo")
+        return name
+
+    async def _create(self, pal: Mapping[str, str]) -> None:
+        context, plan = self.context, self.context.plan
+        given = {name: value for name, value in self.settings.items() if name not in OURS}
+        limits = {"max_call_duration": _longest_s(plan), "participant_left_timeout": LEFT_S, "participant_absent_timeout": ABSENT_S}
+        properties = limits | dict(self.settings.get("properties") or {})
+        absent_s = properties["participant_absent_timeout"]
+        # Whoever is called back learns the id and may join, though we never saw it.
+        unjoined = None if "callback_url" in given else f"Tavus ends a conversation that nobody has joined for {absent_s} s"
+        mark = ""
+        try:
+            async with context.journal.creating(
+                "tavus",
+                self._http,
+                id_field="conversation_id",
+                base_url=self._base,
+                account=account(context.env),
+                name=given.get("conversation_name"),
+                max_session_ms=properties["max_call_duration"] * 1000,
+                unjoined_ms=unjoined and absent_s * 1000,
+                unjoined=unjoined,
+                price_per_minute=plan.capabilities.price_per_minute,
+            ) as mark:
+                body = {"conversation_name": f"{plan.name} [playbook {mark}]" if mark else plan.name, **pal, **given}
+                body["properties"] = properties
+                if "replica_id" in given:
+                    body.pop("face_id", None)
+                answer = await self._http.request("POST", CONVERSATIONS, json=body, retry=Retry.UNSENT)
+                self.session_id = answer.need("conversation_id")
+                context.journal.created(self.session_id)
+        except ProviderError as error:
+            if error.outcome == "ambiguous" and mark and await self._find(mark):
+                error.message += f"; the conversation was created all the same ({self.session_id}), and is ended"
+            raise
+        self._over_at_once = answer.fields().get("status") == "ended"
+        viewer = {"provider": "tavus", "conversation_id": self.session_id}
+        if not self.settings.get("test_mode"):
+            viewer["conversation_url"] = self._url = answer.need("conversation_url")
+        if token := _text(answer.fields().get("meeting_token")):
+            context.seal(token)
+            viewer["meeting_token"] = self._token = token
+        context.publish(viewer)
+
+    async def _find(self, mark: str) -> bool:
+        """Look for the conversation whose id we did not understand, so that it ends with this run and not when somebody sees to it."""
+        with contextlib.suppress(ProviderError, TimeoutError):
+            async with asyncio.timeout(FIND_S):
+                found = [item.session for item in await active(self._http) if mark in item.name]
+            for self.session_id in found:
+                self.context.journal.created(self.session_id)
+                return True
+        return False
+
+    async def _enter(self) -> None:
+        """Join the room and wait for the face."""
+        door = Door(
+            self._url,
+            self._token,
+            microphone_hz=self.microphone_hz,
+            track=self.settings.get("track", "microphone"),
+            listen=self.settings.get("listen", False),
+        )
+        self._room = self.context.transports.room(self._url, self._happened)
+        await self._room.open(door)
+        guess = asyncio.get_running_loop().call_later(STRANGER_S, self._take_a_stranger)
+        try:
+            async with asyncio.timeout(FACE_S):
+                await self._face_came.wait()
+        except TimeoutError:
+            raise ProviderError(f"the face did not come into the room within {FACE_S:g} s") from None
+        finally:
+            guess.cancel()
+
+    # what happens in the room
+
+    def _happened(self, event: RoomEvent) -> None:
+        try:
+            match event:
+                case ParticipantJoined(who) | ParticipantUpdated(who):
+                    self._meet(who)
+                case ParticipantLeft(who, why):
+                    self._others.pop(who.id, None)
+                    if who.id == self._face:
+                        self.lost(f"the face left the room{f' ({why})' if why else ''}")
+                case AppMessage(message, sender):
+                    self._read(message, sender)
+                case Trouble(_, text):
+                    self.remark = text
+                case RoomLost(_, text):
+                    self.lost(f"the room is gone: {text}")
+                case _:
+                    self.sensed(event)
+        except ProviderError as error:
+            self.lost(error.message)
+        except Exception as error:  # a transport must not be hurt by our bugs
+            self.context.crash(error)
+
+    def _meet(self, who: Participant) -> None:
+        if not who.local:
+            self._others[who.id] = who
+            if FACE_USER in who.user or who.owner or self._face_name in (None, who.name):
+                self._recognise(who.id)
+
+    def _recognise(self, id: str) -> None:
+        if self._face is None and id in self._others:
+            self._face = id
+            self._face_came.set()
+            if self.settings.get("listen"):
+                self.room.listen(id)
+
+    def _take_a_stranger(self) -> None:
+        somebody = sorted(self._others.values(), key=lambda who: not (who.audio or who.video))
+        if somebody and self._face is None:
+            self.remark = f"nobody called '{self._face_name}' came; '{somebody[0].name}' is taken for the face"
+            self._recognise(somebody[0].id)
+
+    def _read(self, message: Any, sender: str) -> None:
+        """One message. What we do not know, or cannot read, we leave aside: new ones appear every few weeks."""
+        if not isinstance(message, dict) or message.get("conversation_id") not in (None, self.session_id):
+            return
+        kind, properties = message.get("event_type"), message.get("properties")
+        properties = properties if isinstance(properties, dict) else {}
+        if not isinstance(kind, str):
+            return
+        if kind in FACE_IS_READY and properties.get("role") != "user":
+            self._recognise(sender)
+        elif kind == "system.shutdown":
+            self.lost(f"Tavus ended the conversation: {_either(properties, 'shutdown_reason', 'reason') or 'no reason given'}")
+        else:
+            self.told(kind, message, properties)
+
+    # closing
+
+    async def _close(self, reason: str) -> str | None:
+        assert self.session_id is not None
+        if not self._over_at_once:
+            await end(self._http, self.session_id)
+        self.context.journal.ended(reason)
+        # Somebody who stops us does not want to wait for the reason why.
+        return None if self._over_at_once or reason.startswith(("SIG", "cancelled")) else await self._why()
+
+    async def _release(self) -> None:
+        if self._room is not None:
+            await self._room.close()
+        await self._http.aclose()
+
+    async def _why(self) -> str | None:
+        """For what Tavus says that it ended the conversation, and how long it was."""
+        assert self.session_id is not None
+        with contextlib.suppress(ProviderError, TimeoutError):
+            async with asyncio.timeout(WHY_S):
+                answer = await self._http.request("GET", _path(self.session_id), params={"verbose": "true"}, retry=Retry.NEVER)
+            facts = answer.fields()
+            shutdown = next((event for event in _dicts(facts.get("events")) if event.get("event_type") == "system.shutdown"), {})
+            told = shutdown.get("properties") if isinstance(shutdown.get("properties"), dict) else {}
+            why = _text(facts.get("shutdown_reason")) or _either(told or {}, "shutdown_reason", "reason")
+            begin, end = moment(facts.get("created_at")), moment(shutdown.get("timestamp")) or moment(facts.get("updated_at"))
+            if why:
+                lasted = f", after {(end - begin).total_seconds():.1f} s" if begin is not None and end is not None else ""
+                return f"Tavus gives the reason '{why}'{lasted}"
+        return None
+
+
+def api_key(env: Mapping[str, str]) -> dict[str, str]:
+    """The header that lets us in."""
+    key = env.get("TAVUS_API_KEY", "")
+    if not key:
+        raise SetupError("TAVUS_API_KEY is not set", remedy="copy a key from Tavus's developer portal, or rehearse with --emulate")
+    return {"x-api-key": key}
+
+
+def account(env: Mapping[str, str]) -> str:
+    """Whose key it is: enough to tell two apart, and no way back to the key."""
+    return hashlib.sha256(f"playbook {api_key(env)['x-api-key']}".encode()).hexdigest()[:8]
+
+
+def _path(conversation: str) -> str:
+    return f"{CONVERSATIONS}/{quote(conversation, safe='')}"
+
+
+async def end(http: Http, conversation: str) -> None:
+    """End a conversation, unless it is over already, for which the refusal is no proof."""
+    try:
+        await http.request("POST", f"{_path(conversation)}/end", retry=Retry.SAFE)
+    except ProviderError as error:
+        if error.status not in (400, 404, 409, 410):
+            raise
+        try:
+            answer = await http.request("GET", _path(conversation), retry=Retry.SAFE)
+        except ProviderError as unknown:
+            if unknown.status in (400, 404, 410):
+                return
+            raise
+        if answer.fields().get("status") != "ended":
+            raise
+
+
+def _longest_s(plan: Plan) -> int:
+    """When Tavus shall end what we did not: well after the show should be over."""
+    if plan.limits.max_duration_ms is not None:
+        return math.ceil(plan.limits.max_duration_ms / 1000) + MARGIN_S
+    waits = plan.start.kind == "go" or any(isinstance(step.action, WaitEvent) and step.skipped is None for step in plan.steps)
+    planned_s = math.ceil(2 * total_ms(plan) / 1000) + MARGIN_S
+    return max(planned_s, OPEN_ENDED_S) if waits else planned_s
+
+
+async def active(http: Http) -> list[FoundSession]:
+    """Every conversation that is open."""
+    return [
+        FoundSession(item["conversation_id"], moment(item.get("created_at")), _text(item.get("conversation_name")))
+        async for item in _pages(http, CONVERSATIONS, {"status": "active"})
+        if _text(item.get("conversation_id"))
+    ]
+
+
+async def _pages(http: Http, path: str, query: Mapping[str, str]) -> AsyncIterator[dict[str, Any]]:
+    """Every item of a list that comes in pages."""
+    for page in range(1, MAX_PAGES + 1):
+        answer = await http.request("GET", path, params={**query, "limit": str(PAGE), "page": str(page)}, retry=Retry.SAFE)
+        items = answer.fields().get("data")
+        for item in _dicts(items):
+            yield item
+        if not isinstance(items, list) or len(items) < PAGE:
+            return
+
+
+def _one(answer: Answer) -> Mapping[str, Any]:
+    """The one item of an answer; it is documented as a list of one and was seen without."""
+    return next(iter(_dicts(answer.fields().get("data"))), answer.fields())
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _either(item: Mapping[str, Any], *names: str) -> str | None:
+    """What stands under the first of these names, in whichever generation the answer is."""
+    return next((value for name in names if isinstance(value := item.get(name), str) and value), None)
+
+
+def explain(answer: Answer, said: str) -> ProviderError | None:
+    """The meaning of a status, and what to do. (Concurrency and credits are not documented; both were seen.)"""
+    status = answer.status
+    if status == 400 and "concurrent" in said.lower():
+        what = "no more concurrent conversations are allowed (400); `playbook sessions reconcile --provider tavus` lists the open ones"
+        return ProviderError(f"{what}: {said}")
+    meaning = {
+        400: "Tavus refuses the request (400)",
+        401: "the API key is missing, wrong, or not for this network address (401); check TAVUS_API_KEY",
+        402: "the account has no conversation credits left (402)",
+        403: "the API key may not do that (403)",
+    }.get(status)
+    return None if meaning is None else ProviderError(f"{meaning}: {said}" if said else meaning)
