@@ -9,12 +9,44 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal
 
 from playbook.errors import MASK
 from playbook.model import Evidence
 
 # --- events: what happened ----------------------------------------------------------------------------------------------
+
+
+class Timer(StrEnum):
+    """What a timer is for; with the step that it belongs to (None: the run's own) its name. In the log this is its `reason`."""
+
+    START = "start"
+    """The delay before timeline zero is over."""
+    MAX_DURATION = "max_duration"
+    """The session has reached a limit."""
+    STOP = "stop"
+    """Speech had its time to stop before the session is closed."""
+    TAIL = "tail"
+    """The audience had its time to hear the last line to its end."""
+    AT = "at"
+    """A step's own time has come."""
+    WAIT = "wait"
+    """A pause is over."""
+    EVENT = "event"
+    """A trigger did not come in time."""
+    UNTIL = "until"
+    """A line has been said for as long as the cursor stays with it."""
+    TIMEOUT = "timeout"
+    """A step has taken longer than it may."""
+    SETTLE = "settle"
+    """An interrupt was acknowledged, and what it hit had its time to be reported."""
+    STARTED = "started"
+    """A line should be heard from now on."""
+    SPEECH = "speech"
+    """A line should have ended."""
+    CHUNK = "chunk"
+    """The pause before the next piece of a line is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +113,7 @@ class TimerFired:
     """A timer came due; `step` and `reason` name it as the `StartTimer` did."""
 
     step: str | None
-    reason: str
+    reason: Timer
     due_ms: int
 
 
@@ -116,20 +148,110 @@ class SessionClosed:
     status: Literal["failed"] | None = None
 
 
+class StopCause(StrEnum):
+    """What wants a run to stop."""
+
+    INTERRUPT = "interrupt"
+    """SIGINT, or the signal `end`: exit 130."""
+    TERMINATE = "terminate"
+    """SIGTERM, SIGHUP, or a program that cancels the run: exit 143."""
+    STALL = "stall"
+    """It waits for a trigger that nobody can give any more: exit 1."""
+    NOBODY = "nobody"
+    """It waits for its beginning, which nobody can give any more: exit 5."""
+    DISK = "disk"
+    """The log cannot be written: exit 4."""
+
+
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """The run must stop in order. `reason`: `SIGINT`, `SIGTERM`, `SIGHUP`, `cancelled`, `stall: …`, `disk: …`, `nothing ran: …`."""
+    """The run must stop in order. `reason` is for people: the operating system's name of a signal, or a sentence."""
 
     reason: str
-
-    @property
-    def cause(self) -> Literal["stall", "disk", "nothing ran", "somebody"]:
-        """What wants it."""
-        causes: tuple[Literal["stall", "disk", "nothing ran"], ...] = ("stall", "disk", "nothing ran")
-        return next((cause for cause in causes if self.reason.startswith(f"{cause}:")), "somebody")
+    cause: StopCause = StopCause.INTERRUPT
 
 
-Event = SessionOpened | TaskAccepted | SpeechStarted | SpeechEnded | TimerFired | Trigger | ProviderFailed | SessionClosed | StopRequested
+@dataclass(frozen=True, slots=True)
+class SourceJoined:
+    """From now on `source` tells of speech. `evidence` is the best grade that it can give."""
+
+    source: str
+    evidence: Evidence
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLeft:
+    """`source` tells nothing any more: it is gone, or cannot hear."""
+
+    source: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """An ear's edge: `ago_ms` before this event it began to hear sound. `within_ms` is how sure that time is."""
+
+    source: str
+    ago_ms: int = 0
+    within_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """An ear's edge: `ago_ms` before this event the sound that it heard stopped. `within_ms` is how sure that time is."""
+
+    source: str
+    ago_ms: int = 0
+    within_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ViewerJoined:
+    """Somebody watches now. `viewer` names the page, the same until it leaves."""
+
+    viewer: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ViewerLeft:
+    """`viewer` does not watch any more; `reason` says why (closed, blocked, stalled)."""
+
+    viewer: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Whoever controls the show asked for `name`: one of `SIGNALS`, for `goto` with the step. (A trigger is a `Trigger`.)"""
+
+    name: str
+    source: str
+    step: str | None = None
+
+
+SIGNALS = ("go", "hold", "resume", "skip", "goto", "panic", "end")
+"""The signals that have a meaning of their own. Any other name is a trigger's."""
+
+Event = (
+    SessionOpened
+    | TaskAccepted
+    | SpeechStarted
+    | SpeechEnded
+    | TimerFired
+    | Trigger
+    | Signal
+    | ProviderFailed
+    | SessionClosed
+    | StopRequested
+    | SourceJoined
+    | SourceLeft
+    | Sound
+    | Silence
+    | ViewerJoined
+    | ViewerLeft
+)
 
 
 # --- commands: what to do -----------------------------------------------------------------------------------------------
@@ -176,7 +298,7 @@ class StartTimer:
     """Wake the engine at `due_ms` (absolute). A timer is named by `step` (None: the run's own) and `reason` together."""
 
     step: str | None
-    reason: str
+    reason: Timer
     due_ms: int
 
 
@@ -185,7 +307,7 @@ class CancelTimer:
     """Forget a timer."""
 
     step: str | None
-    reason: str
+    reason: Timer
 
 
 @dataclass(frozen=True, slots=True)

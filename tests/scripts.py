@@ -23,6 +23,7 @@ from playbook.events import (
     StartTimer,
     StopSpeaking,
     TaskAccepted,
+    Timer,
     TimerFired,
 )
 from playbook.model import Action, AudioEcho, Capabilities, Chunk, End, Length, Plan, Say, Step
@@ -76,7 +77,7 @@ class FakeProvider:
         self.free_ms = 0
         self.open: dict[str, tuple[int, int]] = {}
         self.stopped: set[str] = set()
-        self.timers: dict[tuple[str | None, str], int] = {}
+        self.timers: dict[tuple[str | None, Timer], int] = {}
 
     def at(self, ms: int, event: Event) -> None:
         self.count += 1

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from playbook.engine import DISAGREE_MS, NOTICEABLE_MS, SETTLE_MS, WAKE_MS, Engine
+from playbook.engine import Engine
+from playbook.engine.effects import NOTICEABLE_MS
+from playbook.engine.ledger import DISAGREE_MS, SETTLE_MS, WAKE_MS
 from playbook.events import (
     CancelTimer,
     CloseSession,
@@ -27,10 +29,12 @@ from playbook.events import (
     StepFinished,
     StepSkipped,
     StepStarted,
+    StopCause,
     StopRequested,
     StopSpeaking,
     TaskAccepted,
     TimelineZero,
+    Timer,
     TimerFired,
     Trigger,
 )
@@ -103,9 +107,9 @@ def test_a_sleep_moves_the_schedule():
     engine = Engine(plan(do("a", Wait(100)), do("b", Wait(100))))
     engine.begin()
     engine.handle(SessionOpened("s"), 0)
-    effects = engine.handle(TimerFired("a", "wait", 100), 100 + NOTICEABLE_MS)
+    effects = engine.handle(TimerFired("a", Timer.WAIT, 100), 100 + NOTICEABLE_MS)
     assert Late("a", 100, NOTICEABLE_MS, "wait") in effects
-    assert StartTimer("b", "wait", 200 + NOTICEABLE_MS) in effects
+    assert StartTimer("b", Timer.WAIT, 200 + NOTICEABLE_MS) in effects
 
 
 def test_at_is_absolute_and_late_cues_fire_at_once():
@@ -215,12 +219,12 @@ def test_a_suspended_process_listens_first():
         engine.handle(SessionOpened("s"), 0)
         (timer,) = [e for e in engine.handle(TaskAccepted("a"), 0) if isinstance(e, StartTimer)]
         woken = timer.due_ms + 60_000
-        effects = engine.handle(TimerFired("a", "speech", timer.due_ms), woken)
-        assert effects[-1] == StartTimer("a", "speech", woken + WAKE_MS)
+        effects = engine.handle(TimerFired("a", Timer.SPEECH, timer.due_ms), woken)
+        assert effects[-1] == StartTimer("a", Timer.SPEECH, woken + WAKE_MS)
         if report:
-            assert CancelTimer("a", "speech") in engine.handle(SpeechEnded("a"), woken + 1)
+            assert CancelTimer("a", Timer.SPEECH) in engine.handle(SpeechEnded("a"), woken + 1)
         else:
-            effects = engine.handle(TimerFired("a", "speech", woken + WAKE_MS), woken + WAKE_MS)
+            effects = engine.handle(TimerFired("a", Timer.SPEECH, woken + WAKE_MS), woken + WAKE_MS)
             assert effects[0].evidence is Evidence.timeout
 
 
@@ -260,8 +264,8 @@ def test_a_known_length_outweighs_an_early_end():
     engine.handle(SpeechStarted("a"), 0)
     effects = engine.handle(SpeechEnded("a"), 1000)
     assert isinstance(effects[0], Conflict)
-    assert StartTimer("a", "speech", 5000) in effects
-    effects = engine.handle(TimerFired("a", "speech", 5000), 5000)
+    assert StartTimer("a", Timer.SPEECH, 5000) in effects
+    effects = engine.handle(TimerFired("a", Timer.SPEECH, 5000), 5000)
     assert effects[0].evidence is Evidence.estimated
     assert engine.current_step.id == "w"
 
@@ -301,7 +305,7 @@ def test_better_length_from_the_provider():
     engine.begin()
     engine.handle(SessionOpened("s"), 0)
     effects = engine.handle(TaskAccepted("a", duration_ms=4000), 0)
-    assert StartTimer("a", "speech", 4000) in effects
+    assert StartTimer("a", Timer.SPEECH, 4000) in effects
 
 
 # --- interrupts -----------------------------------------------------------------------------------------------------
@@ -342,10 +346,10 @@ def test_interrupt_that_is_lost():
     engine.handle(SessionOpened("s"), 0)
     engine.handle(TaskAccepted("a"), 0)
     engine.handle(SpeechStarted("a"), 0)
-    engine.handle(TimerFired("a", "until", 10), 10)
+    engine.handle(TimerFired("a", Timer.UNTIL, 10), 10)
     effects = engine.handle(TaskAccepted("i"), 20)
-    assert effects == (StartTimer("i", "settle", 20 + SETTLE_MS),)
-    effects = engine.handle(TimerFired("i", "settle", 20 + SETTLE_MS), 20 + SETTLE_MS)
+    assert effects == (StartTimer("i", Timer.SETTLE, 20 + SETTLE_MS),)
+    effects = engine.handle(TimerFired("i", Timer.SETTLE, 20 + SETTLE_MS), 20 + SETTLE_MS)
     assert effects[0].evidence is Evidence.timeout
     assert effects[0].interrupted
 
@@ -385,10 +389,10 @@ def two_interrupts():
     engine.begin()
     for event, ms in [
         (SessionOpened("s"), 0),
-        (TimerFired("a", "timeout", 50), 50),
+        (TimerFired("a", Timer.TIMEOUT, 50), 50),
         (TaskAccepted("a", chunk=1), 60),
         (TaskAccepted("i"), 70),
-        (TimerFired("i", "timeout", 150), 150),
+        (TimerFired("i", Timer.TIMEOUT, 150), 150),
         (TaskAccepted("b"), 160),
     ]:
         effects = engine.handle(event, ms)
@@ -400,17 +404,17 @@ def test_a_refused_interrupt_does_not_undo_one_that_was_taken():
     """What an interrupt has stopped stays stopped when the next one is refused; only the line that came between them goes on."""
     engine = two_interrupts()
     assert not [e for e in engine.handle(ProviderFailed("no", "refused", "j"), 200) if isinstance(e, SayText)]
-    effects = engine.handle(TimerFired("i", "settle", 70 + SETTLE_MS), 70 + SETTLE_MS)
+    effects = engine.handle(TimerFired("i", Timer.SETTLE, 70 + SETTLE_MS), 70 + SETTLE_MS)
     assert [e.task for e in effects if isinstance(e, SpeechEnded)] == ["a"]
 
 
 def test_an_interrupt_settles_what_it_stopped_itself():
     """A line that a later interrupt is to stop is not closed before that one was taken, and had its own time."""
     engine = two_interrupts()
-    effects = engine.handle(TimerFired("i", "settle", 70 + SETTLE_MS), 70 + SETTLE_MS)
+    effects = engine.handle(TimerFired("i", Timer.SETTLE, 70 + SETTLE_MS), 70 + SETTLE_MS)
     assert [e.task for e in effects if isinstance(e, SpeechEnded)] == ["a"]
     engine.handle(TaskAccepted("j"), 3100)
-    effects = engine.handle(TimerFired("j", "settle", 3100 + SETTLE_MS), 3100 + SETTLE_MS)
+    effects = engine.handle(TimerFired("j", Timer.SETTLE, 3100 + SETTLE_MS), 3100 + SETTLE_MS)
     assert [e.task for e in effects if isinstance(e, SpeechEnded)] == ["b"]
     assert StepFinished("j", "done") in effects
 
@@ -451,7 +455,7 @@ def test_stop_request():
     story = drive(plan(say("a")), inject=[(200, StopRequested("SIGINT"))])
     assert [type(c) for _, c in of(story, lambda i: isinstance(i, (StopSpeaking, CloseSession)))] == [StopSpeaking, CloseSession]
     provider = FakeProvider()
-    drive(plan(say("a")), provider, inject=[(200, StopRequested("SIGTERM"))])
+    drive(plan(say("a")), provider, inject=[(200, StopRequested("SIGTERM", StopCause.TERMINATE))])
     assert (provider.engine.result.end, provider.engine.result.exit_code) == ("stopped", 143)
     engine = Engine(plan(say("a")))
     engine.begin()
@@ -560,9 +564,9 @@ EVENTS = st.one_of(
     st.builds(SpeechEnded, st.one_of(st.none(), TASKS), st.sampled_from(list(Evidence)), interrupted=st.booleans()),
     st.builds(Trigger, st.sampled_from(["door", "go"])),
     st.builds(ProviderFailed, st.just("x"), st.sampled_from(["refused", "ambiguous", "lost"]), st.one_of(st.none(), TASKS)),
-    st.builds(StopRequested, st.sampled_from(["SIGINT", "SIGTERM", "stall: x", "disk: full"])),
+    st.builds(StopRequested, st.just("x"), st.sampled_from(StopCause)),
     st.builds(SessionClosed),
-    st.builds(TimerFired, st.sampled_from(["a", "e", None]), st.sampled_from(["until", "speech", "wait"]), st.integers(0, 5000)),
+    st.builds(TimerFired, st.sampled_from(["a", "e", None]), st.sampled_from(Timer), st.integers(0, 5000)),
 )
 CAPABILITIES = st.builds(
     Capabilities, speech=st.sampled_from(["exact", "reported", "none"]), interrupt=st.sampled_from(["none", "current", "all", "unknown"])
@@ -679,10 +683,10 @@ def test_an_event_that_means_nothing_changes_nothing(event):
     effects = engine.handle(event, 2)
     if len(effects) == 1 and isinstance(effects[0], Ignored):
         rest = [
-            (TimerFired("a", "chunk", 51), 51),
+            (TimerFired("a", Timer.CHUNK, 51), 51),
             (TaskAccepted("a", chunk=2), 52),
             (SpeechStarted("a"), 60),
-            (TimerFired("a", "until", 360), 360),
+            (TimerFired("a", Timer.UNTIL, 360), 360),
         ]
         assert [engine.handle(*pair) for pair in rest] == [twin.handle(*pair) for pair in rest]
 
@@ -695,7 +699,7 @@ def test_timers_are_cancelled_before_the_close():
     engine.handle(TaskAccepted("a"), 0)
     effects = engine.handle(ProviderFailed("gone", outcome="lost"), 10)
     assert {(c.step, c.reason) for c in effects if isinstance(c, CancelTimer)} == {
-        ("a", "timeout"),
-        ("a", "speech"),
-        (None, "max_duration"),
+        ("a", Timer.TIMEOUT),
+        ("a", Timer.SPEECH),
+        (None, Timer.MAX_DURATION),
     }

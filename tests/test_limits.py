@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from playbook import clock
-from playbook.engine import STOP_MS
+from playbook.engine.engine import STOP_MS
 from playbook.errors import AuthorError
-from playbook.events import CloseSession, Effect, StopRequested, StopSpeaking
+from playbook.events import CloseSession, Effect, StopCause, StopRequested, StopSpeaking
 from playbook.journal.journal import Journal
 from playbook.language import compile_file
 from playbook.model import Limits, Plan
@@ -148,7 +148,7 @@ def test_a_limit_that_comes_while_the_run_is_being_stopped(tmp_path: Path):
 
     talk = plan(say("talk", ms=60_000), limits=Limits(max_duration_ms=3_500))
     provider = Deaf(ms=60_000)
-    story = drive(talk, provider, inject=[(3_000, StopRequested("SIGTERM"))])
+    story = drive(talk, provider, inject=[(3_000, StopRequested("SIGTERM", StopCause.TERMINATE))])
     assert len(stages(story, StopSpeaking)) == 1
     assert [(ms, close.reason) for ms, close in stages(story, CloseSession)] == [(3_500, "SIGTERM")]
     assert provider.engine.result.exit_code == 143  # type: ignore[attr-defined]  # `drive` puts it there

@@ -41,9 +41,11 @@ from playbook.events import (
     SessionClosed,
     SessionOpened,
     StartTimer,
+    StopCause,
     StopRequested,
     StopSpeaking,
     TimelineZero,
+    Timer,
     TimerFired,
     Trigger,
 )
@@ -152,7 +154,7 @@ class Runner:
         self._interactive = self.options.interactive
         self._inbox: deque[Event] = deque()
         self._busy = False
-        self._timers: dict[tuple[str | None, str], asyncio.TimerHandle] = {}  # the engine's
+        self._timers: dict[tuple[str | None, Timer], asyncio.TimerHandle] = {}  # the engine's
         self._later: list[asyncio.TimerHandle] = []  # the run's own
         self._expected_triggers: list[str] = []
         self._crash: BaseException | None = None
@@ -165,7 +167,7 @@ class Runner:
     def stop(self, reason: str) -> None:
         """Stop in order: the speech, the session, the log. Asked twice: at once, but the session is still closed."""
         self._stops += 1
-        self._emit(StopRequested(reason))
+        self._emit(StopRequested(reason, StopCause.INTERRUPT if reason == "SIGINT" else StopCause.TERMINATE))
         if self._stops > 1 and self.engine.phase == "closing":
             self._give_up()
 
@@ -300,7 +302,7 @@ class Runner:
                 return items
             except OSError as error:
                 self._disk = f"disk: the run log cannot be written: {reason_of(error)}"
-                self._inbox.append(StopRequested(self._disk))
+                self._inbox.append(StopRequested(self._disk, StopCause.DISK))
         return [item for item in items if not isinstance(item, (OpenSession, SayText, PlayAudio))]
 
     def _carry_out(self, items: Sequence[Event | Effect]) -> None:
@@ -326,10 +328,10 @@ class Runner:
         if awaited is not None and not self._interactive and awaited not in self._expected_triggers:
             step = self.engine.current_step
             if step is not None:
-                reason = f"stall: step '{step.id}' waits for the trigger '{awaited}', which nothing can give any more"
+                reason, cause = f"stall: step '{step.id}' waits for the trigger '{awaited}', which nothing can give any more", StopCause.STALL
             else:
-                reason = f"nothing ran: the input ended before the trigger '{awaited}' came"
-            self._inbox.append(StopRequested(reason))
+                reason, cause = f"nothing ran: the input ended before the trigger '{awaited}' came", StopCause.NOBODY
+            self._inbox.append(StopRequested(reason, cause))
 
     def _schedule(self, wanted: Callable[[Cue], bool], origin_ms: int) -> None:
         for cue in self.options.cues:
@@ -349,7 +351,7 @@ class Runner:
         fired = TimerFired(command.step, command.reason, command.due_ms)
         self._timers[key] = self._clock.call_at(command.due_ms, lambda: self._fire(key, fired))
 
-    def _fire(self, key: tuple[str | None, str], fired: TimerFired) -> None:
+    def _fire(self, key: tuple[str | None, Timer], fired: TimerFired) -> None:
         del self._timers[key]
         self._emit(fired)
 

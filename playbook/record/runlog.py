@@ -114,8 +114,10 @@ def to_line(item: Event | Effect, n: int, at_ms: int) -> Line:
     elif isinstance(item, events.SayText):
         if item.shown is not None:
             line["text"] = item.shown
-    elif cls is events.TimerFired and at_ms > line["due_ms"]:
-        line["late_ms"] = at_ms - line["due_ms"]
+    elif cls in _TIMED:
+        line["reason"] = line["reason"].value
+        if cls is events.TimerFired and at_ms > line["due_ms"]:
+            line["late_ms"] = at_ms - line["due_ms"]
     return line
 
 
@@ -129,6 +131,7 @@ def _values(fields: tuple[str, ...]) -> Callable[[Event | Effect], tuple[Any, ..
 
 _SHAPES = {cls: (*kind_and_name, _ATTRIBUTES[cls], _values(_ATTRIBUTES[cls])) for cls, kind_and_name in _NAMES.items()}
 _SIGHTINGS = (events.SpeechStarted, events.SpeechEnded)
+_TIMED = (events.TimerFired, events.StartTimer, events.CancelTimer)
 
 
 def to_event(line: Mapping[str, Any]) -> Event | None:
@@ -137,9 +140,10 @@ def to_event(line: Mapping[str, Any]) -> Event | None:
     if cls is None or line.get("outcome") == "settled":
         return None
     values = {field: line[field] for field in _ATTRIBUTES[cls] if field in line}
-    if cls is events.TimerFired:
-        values.setdefault("step", None)  # a timer of the run itself
     try:
+        if cls is events.TimerFired:
+            values.setdefault("step", None)  # a timer of the run itself
+            values["reason"] = events.Timer(values["reason"])
         for field, value in values.items():
             if not isinstance(value, _TYPES[field]) and not (value is None and field == "step"):
                 raise TypeError(f"{field} is {value!r}")
@@ -147,7 +151,7 @@ def to_event(line: Mapping[str, Any]) -> Event | None:
             values["evidence"] = Evidence[values["evidence"]]
         event: Event = cls(**values)
         return event
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, ValueError) as error:
         raise RecordError(f"line {line.get('n')}: not a {line.get('event')}: {error}") from error
 
 
