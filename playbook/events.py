@@ -15,6 +15,10 @@ from typing import Literal
 from playbook.errors import MASK
 from playbook.model import Evidence
 
+SOURCES = ("provider", "room", "page", "ear", "plan")
+"""Who may tell of speech: the vendor; the vendor's room, whose messages we hear; the ear of the page that shows the session; an ear of ours
+on received media; our own reckoning."""
+
 # --- events: what happened ----------------------------------------------------------------------------------------------
 
 
@@ -74,9 +78,9 @@ class TaskAccepted:
 
 @dataclass(frozen=True, slots=True)
 class SpeechStarted:
-    """Speech of an utterance was sighted. `task` is None when the provider did not say which. `text` is what the vendor says it says.
+    """Speech of an utterance was sighted. `task` is None when the source did not say which. `text` is what the vendor says it says.
 
-    `ago_ms` is how long before this event it happened, where a sighting takes time to be made.
+    `source` is one of `SOURCES`. `ago_ms` is how long before this event it happened, where a sighting takes time to be made.
     """
 
     task: str | None = None
@@ -86,14 +90,15 @@ class SpeechStarted:
     ago_ms: int | None = None
     outcome: Literal["settled"] | None = None
     reason: str | None = None
+    source: str = "provider"
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechEnded:
     """The end of an utterance was sighted, or (`outcome` is `settled`) the engine closed it by its own reckoning.
 
-    `duration_ms` is the provider's figure, where it gives one. After an interrupt, `heard_ms` and `heard` are how much was heard.
-    `ago_ms` is how long before this event it happened, where a sighting takes time to be made.
+    `source` as in `SpeechStarted`. `duration_ms` is the provider's figure, where it gives one. After an interrupt, `heard_ms` and
+    `heard` are how much was heard. `ago_ms` is how long before this event it happened, where a sighting takes time to be made.
     """
 
     task: str | None = None
@@ -106,6 +111,7 @@ class SpeechEnded:
     heard: str | None = None
     outcome: Literal["settled"] | None = None
     reason: str | None = None
+    source: str = "provider"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +125,10 @@ class TimerFired:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """Somebody or something outside gave a named sign."""
+    """Whoever controls the show gave the trigger of that name. `source` as in `Signal`."""
 
     trigger: str
+    source: str = "program"
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,7 +386,16 @@ class Conflict:
     step: str | None = None
 
 
-Note = TimelineZero | StepStarted | StepFinished | StepSkipped | Late | Ignored | Conflict
+@dataclass(frozen=True, slots=True)
+class GradeRaised:
+    """A later and better sighting agrees with the one that closed a line."""
+
+    task: str
+    source: str
+    evidence: Evidence
+
+
+Note = TimelineZero | StepStarted | StepFinished | StepSkipped | Late | Ignored | Conflict | GradeRaised
 
 Effect = Command | Note | SpeechStarted | SpeechEnded
 """What `Engine.handle` returns: commands and notes, and the sightings that the engine settles itself (`outcome` is `settled`)."""

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from playbook.events import PlayAudio, SayText, StopSpeaking
+from playbook.events import Event, PlayAudio, SayText, StopSpeaking
 
 if TYPE_CHECKING:
     from playbook.transports.http import Explain, Http
@@ -130,3 +130,38 @@ class Session(Protocol):
     def play_audio(self, command: PlayAudio) -> None: ...
     def interrupt(self, command: StopSpeaking) -> None: ...
     def close(self, reason: str) -> None: ...
+
+
+class Steered(Protocol):
+    """A performance, as those see it who control it or tell of its speech. All calls come from its own loop."""
+
+    def offer(self, signal: str, *, source: str, step: str | None = None) -> str | None:
+        """Give a signal, or a trigger by its name; `step` goes with `goto`. Gives the reason where it is ignored."""
+
+    def emit(self, event: Event) -> None:
+        """Tell of something that happened: `SourceJoined`, `SourceLeft`, `Sound`, `Silence`, `ViewerJoined`, `ViewerLeft`, or a sighting
+        with its `source`."""
+
+    def no_more(self, source: str) -> None:
+        """This control gives no further signal. When all have said so, a show that waits for one has stalled."""
+
+
+class Control(Protocol):
+    """Whoever gives signals: a keyboard, standard input, a page, HTTP, OSC, MQTT. It only names them; the performance knows what they do."""
+
+    source: str
+    """Its name in the log."""
+
+    def attach(self, show: Steered) -> AbstractContextManager[None]:
+        """Give signals to this performance until the context is left. It counts as present from before that until it says `no_more`."""
+
+
+class Source(Protocol):
+    """Whoever tells of speech beside the provider: the ear of a page, or one of ours. It joins and leaves by events, and reports edges; what
+    they mean for which line is the ledger's to decide."""
+
+    source: str
+    """Its name in the log, one of `SOURCES`."""
+
+    def attach(self, show: Steered) -> AbstractContextManager[None]:
+        """Tell of this performance's speech until the context is left."""

@@ -17,6 +17,7 @@ from playbook.events import (
     SpeechStarted,
     TaskAccepted,
     TimelineZero,
+    Timer,
     TimerFired,
     words,
 )
@@ -105,11 +106,11 @@ def test_events_survive_the_log(event):
 
 def test_lines_are_in_a_stable_order_and_short():
     """Keys come in one stable order; what says nothing is left out; lateness is counted."""
-    assert json.dumps(to_line(TimerFired("w", "wait", 100), 7, 103)) == (
+    assert json.dumps(to_line(TimerFired("w", Timer.WAIT, 100), 7, 103)) == (
         '{"n": 7, "at_ms": 103, "event": "timer_fired", "step": "w", "due_ms": 100, "reason": "wait", "late_ms": 3}'
     )
     line = to_line(SpeechEnded("a", Evidence.reported), 1, 5)
-    assert line == {"n": 1, "at_ms": 5, "event": "speech_ended", "task": "a", "evidence": "reported"}
+    assert line == {"n": 1, "at_ms": 5, "event": "speech_ended", "task": "a", "source": "provider", "evidence": "reported"}
 
 
 def test_half_a_surrogate_pair_can_be_read_back(tmp_path):

@@ -1,7 +1,7 @@
 """The cursor: which step the show is in, and when it was due.
 
-Deadlines are absolute, and the cursor carries the time at which a step was *due*, so waits do not drift. Only a delay that an audience would
-notice moves the schedule. The cursor knows nothing of speech: a line is a step that somebody else says is over.
+Deadlines are absolute, and the cursor carries the time at which a step was *due*, so waits do not drift. Only a delay that an
+audience would notice moves the schedule. The cursor knows nothing of speech: a line is a step that somebody else says is over.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from playbook.engine.effects import NOTICEABLE_MS, Effects
-from playbook.events import Late, StepFinished, StepSkipped, StepStarted, Timer, TimelineZero
+from playbook.events import Late, StepFinished, StepSkipped, StepStarted, TimelineZero, Timer
 from playbook.model import Plan, Step
 
 Outcome = Literal["done", "failed", "timeout", "cut"]

@@ -331,13 +331,20 @@ class Engine:
         elif step is utterance.step:
             if not isinstance(step.until, int) or utterance.started_ms is None:
                 self._finish()
-        elif not self._cursor.entered:
+        elif self._cursor.entered:
+            self._after_speech(step)
+
+    def _after_speech(self, step: Step) -> None:
+        """A line was closed while the show is in a step that may have waited for that."""
+        ledger, action = self._ledger, step.action
+        if isinstance(action, InterruptSpeech):
+            if step.id not in ledger.interrupts and not ledger.stopping:
+                self._finish()
+        elif ledger.open:
             return
-        elif isinstance(step.action, WaitSpeech) and not ledger.open:
+        elif isinstance(action, WaitSpeech):
             self._finish()
-        elif isinstance(step.action, InterruptSpeech) and step.id not in ledger.interrupts and not ledger.stopping:
-            self._finish()
-        elif isinstance(step.action, End) and not ledger.open:
+        elif isinstance(action, End):
             self._drained()
 
     def _task_failed(self, event: ProviderFailed, task: str) -> None:

@@ -2,8 +2,8 @@
 
 * An utterance lives from its first chunk until exactly one `speech_ended` closes it.
 * Sightings are matched by utterance, never by state. One that means nothing now is answered with a note and changes nothing.
-* Where a provider reports no speech, utterances are closed by the plan's lengths; where it reports and stays silent, by the estimate and its
-  margin. Such sightings are the ledger's own: their `outcome` is `settled`.
+* Where a provider reports no speech, utterances are closed by the plan's lengths; where it reports and stays silent, by the
+  estimate and its margin. Such sightings are the ledger's own: their `outcome` is `settled`.
 
 What becomes of the cursor is for the engine, which finds in `moments` what has happened to which utterance.
 """
@@ -37,6 +37,8 @@ DISAGREE_MS = 500
 """From which difference on two sightings of one moment contradict each other."""
 REMEMBERED = 256
 """How many closed lines are kept for what may still be told of them, so that a show of any length needs the same memory."""
+
+ONLY = "only this line could be meant"
 
 SPEECH_TIMERS = (Timer.STARTED, Timer.SPEECH, Timer.CHUNK)
 
@@ -188,7 +190,7 @@ class Ledger:
     def _settle_start(self, utterance: Utterance) -> None:
         """By our reckoning the line is heard from now on; `begins_ms` may lie a little back, and the length counts from there."""
         assert utterance.begins_ms is not None
-        self._effects.add(SpeechStarted(utterance.task, Evidence.estimated, outcome="settled"))
+        self._effects.add(SpeechStarted(utterance.task, Evidence.estimated, outcome="settled", source="plan"))
         end = max(self._effects.now_ms, utterance.begins_ms + utterance.length_ms)
         self._effects.start(utterance.task, Timer.SPEECH, end)
         self._started(utterance, Evidence.estimated)
@@ -242,8 +244,7 @@ class Ledger:
                 return None
             return self._effects.ignore("this line had started", event.task)
         if event.task is None:
-            settled = SpeechStarted(utterance.task, Evidence.unmatched, outcome="settled", reason="only this line could be meant")
-            self._effects.add(settled)
+            self._effects.add(SpeechStarted(utterance.task, Evidence.unmatched, outcome="settled", reason=ONLY, source=event.source))
         if self._can.speech == "reported" and (utterance.task, Timer.SPEECH) in self._effects.timers:
             self._effects.start(utterance.task, Timer.SPEECH, now + utterance.length_ms + self._margin_ms)
         self._started(utterance, event.evidence)
@@ -272,7 +273,8 @@ class Ledger:
             self._settle(
                 utterance,
                 Evidence.unmatched,
-                "only this line could be meant",
+                ONLY,
+                source=event.source,
                 interrupted=event.interrupted,
                 heard_ms=event.heard_ms,
                 duration_ms=event.duration_ms,
@@ -313,6 +315,7 @@ class Ledger:
         evidence: Evidence,
         reason: str,
         *,
+        source: str = "plan",
         interrupted: bool = False,
         heard_ms: int | None = None,
         duration_ms: int | None = None,
@@ -330,6 +333,7 @@ class Ledger:
                 heard_ms=heard_ms,
                 outcome="settled",
                 reason=reason,
+                source=source,
             )
         )
         self._closed(utterance)

@@ -328,7 +328,10 @@ class Runner:
         if awaited is not None and not self._interactive and awaited not in self._expected_triggers:
             step = self.engine.current_step
             if step is not None:
-                reason, cause = f"stall: step '{step.id}' waits for the trigger '{awaited}', which nothing can give any more", StopCause.STALL
+                reason, cause = (
+                    f"stall: step '{step.id}' waits for the trigger '{awaited}', which nothing can give any more",
+                    StopCause.STALL,
+                )
             else:
                 reason, cause = f"nothing ran: the input ended before the trigger '{awaited}' came", StopCause.NOBODY
             self._inbox.append(StopRequested(reason, cause))

@@ -37,9 +37,16 @@ _NAMES: dict[type, tuple[str, str]] = {
     events.SpeechEnded: ("event", "speech_ended"),
     events.TimerFired: ("event", "timer_fired"),
     events.Trigger: ("event", "trigger"),
+    events.Signal: ("event", "signal"),
     events.ProviderFailed: ("event", "provider_failed"),
     events.SessionClosed: ("event", "session_closed"),
     events.StopRequested: ("event", "stop_requested"),
+    events.SourceJoined: ("event", "source_joined"),
+    events.SourceLeft: ("event", "source_left"),
+    events.Sound: ("event", "sound"),
+    events.Silence: ("event", "silence"),
+    events.ViewerJoined: ("event", "viewer_joined"),
+    events.ViewerLeft: ("event", "viewer_left"),
     events.OpenSession: ("command", "open_session"),
     events.SayText: ("command", "say"),
     events.PlayAudio: ("command", "play_audio"),
@@ -54,10 +61,14 @@ _NAMES: dict[type, tuple[str, str]] = {
     events.Late: ("note", "late"),
     events.Ignored: ("note", "ignored"),
     events.Conflict: ("note", "conflict"),
+    events.GradeRaised: ("note", "grade_raised"),
 }
 FIELDS = (
+    "name",
     "step",
     "task",
+    "source",
+    "viewer",
     "provider_task",
     "session",
     "trigger",
@@ -69,11 +80,13 @@ FIELDS = (
     "late_ms",
     "duration_ms",
     "ago_ms",
+    "within_ms",
     "evidence",
     "interrupted",
     "heard_ms",
     "heard",
     "outcome",
+    "cause",
     "reason",
     "status",
 )
@@ -81,7 +94,7 @@ _SPOKEN = {"text", "heard", "reason", "session", "provider_task", "status"}  # w
 _ATTRIBUTES = {cls: tuple(name for name in FIELDS if name in cls.__dataclass_fields__) for cls in _NAMES}  # type: ignore[attr-defined]  # all are dataclasses
 _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(FIELDS, (str,)),
-    **dict.fromkeys(("chunk", "due_ms", "late_ms", "duration_ms", "ago_ms", "heard_ms"), (int,)),
+    **dict.fromkeys(("chunk", "due_ms", "late_ms", "duration_ms", "ago_ms", "within_ms", "heard_ms"), (int,)),
     **dict.fromkeys(("final", "interrupted"), (bool,)),
     "status": (int, str),
 }
@@ -107,7 +120,7 @@ def to_line(item: Event | Effect, n: int, at_ms: int) -> Line:
     for field, value in zip(fields, values(item), strict=True):
         if value is not None:
             line[field] = value
-    if cls in _SIGHTINGS:
+    if cls in _GRADED:
         line["evidence"] = line["evidence"].name
         if line.get("interrupted") is False:
             del line["interrupted"]
@@ -118,6 +131,8 @@ def to_line(item: Event | Effect, n: int, at_ms: int) -> Line:
         line["reason"] = line["reason"].value
         if cls is events.TimerFired and at_ms > line["due_ms"]:
             line["late_ms"] = at_ms - line["due_ms"]
+    elif cls is events.StopRequested:
+        line["cause"] = line["cause"].value
     return line
 
 
@@ -130,7 +145,7 @@ def _values(fields: tuple[str, ...]) -> Callable[[Event | Effect], tuple[Any, ..
 
 
 _SHAPES = {cls: (*kind_and_name, _ATTRIBUTES[cls], _values(_ATTRIBUTES[cls])) for cls, kind_and_name in _NAMES.items()}
-_SIGHTINGS = (events.SpeechStarted, events.SpeechEnded)
+_GRADED = (events.SpeechStarted, events.SpeechEnded, events.SourceJoined, events.GradeRaised)
 _TIMED = (events.TimerFired, events.StartTimer, events.CancelTimer)
 
 
@@ -144,6 +159,8 @@ def to_event(line: Mapping[str, Any]) -> Event | None:
         if cls is events.TimerFired:
             values.setdefault("step", None)  # a timer of the run itself
             values["reason"] = events.Timer(values["reason"])
+        if cls is events.StopRequested:
+            values["cause"] = events.StopCause(values["cause"])
         for field, value in values.items():
             if not isinstance(value, _TYPES[field]) and not (value is None and field == "step"):
                 raise TypeError(f"{field} is {value!r}")
