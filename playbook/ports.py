@@ -147,7 +147,7 @@ class Steered(Protocol):
 
 
 class Control(Protocol):
-    """Whoever gives signals: a keyboard, standard input, a page, HTTP, OSC, MQTT. It only names them; the performance knows what they do."""
+    """Whoever gives signals: a keyboard, standard input, a page, HTTP, OSC, MQTT. It names them; the performance knows what they do."""
 
     source: str
     """Its name in the log."""
@@ -157,8 +157,8 @@ class Control(Protocol):
 
 
 class Source(Protocol):
-    """Whoever tells of speech beside the provider: the ear of a page, or one of ours. It joins and leaves by events, and reports edges; what
-    they mean for which line is the ledger's to decide."""
+    """Whoever tells of speech beside the provider: the ear of a page, or one of ours. It joins and leaves by events, and reports edges.
+    What they mean for which line is the ledger's to decide."""
 
     source: str
     """Its name in the log, one of `SOURCES`."""
