@@ -20,6 +20,7 @@ import math
 import selectors
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
@@ -53,7 +54,16 @@ class Clock:
 
 
 def wall_time() -> datetime.datetime:
-    """The date and time in UTC, for headers, folder names and the journal; never used to measure."""
+    """The date and time in UTC, for headers, folder names, the journal and what happens at a time of the day; never used to measure.
+
+    On a virtual loop that was given a beginning, it is as much later as the loop's time says.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        loop = None
+    if isinstance(loop, VirtualLoop) and loop.begins is not None:
+        return loop.begins + datetime.timedelta(microseconds=round(loop.time() * 1e6))
     return datetime.datetime.now(datetime.UTC)
 
 
@@ -68,9 +78,9 @@ def block(ms: int) -> None:
     time.sleep(ms / 1000)
 
 
-def run(main: Coroutine[Any, Any, T], clock: ClockName = "system") -> T:
-    """Run `main` to its end on a fresh loop of the given kind (`asyncio.run` with our loops)."""
-    factory = VirtualLoop if clock == "virtual" else system_loop
+def run(main: Coroutine[Any, Any, T], clock: ClockName = "system", begins: datetime.datetime | None = None) -> T:
+    """Run `main` to its end on a fresh loop of the given kind (`asyncio.run` with our loops). `begins`: the wall time of a virtual loop."""
+    factory = partial(VirtualLoop, begins) if clock == "virtual" else system_loop
     gc.freeze()  # a plan is no garbage: not looking through it again and again keeps collections short and cues punctual
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
@@ -103,7 +113,9 @@ class _PunctualSelector(selectors.DefaultSelector):
 class VirtualLoop(asyncio.SelectorEventLoop):
     """A loop whose time stands still while anything can happen and jumps to the next deadline when nothing can."""
 
-    def __init__(self) -> None:
+    def __init__(self, begins: datetime.datetime | None = None) -> None:
+        self.begins = begins
+        """The wall time at its beginning; None: whoever asks is told the true one. Setting it anew sets the wall clock."""
         self._virtual_s = 0.0
         self._in_threads = 0
         super().__init__(_JumpingSelector(self))

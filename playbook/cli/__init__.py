@@ -28,6 +28,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "check": ("author", "say everything that is wrong with playbooks, and where"),
     "plan": ("author", "show when each line will be heard"),
     "run": ("perform", "perform a playbook"),
+    "kiosk": ("kiosk", "perform shows unattended, for ever, or rehearse a week of them"),
     "replay": ("prove", "prove that a recorded run would still go the same way"),
     "diff": ("prove", "compare two runs or two plans"),
     "test": ("test", "perform many playbooks and compare each with its baseline"),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from playbook.cli.inputs import add_inputs, inputs, load, playbook_files
 from playbook.cli.options import Command, Parser, err, in_colour, out, width
 from playbook.errors import AuthorError, Problem, SetupError, UsageError, near_or_all, reason_of
+from playbook.folders import file_name
 from playbook.formats.schema import load_schema, resolve, schema_path
 from playbook.language import check_file
 from playbook.model import Plan
@@ -74,10 +75,13 @@ _INTERRUPTION = """
 def add_new(parser: Parser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="where to write it; must not exist yet")
     parser.add_argument("--provider", metavar="NAME", default="local", help="the provider that it is for (local)")
+    parser.add_argument("--kiosk", action="store_true", help="write a kiosk file, and a playbook for it beside it")
 
 
 def new(args: Namespace) -> int:
     path: Path = args.file
+    if args.kiosk:
+        return _new_kiosk(path)
     world = World()
     provider = _provider(world, args.provider)
     remote = provider.capabilities({}).remote
@@ -93,6 +97,13 @@ def new(args: Namespace) -> int:
         start=_START if remote else "",
         interruption=_INTERRUPTION if provider.capabilities(session).interrupt != "none" else "",
     )
+    _write_new(path, text)
+    what = "rehearse" if emulated else "perform" if remote else "hear"
+    out(f"wrote {path}; {what} it with `playbook run {word}{' --emulate' if emulated else ''}`")
+    return 0
+
+
+def _write_new(path: Path, text: str) -> None:
     try:
         with open(path, "x", encoding="utf-8", errors="replace") as file:  # its own name stands in it, which may be any bytes
             file.write(text)
@@ -102,8 +113,25 @@ def new(args: Namespace) -> int:
         raise UsageError(f"there is no folder {path.parent}") from error
     except OSError as error:
         raise SetupError(f"{path} cannot be written: {reason_of(error)}") from error
-    what = "rehearse" if emulated else "perform" if remote else "hear"
-    out(f"wrote {path}; {what} it with `playbook run {word}{' --emulate' if emulated else ''}`")
+
+
+def _new_kiosk(path: Path) -> int:
+    from playbook.kiosk.starter import KIOSK, PLAYBOOK
+
+    playbook = path.with_name(f"{path.name.split('.')[0]}-welcome.yaml")
+    word = shlex.quote(str(path))
+    text = KIOSK.format(
+        schema=_relative(schema_path("kiosk.schema.json"), path.parent),
+        file=word,
+        name=file_name(path.name.split(".")[0]) or "kiosk",
+        zone="Europe/Berlin",
+        playbook=json.dumps(playbook.name, ensure_ascii=False),
+    )
+    if playbook.exists():
+        raise UsageError(f"{playbook} exists already", remedy="name the kiosk otherwise")
+    _write_new(path, text)
+    _write_new(playbook, PLAYBOOK.format(schema=_relative(schema_path("playbook.schema.json"), path.parent)))
+    out(f"wrote {path} and {playbook}; run it with `playbook kiosk {word}`")
     return 0
 
 
@@ -178,7 +206,10 @@ def check(args: Namespace) -> int:
             problems, plan = check_kiosk(file, world, silent_world(), given)
         else:
             problems, plan = check_file(file, world, given, provider=args.provider, placeholders=True)
-        # A part's own problem comes with every playbook that includes it, and with the part; once is enough.
+        # A part's own problem comes with every playbook that includes it, and with the part; once is enough. So does a playbook's
+        # with the kiosk that names it, which is wrong all the same.
+        if plan is None and is_kiosk_file(file):
+            shown.clear()
         fresh = tuple(p for p in problems if (key := (p.code, p.place, p.message)) not in shown and not shown.add(key))  # type: ignore[func-returns-value]  # adds
         for secret in plan.secrets if plan is not None else ():
             args.redact.add(secret)

@@ -213,7 +213,7 @@ class Emulator(ABC):
         self.url = ""
         self._creations = 0
         self._dropped = 0  # lines that the journal no longer has
-        self._away_until_ms = 0
+        self._away_until_ms = self._used_up_until_ms = 0
         self._sealed: set[str] = set()
         self._crash: BaseException | None = None
         self.weather()
@@ -243,6 +243,16 @@ class Emulator(ABC):
         self._delay_ms, self._jitter_ms = delay_ms, jitter_ms
         self._random = random.Random(seed)
 
+    def go_away(self, for_ms: int) -> None:
+        """The service is away for so long: sessions that live end, connections are closed without an answer."""
+        self._away_until_ms = self.clock.now_ms() + for_ms
+        for session in self.open_sessions:
+            session.end("outage")
+
+    def refuse_sessions(self, for_ms: int) -> None:
+        """No session can be had for so long: the quota is used up."""
+        self._used_up_until_ms = self.clock.now_ms() + for_ms
+
     # what a vendor calls
 
     def note(self, what: str, **facts: Any) -> dict[str, Any]:
@@ -262,6 +272,8 @@ class Emulator(ABC):
     def quota_used_up(self) -> bool:
         """To be asked once for each creation, before anything is created."""
         self._creations += 1
+        if self.clock.now_ms() < self._used_up_until_ms:
+            return True
         return self.faults.hits("quota-at-create", str(self._creations))
 
     def admit(self, session: LiveSession) -> None:

@@ -89,6 +89,11 @@ class Engine:
         return None if any(timer is not Timer.MAX_DURATION for _, timer in self._effects.timers) else self._awaits
 
     @property
+    def awaits(self) -> str | None:
+        """The trigger that is waited for."""
+        return self._awaits
+
+    @property
     def current_step(self) -> Step | None:
         """The step the cursor is in."""
         return self._cursor.step

@@ -24,6 +24,7 @@ class Times:
     """The moments of a cron expression. Raises `ValueError` with the reason when it is none, or never comes."""
 
     def __init__(self, expression: str, zone: ZoneInfo) -> None:
+        self._written = expression
         self._expression = ALIASES.get(expression.strip(), expression)
         self._zone = zone
         if len(self._expression.split()) != 5:
@@ -34,6 +35,9 @@ class Times:
             raise ValueError(f"cannot be read: {str(error)[:1].lower()}{str(error)[1:]}") from error
         if found is None:
             raise ValueError("never comes")
+
+    def __str__(self) -> str:
+        return self._written
 
     def after(self, now: dt.datetime) -> dt.datetime | None:
         """The first moment after `now`, in UTC; None when there is none within fifty years."""

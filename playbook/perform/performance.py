@@ -107,7 +107,8 @@ class Options:
     `env` holds credentials and addresses. `transports`: those that it describes, unless given. `interactive` says that triggers can
     still come from outside. `watch` sees every line of the log.
     `objection` is asked when a show has come to its end: why the run failed all the same, or None.
-    `live` hears of every sound that we make, at the moment when it begins.
+    `live` hears of every sound that we make, at the moment when it begins. Without `keep_sound` neither sound nor captions are written.
+    Without `catch_signals` the process's signals are somebody else's.
     """
 
     folder: Path | None = None
@@ -120,6 +121,8 @@ class Options:
     live: Callable[[Placement], None] | None = None
     transports: Transports | None = None
     provider: Provider | None = None
+    keep_sound: bool = True
+    catch_signals: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +212,7 @@ class Runner:
                 self._log.end(self._clock.now_ms(), end, error.message, RunSummary().counts())
                 refused = True
                 raise
-            with self._signals():
+            with self._signals() if self.options.catch_signals else contextlib.nullcontext():
                 self._begin()
                 cancelled = await self._wait_finished()
                 if self._crash is not None:
@@ -520,7 +523,7 @@ class Runner:
     def _write_show(self, show: ShowRecorder, summary: RunSummary, now: int) -> None:
         """Captions and sound. Half a sound would pass for a whole one, and takes the room that the log's last line needs."""
         zero, sound = summary.zero_ms, self._folder / "audio.wav"
-        if zero is None:
+        if zero is None or not self.options.keep_sound:
             return
         write_captions(self._folder, summary, show)
         try:

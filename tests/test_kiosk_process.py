@@ -1,0 +1,154 @@
+"""A kiosk as a real process under its supervisor: killed, stuck, stopped, and with files that are edited under its hands."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.commands import Shell
+
+HELLO = "version: 1\nprovider: local\ntimeline:\n  - say: Hello.\n  - end:\n"
+LOBBY = """\
+version: 1
+kiosk: lobby
+timezone: UTC
+shows:
+  hello: {playbook: hello.yaml}
+play:
+  - {on: go, show: hello}
+idle: {show: hello, every: 500ms}
+ladder: [local, captions]
+"""
+
+
+@pytest.fixture
+def kiosk(shell: Shell) -> Shell:
+    shell.write("hello.yaml", HELLO)
+    shell.write("lobby.yaml", LOBBY)
+    return shell
+
+
+def child(process: subprocess.Popen[str]) -> int:
+    """The process that the supervisor watches."""
+    (found,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return int(found)
+
+
+def has_ended(pidfd: int) -> bool:
+    """Whether a process ends within ten seconds."""
+    return bool(select.select([pidfd], [], [], 10)[0])
+
+
+def entries() -> list[dict[str, str]]:
+    return [json.loads(line) for line in Path("kiosk/lobby/kiosk.jsonl").read_text().splitlines()]
+
+
+def test_a_kiosk_that_is_killed_is_back(kiosk: Shell):
+    """kill -9 in the middle of a show: the supervisor starts it again, it says so, and shows go on; SIGTERM ends both with 143."""
+    process = kiosk.start("kiosk", "lobby.yaml")
+    kiosk.until(process, "show hello")
+    first = child(process)
+    os.kill(first, signal.SIGKILL)
+    kiosk.until(process, "was killed by signal 9; it is started again in 1 s")
+    kiosk.until(process, "opened: started again")
+    kiosk.until(process, "show hello (idle): passed on local")
+    second = child(process)
+    assert second != first
+    pidfd = os.pidfd_open(second)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 143
+    assert has_ended(pidfd)
+    os.close(pidfd)
+    assert entries()[-1]["cause"] == "SIGTERM"
+
+
+@pytest.mark.slow
+def test_a_loop_that_is_stuck_is_ended(kiosk: Shell):
+    """A child that shows no sign of life for six seconds is killed and started again."""
+    process = kiosk.start("kiosk", "lobby.yaml")
+    kiosk.until(process, "show hello")
+    os.kill(child(process), signal.SIGSTOP)
+    kiosk.until(process, "the kiosk was stuck for 6 s; it is started again")
+    kiosk.until(process, "show hello (idle): passed on local")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+
+
+def test_a_kiosk_without_its_supervisor_stops_in_order(kiosk: Shell):
+    """The supervisor is killed: the child sees it and stops, and nothing plays on that nobody watches."""
+    process = kiosk.start("kiosk", "lobby.yaml")
+    kiosk.until(process, "show hello")
+    orphan = os.pidfd_open(child(process))
+    process.kill()
+    assert has_ended(orphan)
+    os.close(orphan)
+    assert entries()[-1] | {"at": ""} == {"at": "", "event": "stopped", "cause": "the supervisor has ended"}
+
+
+def test_a_playbook_that_is_edited_into_nonsense(kiosk: Shell):
+    """The last good one is kept, and said to be; a good one is taken; a file that disappears stops nothing."""
+    process = kiosk.start("kiosk", "lobby.yaml")
+    kiosk.until(process, "show hello (idle): passed on local")
+    kiosk.write("hello.yaml", HELLO.replace("say:", "sai:"))
+    kiosk.until(process, "a file has changed and is wrong, so the last good one is kept: PB206")
+    kiosk.until(process, "show hello (idle): passed on local")
+    kiosk.write("hello.yaml", HELLO.replace("Hello.", "Good evening."))
+    kiosk.until(process, "a file has changed: it is performed as it is now")
+    kiosk.until(process, "show hello (idle): passed on local")
+    assert "Good evening." in (Path("kiosk/lobby") / entries()[-1]["run"] / "run.jsonl").read_text()
+    Path("hello.yaml").unlink()
+    kiosk.until(process, "a file has changed and is wrong, so the last good one is kept")
+    kiosk.until(process, "show hello (idle): passed on local")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 143
+
+
+def test_signals_come_from_standard_input(kiosk: Shell):
+    """A line is a signal; one that means nothing is said to be ignored; the end of the input is no reason to stop."""
+    kiosk.write("lobby.yaml", LOBBY.replace("idle:", "# idle:"))
+    process = kiosk.start("kiosk", "lobby.yaml", "--for", "30s", stdin=subprocess.PIPE)
+    kiosk.until(process, "opened: started")
+    assert process.stdin is not None
+    process.stdin.write("nothing\n\n")
+    process.stdin.close()
+    kiosk.until(process, "the signal 'nothing' is ignored: nothing waits for the signal 'nothing'")
+    kiosk.until(process, "show hello (go): passed on local")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+
+
+def test_a_kiosk_ends_when_its_time_is_over(kiosk: Shell):
+    """`--for` at its end is exit 0."""
+    done = kiosk.perform("kiosk", "lobby.yaml", "--for", "2s")
+    assert done.code == 0, done.err
+    assert "stopped: its time is over" in done.err
+
+
+def test_what_is_wrong_is_not_started_again(kiosk: Shell):
+    """A file that is wrong ends the supervisor, too, with the file's problems."""
+    kiosk.write("lobby.yaml", LOBBY.replace("local,", "locl,"))
+    done = kiosk.perform("kiosk", "lobby.yaml")
+    assert done.code == 3
+    assert "unknown provider 'locl'" in done.err
+
+
+def test_systemd_is_told(kiosk: Shell, tmp_path: Path):
+    """READY when it runs, WATCHDOG as long as its loop goes round, STOPPING when it ends in order."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(20)
+        kiosk.env["NOTIFY_SOCKET"] = str(tmp_path / "notify")
+        process = kiosk.start("kiosk", "lobby.yaml")
+        assert [systemd.recv(200) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+        process.send_signal(signal.SIGTERM)
+        while (told := systemd.recv(200)) == b"WATCHDOG=1":
+            pass
+        assert told == b"STOPPING=1"
+        assert process.wait(20) == 143
