@@ -35,6 +35,12 @@ class Clock:
         self._origin = self._loop.time()
         self.name: ClockName = "virtual" if isinstance(self._loop, VirtualLoop) else "system"
 
+    def later(self, ms: int) -> Clock:
+        """A clock whose time began so much later than this one's."""
+        clock = Clock()
+        clock._origin = self._origin + ms / 1000
+        return clock
+
     def now_ms(self) -> int:
         """Whole milliseconds since the clock was made, rounded down."""
         return math.floor((self._loop.time() - self._origin) * 1000 + 1e-6)

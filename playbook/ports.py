@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from playbook.events import Event, PlayAudio, SayText, StopSpeaking
 
@@ -122,8 +122,27 @@ class Transports(Protocol):
         stream it is; `resource_of` says where its viewer's place is given back. Raises `SetupError` where none can be."""
 
 
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """What shows a session to an audience, and how a page gets there. `kind`: the page speaks and shows a face by itself
+    (`local`), receives a stream from `url` (`whep`, by the TURN server `turn` if one was given), or joins the room at
+    `url` (`daily`). `token` lets it in."""
+
+    kind: Literal["local", "whep", "daily"]
+    provider: str
+    session: str
+    url: str = ""
+    token: str | None = field(default=None, repr=False)
+    turn: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in `session.json`."""
+        facts = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value for name, value in facts.items() if value not in ("", None)}
+
+
 class Session(Protocol):
-    """One session with a provider. See the top of the file for what each call owes."""
+    """One session with a provider, or the lease of one, as a performance sees it. The contract is told in `providers.base`."""
 
     def open(self) -> None: ...
     def say(self, command: SayText) -> None: ...

@@ -12,6 +12,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,18 @@ from playbook.events import Event
 from playbook.journal.journal import Journal
 from playbook.language import Inputs, compile_file
 from playbook.model import AudioEcho, Length, Plan, Step
+from playbook.perform.folder import sound_of
 from playbook.perform.performance import Options, Outcome, Runner
 from playbook.perform.world import World
-from playbook.ports import Transports
+from playbook.ports import Transports, Viewer
 from playbook.providers import registry
 from playbook.providers.avaturn.provider import AvaturnProvider
-from playbook.providers.base import Context, Provider
+from playbook.providers.base import Context, Material, Provider
 from playbook.providers.kaltura.provider import KalturaProvider
 from playbook.providers.local.provider import LocalProvider
 from playbook.providers.tavus.provider import TavusProvider
-from playbook.speech.audio import decode, silence
+from playbook.sessions.kept import length_ms
+from playbook.speech.audio import silence
 from playbook.speech.voice import Voice
 from playbook.transports.factory import Before, MakeRoom, MakeSocket, Wrapped, transports_for
 from playbook.transports.http import Send
@@ -129,25 +132,29 @@ class Stage:
         self.stand = stand
         self.clock = Clock()
         self.events: list[Event] = []
-        self.published: list[Mapping[str, Any]] = []
+        self.published: list[Viewer] = []
         self.secrets: set[str] = set()
         self.crashes: list[BaseException] = []
         self.journal = Journal(folder)
         self._more = asyncio.Event()
         self.session = stand.provider.connect(
             Context(
-                plan=plan,
+                settings=plan.session,
+                capabilities=plan.capabilities,
+                name=plan.name,
+                lasts_ms=length_ms(plan),
                 clock=self.clock,
                 emit=self._emit,
                 env=stand.env,
                 journal=self.journal.entry("a-run", "a-playbook"),
                 seal=self.secrets.add,
                 publish=self.published.append,
-                sound=lambda sha256: decode(plan.sounds[sha256]),  # type: ignore[arg-type]  # ours are bytes
                 crash=self.crashes.append,
                 transports=stand.transports(),
+                place_of=plan.place_of,
             )
         )
+        self.session.load(Material(plan=plan, sound=partial(sound_of, plan)))
 
     def _emit(self, event: Event) -> None:
         self.events.append(event)

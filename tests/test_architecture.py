@@ -24,6 +24,7 @@ ROOMS = (
     ("journal",),
     ("emulators",),
     ("providers",),
+    ("sessions",),
     ("perform",),
     ("kiosk",),
     ("api", "suite"),

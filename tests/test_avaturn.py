@@ -174,8 +174,8 @@ def test_a_viewer_is_handed_what_it_needs_while_the_session_lives(tmp_path):
     run = perform(text, tmp_path, AvaturnEmulator(viewer_after_ms=1000), cues=[Cue("go", 5000)], watch=watch)
     assert run.code == 0
     token = run.emulator.sessions["sess-1"].token
-    assert (seen["session_id"], seen["token"], seen["mode"], seen["at_ms"]) == ("sess-1", token, 0o600, 5000)
-    assert seen["api_host"] == run.emulator.url
+    assert (seen["session"], seen["token"], seen["mode"], seen["at_ms"]) == ("sess-1", token, 0o600, 5000)
+    assert (seen["kind"], seen["url"]) == ("daily", run.emulator.url)
     assert not (tmp_path / "run" / "session.json").exists()
     assert found(secrets_of(run.emulator), tmp_path) == []
 

@@ -186,7 +186,7 @@ def test_a_wall_clock_that_leaps_changes_nothing_but_dates(tmp_path: Path, monke
     def leaping() -> datetime.datetime:
         return wall_time() + datetime.timedelta(seconds=next(leaps))
 
-    for user in ("playbook.perform.performance.wall_time", "playbook.journal.journal.wall_time", "playbook.transports.http.wall_time"):
+    for user in ("playbook.perform.folder.wall_time", "playbook.journal.journal.wall_time", "playbook.transports.http.wall_time"):
         monkeypatch.setattr(user, leaping)
     leapt, _ = performed(tmp_path / "leapt")
     assert leapt.result.exit_code == 0

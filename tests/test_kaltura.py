@@ -156,10 +156,11 @@ def test_a_viewer_gets_what_it_needs_while_the_session_lives(tmp_path: Path):
     session = done.emulator.sessions["session-1"]
     assert mode == 0o600
     assert viewer == {
+        "kind": "whep",
         "provider": "kaltura",
-        "sessionId": "session-1",
+        "session": "session-1",
         "token": session.token,
-        "whepUrl": f"{done.emulator.url}/rtc/v1/whep/session/session-1",
+        "url": f"{done.emulator.url}/rtc/v1/whep/session/session-1",
         "turn": {"url": "127.0.0.1", "username": "emulated", "credential": "emulated-turn-credential"},
     }
     assert session.initialised == 1

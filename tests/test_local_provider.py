@@ -27,7 +27,7 @@ from playbook.events import (
 )
 from playbook.journal.journal import NoEntry
 from playbook.model import AudioEcho, Chunk, Evidence, InterruptSpeech, Length, Plan, Say, Step, Wait
-from playbook.providers.base import Context
+from playbook.providers.base import Context, Material
 from playbook.providers.local.provider import LocalProvider
 from playbook.providers.local.session import SILENT, LocalSession
 from playbook.speech.audio import Sound, decode, resample, to_samples
@@ -72,7 +72,10 @@ class Stage:
         self.changed = asyncio.Event()
         self.session: LocalSession = provider.connect(
             Context(
-                plan=plan,
+                settings=plan.session,
+                capabilities=plan.capabilities,
+                name=plan.name,
+                lasts_ms=0,
                 clock=self.clock,
                 emit=self._emit,
                 env={},
@@ -80,11 +83,10 @@ class Stage:
                 journal=NoEntry(),
                 seal=lambda _: None,
                 publish=lambda _: None,
-                sound=sounds.__getitem__,
                 crash=self.crashes.append,
-                show=self.show,
             )
         )
+        self.session.load(Material(plan=plan, sound=sounds.__getitem__, show=self.show))
 
     def _emit(self, event: Event) -> None:
         self.seen.append((self.clock.now_ms(), event))

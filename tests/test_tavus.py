@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from playbook import clock
 from playbook.emulators.faults import FAULTS, Injection
 from playbook.errors import SetupError
+from playbook.events import SayText
 from playbook.journal.journal import Journal
 from playbook.language import check_file
 from playbook.model import Capabilities
@@ -201,13 +202,14 @@ def test_a_viewer_of_a_private_room_is_handed_the_token(tmp_path):
     [conversation] = emulator.sessions.values()
     assert run.code == 0
     assert seen == {
+        "kind": "daily",
         "provider": "tavus",
-        "conversation_id": conversation.id,
-        "conversation_url": seen["conversation_url"],
-        "meeting_token": conversation.token,
+        "session": conversation.id,
+        "url": seen["url"],
+        "token": conversation.token,
         "mode": 0o600,
     }
-    assert seen["conversation_url"].endswith(conversation.id)
+    assert seen["url"].endswith(conversation.id)
 
 
 def test_chunks_are_echoes_of_one_id(tmp_path):
@@ -525,7 +527,7 @@ def test_no_message_hurts(tmp_path_factory, messages):
         stage = Stage(stand, plan(say("one"), session=stand.settings), tmp_path_factory.getbasetemp())
         session = stage.session
         session.session_id = "c1"
-        session._expect("one", "This is one.")
+        session._expect(SayText("one", "one", "This is one."), "This is one.")
         session._by_id["one"].sent = True
         for message in messages:
             session._read(message, "face")

@@ -4,29 +4,22 @@ The runner owns what the engine may not know: the clock, the provider's session,
 the engine, logged together with what follows from it, and only then are the commands carried out. Nothing here decides anything about
 speech.
 
-A run folder holds `run.jsonl`, `plan.json`, `captions.vtt`, `captions.srt`, `audio.wav` where we made the sound, and `session.json` while
-the session lives.
+The session is leased (`playbook.sessions`): for this run alone, or from whoever keeps it. What a run leaves behind is `folder`'s business.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import json
-import os
-import platform
-import shutil
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from playbook.clock import Clock, wall_time
+from playbook.clock import Clock
 from playbook.engine import Engine, Result
 from playbook.errors import PlaybookError, RunError, SetupError, reason_of
 from playbook.events import (
@@ -40,6 +33,7 @@ from playbook.events import (
     SayText,
     SessionClosed,
     SessionOpened,
+    SpeechEnded,
     StartTimer,
     StopCause,
     StopRequested,
@@ -49,24 +43,20 @@ from playbook.events import (
     TimerFired,
     Trigger,
 )
-from playbook.folders import VIEWER, run_folder, withdraw
+from playbook.folders import withdraw
 from playbook.formats.durations import parse_duration
-from playbook.journal.journal import Journal, NoEntry
-from playbook.language import plan_to_json
 from playbook.model import Plan, WaitEvent
-from playbook.ports import CLOSE_BUDGET_S, CREATE_BUDGET_S, Session, Transports
+from playbook.perform.folder import RunFolder, sound_of
+from playbook.ports import CLOSE_BUDGET_S, CREATE_BUDGET_S, Transports
 from playbook.providers import registry
-from playbook.providers.base import Context, Provider
-from playbook.record.captions import write_captions
+from playbook.providers.base import Provider
 from playbook.record.expect import failed_expectations, judged
 from playbook.record.redact import Redactor
-from playbook.record.runlog import Header, Line, RunLog, encode_line
+from playbook.record.runlog import Line
 from playbook.record.summary import RunSummary
+from playbook.sessions.kept import KeptSession, Lease, Terms, length_ms
 from playbook.speech.show import Placement, ShowRecorder
 from playbook.transports.factory import transports_for
-
-if TYPE_CHECKING:
-    from playbook.speech.audio import Sound
 
 IMPATIENT_S = 2.0
 """How long a session may take to close after somebody asked for the second time. (Not while it is being created: what has no id yet can
@@ -146,14 +136,19 @@ class Stall(RunError):
 
 
 class Runner:
-    """Performs one plan, once: `await Runner(plan, options).run()`. `stop` and `trigger` may be called from the same loop meanwhile."""
+    """Performs one plan, once: `await Runner(plan, options).run()`. `stop` and `trigger` may be called from the same loop meanwhile.
 
-    def __init__(self, plan: Plan, options: Options | None = None) -> None:
+    It leases `session`, or one that it opens for itself. With a session, the options' `env`, `state_dir`, `transports` and `provider` are
+    not used."""
+
+    def __init__(self, plan: Plan, options: Options | None = None, session: KeptSession | None = None) -> None:
         self.plan = plan
         self.options = options or Options()
         self.engine = Engine(plan)
         self.redact = Redactor(plan.secrets)
         self.folder: Path | None = None
+        self._kept = session
+        self._session: Lease
         self._interactive = self.options.interactive
         self._inbox: deque[Event] = deque()
         self._busy = False
@@ -163,7 +158,7 @@ class Runner:
         self._crash: BaseException | None = None
         self._disk: str | None = None
         self._stops = 0
-        self._opened = self._closed = False
+        self._opened = self._closed = self._cut = False
 
     # --- from outside -----------------------------------------------------------------------------------------------
 
@@ -191,21 +186,27 @@ class Runner:
         provider = self.options.provider or registry.find(self.plan.provider)
         if provider is None:
             raise SetupError(f"there is no provider '{self.plan.provider}'")
-        folder = run_folder(self.options.folder, self.plan.name)
-        self.folder = self._folder = folder
-        self._clock = Clock()
+        if self._kept is not None:
+            self._kept.refuse(self.plan)
+        folder = self._folder = RunFolder(self.options.folder, self.plan)
+        self.folder = folder.path
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        lease = None if self._kept is None else self._lend(self._kept)
+        self._clock = Clock() if lease is None else lease.clock
         try:
-            (folder / "plan.json").write_text(_plan_text(self.plan), "utf-8", "replace")  # a file's name may be any bytes
-            self._log = RunLog(folder / "run.jsonl", redact=self.redact, watch=self.options.watch)
-            self._log.header(self._header(folder))
-        except OSError as error:
-            raise SetupError(f"{folder} cannot be written: {reason_of(error)}") from error
-        show = ShowRecorder(self.options.live)
+            self._log = folder.begin(self._clock, self.redact, self.options.watch)
+        except SetupError:
+            if lease is not None:
+                lease.end()
+            raise
         refused = False
         try:
             try:
-                self._session = self._connect(provider, folder, show)
+                if lease is None:
+                    lease = self._lend(self._open_session(provider))
+                self._session = lease
+                show = self._show = ShowRecorder(self.options.live, began_ms=lease.began_ms, prefix=lease.prefix)
+                lease.load(partial(sound_of, self.plan), show)
                 self._refuse_a_sure_stall()
             except PlaybookError as error:  # a credential is missing, say: the run is over, and its log is whole
                 end = "failed" if isinstance(error, RunError) else "error"
@@ -223,10 +224,12 @@ class Runner:
         finally:
             for handle in (*self._timers.values(), *self._later):
                 handle.cancel()
-            withdraw(folder)
+            if lease is not None:
+                lease.end()
+            if self._kept is None:
+                withdraw(folder.path)
             disk = self._close_log()
-            if refused and self.options.folder is None:  # nothing happened, and nobody knows of it: it would lie there for ever
-                shutil.rmtree(folder, ignore_errors=True)
+            if refused and folder.remove_unless_given():
                 self.folder = None
         if cancelled is not None:
             raise cancelled
@@ -309,6 +312,8 @@ class Runner:
         return [item for item in items if not isinstance(item, (OpenSession, SayText, PlayAudio))]
 
     def _carry_out(self, items: Sequence[Event | Effect]) -> None:
+        # Lines that are closed together with the session may still be heard, so nobody else can have it.
+        self._cut = any(isinstance(item, SpeechEnded) and item.interrupted and item.outcome == "settled" for item in items)
         for item in items:
             action = _ACTIONS.get(type(item))
             if action is not None:
@@ -366,7 +371,10 @@ class Runner:
             handle.cancel()
 
     def _close(self, command: CloseSession) -> None:
-        self._session.close(command.reason)
+        if self._cut or self._stops > 1 or self._crash is not None:
+            self._session.close(command.reason)
+        else:
+            self._session.give_back(command.reason)
         self._give_up()
 
     def _give_up(self) -> None:
@@ -425,61 +433,22 @@ class Runner:
 
     # --- before and after -------------------------------------------------------------------------------------------
 
-    def _connect(self, provider: Provider, folder: Path, show: ShowRecorder) -> Session:
-        self._show = show
-        state = self.options.state_dir
-        return provider.connect(
-            Context(
-                plan=self.plan,
-                clock=self._clock,
-                emit=self._emit,
-                env=self.options.env,
-                transports=self.options.transports or transports_for(self.plan.provider, self.options.env),
-                journal=NoEntry() if state is None else Journal(state, redact=self.redact).entry(folder.name, self.plan.name, folder),
-                seal=self.redact.add,
-                redact=self.redact,
-                publish=self._publish,
-                sound=self._sound,
-                crash=self._crashed,
-                show=show,
-            )
+    def _open_session(self, provider: Provider) -> KeptSession:
+        """A session for this run alone."""
+        plan, options = self.plan, self.options
+        terms = Terms(
+            provider=provider,
+            settings=plan.session,
+            env=options.env,
+            transports=options.transports or transports_for(plan.provider, options.env),
+            name=plan.name,
+            lasts_ms=length_ms(plan),
+            place_of=plan.place_of,
         )
+        return KeptSession(terms, self._folder.path, state_dir=options.state_dir, clock=self._clock, once=True)
 
-    def _header(self, folder: Path) -> Header:
-        return Header(
-            run=folder.name,
-            playbook=self.plan.name,
-            file=self.plan.file,
-            plan_sha256=self.plan.sha256,
-            provider=self.plan.provider,
-            clock=self._clock.name,
-            started_at=wall_time().isoformat(timespec="milliseconds"),
-            versions={"playbook": metadata.version("avatar-playbook"), "python": platform.python_version()},
-        )
-
-    def _publish(self, viewer: Mapping[str, Any]) -> None:
-        """Hand a viewer what it needs. Only the owner may read it, and it is gone when the session is."""
-        path = self._folder / VIEWER
-        try:
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-                json.dump(viewer, file, indent=1)
-        except OSError as error:
-            raise SetupError(f"disk: {path} cannot be written: {reason_of(error)}") from error
-
-    def _sound(self, sha256: str) -> Sound:
-        """A sound as it was when the plan was made."""
-        from playbook.speech.audio import decode
-
-        source = self.plan.sounds[sha256]
-        if isinstance(source, bytes):
-            return decode(source)
-        try:
-            data = Path(source).read_bytes()
-            if hashlib.sha256(data).hexdigest() != sha256:
-                raise SetupError(f"the sound {source} cannot be used any more: it has changed since the plan was made")
-        except OSError as error:
-            raise SetupError(f"the sound {source} cannot be used any more: {reason_of(error)}") from error
-        return decode(data)
+    def _lend(self, kept: KeptSession) -> Lease:
+        return kept.lend(self.plan, self._emit, crash=self._crashed, redact=self.redact)
 
     def _summary(self) -> RunSummary:
         """What the log tells by now. It is read when the show is over, so that a show of any length needs the same memory."""
@@ -503,9 +472,10 @@ class Runner:
         if result.exit_code == 0 and (objection := self.options.objection()) is not None:
             result = Result("failed", 1, objection)
         try:
-            self._write_show(show, summary, now)
+            if self.options.keep_sound:
+                self._folder.write_show(show, summary, now)
         except OSError as error:
-            result = Result("error", 4, f"disk: {self._folder} cannot be written: {reason_of(error)}")
+            result = Result("error", 4, f"disk: {self.folder} cannot be written: {reason_of(error)}")
         except SetupError as error:  # a sound that is gone
             result = Result("error", 4, error.message)
         result = replace(result, reason=result.reason and self.redact(result.reason))
@@ -515,38 +485,18 @@ class Runner:
                     summary.take(line)
                 summary.take(self._log.end(now, result.end, result.reason, summary.counts()))
         except OSError as error:
-            result = Result("error", 4, f"disk: {self._folder} cannot be written: {reason_of(error)}")
+            result = Result("error", 4, f"disk: {self.folder} cannot be written: {reason_of(error)}")
         if self._disk is not None and result.exit_code == 0:  # it was said to its end, but there is no proof of it
             result = Result("error", 4, self._disk)
-        return Outcome(result, summary, self._folder, failures)
-
-    def _write_show(self, show: ShowRecorder, summary: RunSummary, now: int) -> None:
-        """Captions and sound. Half a sound would pass for a whole one, and takes the room that the log's last line needs."""
-        zero, sound = summary.zero_ms, self._folder / "audio.wav"
-        if zero is None or not self.options.keep_sound:
-            return
-        write_captions(self._folder, summary, show)
-        try:
-            show.write(sound, now - zero)
-        except (OSError, SetupError):
-            with contextlib.suppress(OSError):
-                sound.unlink(missing_ok=True)
-            raise
+        return Outcome(result, summary, self._folder.path, failures)
 
     def _close_log(self) -> str | None:
         """Why the log could not be kept, if so."""
         try:
             self._log.close()
         except OSError as error:
-            return f"disk: {self._folder} cannot be written: {reason_of(error)}"
+            return f"disk: {self.folder} cannot be written: {reason_of(error)}"
         return None
-
-
-def _plan_text(plan: Plan) -> str:
-    """`plan.json`: readable, one step a line."""
-    data = plan_to_json(plan)
-    steps = ",\n".join("  " + encode_line(step).decode().rstrip() for step in data.pop("steps"))
-    return json.dumps(data, ensure_ascii=False, indent=1).removesuffix("\n}") + f',\n "steps": [\n{steps}\n ]\n}}\n'
 
 
 _ACTIONS: dict[type, Callable[[Runner, Any], None]] = {

@@ -1,10 +1,13 @@
 """The contract between the runner and a provider.
 
 A provider is one file: a `Provider` that knows, before a run, what it can do with given settings and what is doubtful about a plan, and a
-`Session` that is opened, spoken through and closed. The methods of a session return at once; what becomes of them arrives as events
-through `Context.emit`:
+`Session` that is opened, spoken through and closed. A session serves one performance after another; what belongs to it is its `Context`,
+what belongs to a performance is its `Material`. The methods of a session return at once; what becomes of them arrives as events through
+`Context.emit`:
 
-* `open` leads to one `SessionOpened`, or to a `ProviderFailed` without a task (with `session` if one was created and must be closed).
+* `load` gives the performance that comes next. It does no I/O, and raises `SetupError` where the performance cannot be.
+* `open` opens the session, or makes one that is open ready for what was loaded. It leads to one `SessionOpened`, or to a `ProviderFailed`
+  without a task (with `session` if one was created and must be closed). A session may be opened before anything is loaded.
 * `say` and `play_audio` lead to one `TaskAccepted`, or to a `ProviderFailed` with the task; where speech is reported, then to
   `SpeechStarted` and `SpeechEnded` as they come.
 * `interrupt` leads to one `TaskAccepted`, or to a `ProviderFailed` with the interrupt's task; where speech is reported, then to a
@@ -23,11 +26,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
+from playbook import ports
 from playbook.clock import Clock
-from playbook.errors import Problem
+from playbook.errors import Place, Problem
 from playbook.events import Event
 from playbook.model import Capabilities, Length, Plan
-from playbook.ports import JournalEntry, Session, SessionRecord, Transports
+from playbook.ports import JournalEntry, SessionRecord, Transports, Viewer
 
 if TYPE_CHECKING:
     from playbook.speech.audio import Sound
@@ -107,26 +111,44 @@ def new_voice() -> Voice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What the runner lends a session.
+    """What belongs to a session, from its opening to its end.
 
-    `env` holds credentials and base URLs (never read `os.environ`). `seal` registers a value that must never be shown, and `redact` takes
-    all of those out of a text (the log does so by itself; this is for what is cut before it gets there). `publish` writes `session.json`
-    for a viewer. `sound` gives an echoed sound, decoded, by its digest. `crash` takes an exception that is our bug. `show` takes
-    down the sound that we make. `transports` are the only way to the outside.
+    `settings` are the playbook's `session`, valid and rendered, and `capabilities` what the provider can do with them. `name` is what a
+    vendor may call the session; `lasts_ms`, how long it has to live. `place_of` tells where a setting was written, for errors.
+    `env` holds credentials and base URLs (never read `os.environ`); `transports` are the only way to the outside. `seal` registers a value
+    that must never be shown, and `redact` takes all of those out of a text (the log does so by itself; this is for what is cut before it
+    gets there). `publish` writes `session.json` for a viewer. `crash` takes an exception that is our bug.
     """
 
-    plan: Plan
+    settings: Mapping[str, Any]
+    capabilities: Capabilities
+    name: str
+    lasts_ms: int
     clock: Clock
     emit: Callable[[Event], None]
     env: Mapping[str, str]
     transports: Transports
     journal: JournalEntry
     seal: Callable[[str], None]
-    publish: Callable[[Mapping[str, Any]], None]
-    sound: Callable[[str], Sound]
+    publish: Callable[[Viewer], None]
     crash: Callable[[BaseException], None]
     redact: Callable[[str], str] = str
+    place_of: Callable[[str], Place | None] = lambda _: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """What belongs to a performance: its plan, its sounds (decoded, by their digest), and what takes down the sound that we make."""
+
+    plan: Plan
+    sound: Callable[[str], Sound]
     show: ShowRecorder | None = None
+
+
+class Session(ports.Session, Protocol):
+    """A provider's session. See the top of the file for what each call owes."""
+
+    def load(self, material: Material) -> None: ...
 
 
 class Provider(Protocol):

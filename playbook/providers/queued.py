@@ -15,14 +15,14 @@ from typing import Any, TypeVar
 from playbook.errors import PlaybookError, ProviderError, SetupError
 from playbook.events import PlayAudio, ProviderFailed, SayText, SessionClosed, SessionOpened, StopSpeaking, TaskAccepted
 from playbook.ports import CLOSE_BUDGET_S, CREATE_BUDGET_S
-from playbook.providers.base import Context
+from playbook.providers.base import Context, Material
 from playbook.transports.http import BACKOFF_MS
 
 T = TypeVar("T")
 
 
 class QueuedSession(ABC):
-    """Six coroutines for a provider to fill in.
+    """Six coroutines for a provider to fill in, and one for those who have to prepare a performance.
 
     They return when the vendor has answered and raise `ProviderError` when it refused. `self.session_id` is set by `_open` as soon as
     the vendor has named the session, so that a failure after that moment still leads to a close.
@@ -32,6 +32,7 @@ class QueuedSession(ABC):
         self.context = context
         self.emit = context.emit
         self.session_id: str | None = None
+        self._material: Material | None = None
         self._queue: deque[tuple[Callable[[], Awaitable[None]], SayText | PlayAudio | StopSpeaking | None]] = deque()
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
@@ -44,6 +45,9 @@ class QueuedSession(ABC):
         self._lost = False
 
     # what a provider writes
+
+    async def _prepare(self) -> None:  # noqa: B027 -- most have nothing to prepare
+        """Get ready for the performance that was loaded: before the session costs anything, or while nobody speaks."""
 
     @abstractmethod
     async def _open(self) -> str | None:
@@ -71,9 +75,15 @@ class QueuedSession(ABC):
 
     # what the runner calls
 
+    def load(self, material: Material) -> None:
+        self._material = material
+
     def open(self) -> None:
-        self._worker = self._spawn(self._work())
-        self._submit(self._do_open, None)
+        if self._worker is None:
+            self._worker = self._spawn(self._work())
+            self._submit(self._do_open, None)
+        else:
+            self._submit(self._do_get_ready, None)
 
     def say(self, command: SayText) -> None:
         self._submit(lambda: self._do(self._say(command)), command)
@@ -93,6 +103,12 @@ class QueuedSession(ABC):
         self._closer.add_done_callback(lambda task: self._close_again(reason) if task.cancelled() and self._insisted else None)
 
     # what a provider may call
+
+    @property
+    def material(self) -> Material:
+        """What belongs to the performance of the moment."""
+        assert self._material is not None, "nothing is said, played or prepared before a performance is loaded"
+        return self._material
 
     def lost(self, reason: str, *, status: int | None = None) -> None:
         """Report, once, that the session has died by itself."""
@@ -158,9 +174,16 @@ class QueuedSession(ABC):
             await self._wake.wait()
 
     async def _do_open(self) -> None:
+        if self._material is not None:
+            await self._prepare()
         remark = await self._open()
         assert self.session_id is not None
         self.emit(SessionOpened(self.session_id, reason=remark))
+
+    async def _do_get_ready(self) -> None:
+        await self._prepare()
+        assert self.session_id is not None
+        self.emit(SessionOpened(self.session_id))
 
     async def _do(self, call: Awaitable[TaskAccepted]) -> None:
         self.emit(await call)

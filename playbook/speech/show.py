@@ -39,10 +39,14 @@ class Placement:
 
 class ShowRecorder:
     """Collects what sounds and writes it. `words` holds, by task, when its words begin (after its speech started) and where they stand.
-    `live` hears of every placement at once."""
+    `live` hears of every placement at once.
 
-    def __init__(self, live: Callable[[Placement], None] | None = None) -> None:
+    A session that serves one performance after another tells its own times and its own names of tasks: `began_ms` is when, by the
+    session's clock, this performance began, and `prefix` what stands before its tasks."""
+
+    def __init__(self, live: Callable[[Placement], None] | None = None, *, began_ms: int = 0, prefix: str = "") -> None:
         self.words: dict[str, Sequence[tuple[int, int]]] = {}
+        self._began_ms, self._prefix = began_ms, prefix
         self._live = live
         self._placements: list[Placement] = []
         self._uncut = 0  # placements before this one are over or cut
@@ -54,16 +58,21 @@ class ShowRecorder:
 
     def place(self, start_ms: int, load: Callable[[], Sound], from_ms: int = 0, to_ms: int | None = None) -> Placement:
         """From `start_ms` on the sound is heard, from `from_ms` to `to_ms` of it. `load` is called when the file is written."""
-        placement = Placement(start_ms, load, from_ms, to_ms)
+        placement = Placement(start_ms - self._began_ms, load, from_ms, to_ms)
         self._placements.append(placement)
         if self._live is not None:
             self._live(placement)
         return placement
 
+    def mark(self, task: str, marks: Sequence[tuple[int, int]]) -> None:
+        """When the words of a line begin, or of a further piece of it."""
+        name = task.removeprefix(self._prefix)
+        self.words[name] = (*self.words.get(name, ()), *marks)
+
     def cut(self, at_ms: int) -> None:
         """Whatever sounds at this moment falls silent. What is placed later is not touched."""
         for placement in self._placements[self._uncut :]:
-            placement.cut_ms = at_ms
+            placement.cut_ms = at_ms - self._began_ms
         self._uncut = len(self._placements)
 
     def write(self, path: Path, end_ms: int) -> bool:

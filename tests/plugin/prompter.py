@@ -35,7 +35,7 @@ class Prompter:
 
 class PrompterSession(QueuedSession):
     async def _open(self) -> None:
-        self.session_id = self.context.plan.session["file"]
+        self.session_id = self.context.settings["file"]
 
     async def _say(self, command: SayText) -> TaskAccepted:
         try:
@@ -54,5 +54,5 @@ class PrompterSession(QueuedSession):
         """Nothing was created, so nothing is left to end."""
 
     def _put(self, text: str) -> None:
-        with open(self.context.plan.session["file"], "a", encoding="utf-8") as file:
+        with open(self.context.settings["file"], "a", encoding="utf-8") as file:
             file.write(text)

@@ -20,13 +20,14 @@ import secrets
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from playbook.errors import ProviderError
 from playbook.events import PlayAudio, SayText, SpeechEnded, SpeechStarted, StopSpeaking, TaskAccepted
 from playbook.model import Evidence
 from playbook.providers.avaturn.session import AvaturnSession
-from playbook.providers.base import Context
+from playbook.providers.base import Context, Material
 from playbook.providers.local.provider import LocalProvider
 from playbook.providers.local.spoken import Speaker, SpokenLine
 from playbook.providers.told import seconds
@@ -106,9 +107,7 @@ class ExternalSession(AvaturnSession):
 
     def __init__(self, context: Context, voice: Voice) -> None:
         super().__init__(context)
-        self._speaker = Speaker(LocalProvider(voice), context.plan)
-        self._speaker.need_voice()
-        self._show = context.show
+        self._local = LocalProvider(voice)
         self._secret = secrets.token_urlsafe(32)
         context.seal(self._secret)
         self._dialled: Dialled | None = None
@@ -127,9 +126,16 @@ class ExternalSession(AvaturnSession):
         assert self._dialled is not None
         return self._dialled
 
+    def load(self, material: Material) -> None:
+        self._speaker = Speaker(self._local, material.plan)
+        self._speaker.need_voice()
+        super().load(material)
+
+    async def _prepare(self) -> None:
+        await self._speaker.speak_ahead()
+
     async def _open(self) -> str | None:
         listen, engine = self.settings.get("listen"), self.settings["conversation_engine"]
-        await self._speaker.speak_ahead()
         self._dialled = self.context.transports.listener(listen, engine["url"], header=HEADER, secret=self._secret)
         url = await self._socket.start()
         await self.create(conversation_engine={**engine, "url": url, "headers": {**(engine.get("headers") or {}), HEADER: self._secret}})
@@ -159,7 +165,7 @@ class ExternalSession(AvaturnSession):
 
     async def _play_audio(self, command: PlayAudio) -> TaskAccepted:
         line = self._lines[command.task] = _Line(command.task)
-        return await self._send(line, lambda: self.context.sound(command.audio_sha256), 1, final=True)
+        return await self._send(line, partial(self.material.sound, command.audio_sha256), 1, final=True)
 
     async def _send(self, line: _Line, load: Callable[[], Sound], chunk: int, final: bool) -> TaskAccepted:
         """Send a segment: the sound that `load` gives."""
@@ -375,11 +381,12 @@ class ExternalSession(AvaturnSession):
     def _record(self, segment: _Segment) -> None:
         """Tell the recorder of the show what is heard from now on, and when its words are."""
         line, now = segment.line, self.context.clock.now_ms()
-        if self._show is None or segment.load is None:
+        show = self.material.show
+        if show is None or segment.load is None:
             return
-        segment.placement = self._show.place(now, segment.load)
+        segment.placement = show.place(now, segment.load)
         if line.spoken is not None and segment is line.segments[0]:
-            self._show.words[line.task] = line.spoken.marks
+            show.mark(line.task, line.spoken.marks)
 
     def _take_remark(self) -> str | None:
         remark, self._remark = self._remark, None

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from playbook.errors import Problem
 from playbook.model import Capabilities, Plan
-from playbook.ports import Session, SessionRecord, Transports
-from playbook.providers.base import Context, new_voice
+from playbook.ports import SessionRecord, Transports
+from playbook.providers.base import Context, Session, new_voice
 
 if TYPE_CHECKING:
     from playbook.speech.voice import Voice
@@ -98,7 +98,7 @@ class AvaturnProvider:
         return engine_of(plan.session) == "external" and bool(plan.texts)
 
     def connect(self, context: Context) -> Session:
-        if engine_of(context.plan.session) == "external":
+        if engine_of(context.settings) == "external":
             from playbook.providers.avaturn.external import ExternalSession
 
             return ExternalSession(context, self.local_voice())

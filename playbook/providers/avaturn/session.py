@@ -15,21 +15,21 @@ What the vendor's documentation says (https://docs.avaturn.live/llms.txt lists i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
-from playbook.errors import ProviderError, SetupError
+from playbook.errors import Place, ProviderError, SetupError
 from playbook.events import PlayAudio, SayText, StopSpeaking, TaskAccepted
-from playbook.model import Plan, Step
+from playbook.model import Step
+from playbook.ports import Viewer
 from playbook.providers.base import Context
 from playbook.providers.queued import QueuedSession
 from playbook.transports.http import Answer, Http, Retry, base_address, clipped
 
-if TYPE_CHECKING:
-    pass
-
+PlaceOf = Callable[[str], Place | None]
+"""Where a setting was written."""
 BASE_URL = "https://api.avaturn.live"
 SESSIONS = "/api/v1/sessions"
 CANCEL = "/_sdk/v0/sessions/cancel_all_speech_tasks"
@@ -50,9 +50,9 @@ class AvaturnSession(QueuedSession):
         super().__init__(context)
         key = api_key(context.env)
         context.seal(key)
-        self.settings = context.plan.session
+        self.settings = context.settings
         self.base = base_address(context.env.get("AVATURN_BASE_URL") or BASE_URL)
-        explained = partial(explain, plan=context.plan)
+        explained = partial(explain, place_of=context.place_of)
         self.http = context.transports.http(self.base, headers=bearer(key), explain=explained, redact=context.redact)
 
     async def create(self, **changes: Any) -> None:
@@ -69,7 +69,7 @@ class AvaturnSession(QueuedSession):
             raise
 
     async def _create(self, body: dict[str, Any]) -> None:
-        context, can = self.context, self.context.plan.capabilities
+        context, can = self.context, self.context.capabilities
         absent_s = body.get("user_absent_timeout", USER_ABSENT_TIMEOUT_S)
         async with context.journal.creating(
             "avaturn",
@@ -86,7 +86,7 @@ class AvaturnSession(QueuedSession):
             context.journal.created(self.session_id)
         self.token = answer.need("token")
         context.seal(self.token)
-        context.publish({"provider": "avaturn", "session_id": self.session_id, "token": self.token, "api_host": self.base})
+        context.publish(Viewer("daily", "avaturn", self.session_id, self.base, self.token))
 
     async def _close(self, reason: str) -> str | None:
         assert self.session_id is not None
@@ -132,7 +132,7 @@ class TextEchoSession(AvaturnSession):
         return TaskAccepted(command.task)
 
     def _step(self, id: str) -> Step | None:
-        return next((step for step in self.context.plan.steps if step.id == id), None)
+        return next((step for step in self.material.plan.steps if step.id == id), None)
 
 
 def api_key(env: Mapping[str, str]) -> str:
@@ -161,10 +161,10 @@ async def end(http: Http, session: str) -> str | None:
     return None
 
 
-def explain(answer: Answer, said: str, plan: Plan | None = None) -> ProviderError | None:
+def explain(answer: Answer, said: str, place_of: PlaceOf = lambda _: None) -> ProviderError | None:
     """The documented meaning of a status, and what to do (https://docs.avaturn.live/api-reference/introduction)."""
     if answer.status == 422:
-        return ProviderError(f"Avaturn refuses the request (422): {_violations(answer, plan) or said}")
+        return ProviderError(f"Avaturn refuses the request (422): {_violations(answer, place_of) or said}")
     meaning = {
         400: "Avaturn refuses the settings (400); check the voice_id, which must be one of ElevenLabs, and the model",
         401: "the API key is missing or revoked (401); check AVATURN_API_KEY",
@@ -176,19 +176,19 @@ def explain(answer: Answer, said: str, plan: Plan | None = None) -> ProviderErro
     return ProviderError(f"{meaning}: {said}" if said else meaning, outcome="lost" if answer.status in GONE else "refused")
 
 
-def _violations(answer: Answer, plan: Plan | None) -> str:
+def _violations(answer: Answer, place_of: PlaceOf) -> str:
     """A 422's `detail` list, each fault named by the playbook's own key and, for a setting, its place."""
     detail = answer.fields().get("detail")
     faults = [item for item in detail if isinstance(item, dict)] if isinstance(detail, list) else []
-    return clipped("; ".join(f"{_setting(item.get('loc'), plan)}: {item.get('msg', '')}" for item in faults))
+    return clipped("; ".join(f"{_setting(item.get('loc'), place_of)}: {item.get('msg', '')}" for item in faults))
 
 
-def _setting(loc: Any, plan: Plan | None) -> str:
+def _setting(loc: Any, place_of: PlaceOf) -> str:
     """Which key is at fault: `session.conversation_engine.url` for `body, conversation_engine, external, url`; `text` for a line's text."""
     parts = [str(part) for part in loc if part != "body"] if isinstance(loc, list) else []
     if len(parts) > 1 and parts[0] == "conversation_engine" and parts[1] in ("text-echo", "external", *NOT_SCRIPTED):
         del parts[1]  # the name of the variant, which is no key
     if parts[:1] == ["text"]:
         return ".".join(parts)
-    place = plan.place_of(".".join(parts)) if plan is not None else None
+    place = place_of(".".join(parts))
     return ".".join(["session", *parts]) + (f" ({place.file}:{place.line}:{place.column})" if place is not None else "")

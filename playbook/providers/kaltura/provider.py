@@ -82,10 +82,12 @@ class KalturaProvider:
         ]
 
     def needs_voice(self, plan: Plan) -> bool:
-        return plan.session.get("text_unavailable") == "local-voice" and bool(plan.texts)
+        from playbook.providers.kaltura.session import may_need_voice
+
+        return may_need_voice(plan)
 
     def connect(self, context: Context) -> KalturaSession:
-        return KalturaSession(context, self.local_voice() if self.needs_voice(context.plan) else None)
+        return KalturaSession(context, self.local_voice)
 
     async def end_session(self, record: SessionRecord, env: Mapping[str, str], transports: Transports) -> None:  # noqa: ARG002 -- the token suffices
         token = record.end.get("token")

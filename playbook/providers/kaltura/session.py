@@ -18,15 +18,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from playbook.errors import ProviderError, SetupError
 from playbook.events import PlayAudio, SayText, StopSpeaking, TaskAccepted
-from playbook.model import AudioEcho
-from playbook.providers.base import Context
+from playbook.model import AudioEcho, Plan
+from playbook.ports import Viewer
+from playbook.providers.base import Context, Material
 from playbook.providers.kaltura.login import mint, read_login
 from playbook.providers.queued import QueuedSession
 from playbook.transports.http import Answer, Http, Retry, clipped, said
@@ -62,6 +63,11 @@ _LATER: Mapping[int, tuple[_Outcome, str]] = {
 }
 
 
+def may_need_voice(plan: Plan) -> bool:
+    """Whether the local voice may have to speak."""
+    return plan.session.get("text_unavailable") == "local-voice" and bool(plan.texts)
+
+
 @dataclass(frozen=True, slots=True)
 class _Upload:
     """A sound as the service takes it. `seconds` is its true length, by which the mouth will move."""
@@ -74,18 +80,15 @@ class _Upload:
 class KalturaSession(QueuedSession):
     """One session."""
 
-    def __init__(self, context: Context, voice: Voice | None) -> None:
+    def __init__(self, context: Context, local_voice: Callable[[], Voice]) -> None:
         super().__init__(context)
-        env, settings = context.env, context.plan.session
+        env, settings = context.env, context.settings
         self._settings = settings
         self._login = read_login(env)
         for secret in self._login.secrets:
             context.seal(secret)
-        self._voice = voice
-        if voice is not None and not voice.available:
-            from playbook.speech.voice import VoiceMissing
-
-            raise VoiceMissing
+        self._local_voice = local_voice
+        self._voice: Voice | None = None
         self._base_url = env.get("KALTURA_BASE_URL") or API
         self._http = context.transports.http(self._base_url, explain=self._explain, redact=context.redact)
         self._service = context.transports.http(env.get("KALTURA_SERVICE_URL") or SERVICE, redact=context.redact)
@@ -97,8 +100,16 @@ class KalturaSession(QueuedSession):
 
     # opening
 
+    def load(self, material: Material) -> None:
+        if self._voice is None and may_need_voice(material.plan):
+            self._voice = self._local_voice()
+            if not self._voice.available:
+                from playbook.speech.voice import VoiceMissing
+
+                raise VoiceMissing
+        super().load(material)
+
     async def _open(self) -> str | None:
-        await self._encode_sounds()
         ks = await mint(self._login, self._service, self.context.seal)
         self._http.authorize({"Authorization": f"KS {ks}"})
         await self.creating(self._create())
@@ -106,11 +117,11 @@ class KalturaSession(QueuedSession):
         self.in_background(self._keep_alive())
         return None
 
-    async def _encode_sounds(self) -> None:
-        """Before anything is paid for: this takes a second for every minute of sound."""
-        for step in self.context.plan.steps:
+    async def _prepare(self) -> None:
+        """Encode the sounds, which takes a second for every minute."""
+        for step in self.material.plan.steps:
             if isinstance(step.action, AudioEcho) and step.skipped is None and step.action.sha256 not in self._uploads:
-                sound = await asyncio.to_thread(self.context.sound, step.action.sha256)
+                sound = await asyncio.to_thread(self.material.sound, step.action.sha256)
                 self._uploads[step.action.sha256] = await self._encode(sound)
 
     async def _encode(self, sound: Sound) -> _Upload:
@@ -162,15 +173,8 @@ class KalturaSession(QueuedSession):
         turn = given if isinstance(given, dict) else {}
         if isinstance(secret := turn.get("credential"), str):
             self.context.seal(secret)
-        self.context.publish(
-            {
-                "provider": "kaltura",
-                "sessionId": self.session_id,
-                "token": self._token,
-                "whepUrl": answer.need("whepUrl"),
-                "turn": turn or None,
-            }
-        )
+        assert self.session_id is not None
+        self.context.publish(Viewer("whep", "kaltura", self.session_id, answer.need("whepUrl"), self._token, turn or None))
 
     async def _keep_alive(self) -> None:
         clock, jitter = self.context.clock, random.Random(self.session_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from playbook.errors import MASK, SetupError
@@ -23,13 +24,13 @@ from playbook.events import (
     TaskAccepted,
 )
 from playbook.model import Evidence
-from playbook.providers.base import Context
+from playbook.providers.base import Context, Material
 from playbook.providers.local.provider import LocalProvider, Script
 from playbook.providers.local.spoken import Speaker, SpokenLine
 from playbook.speech.voice import REMEDY, heard
 
 if TYPE_CHECKING:
-    from playbook.speech.show import Placement
+    from playbook.speech.show import Placement, ShowRecorder
 
 
 SILENT = "no voice is installed: this was silence of the estimated length"
@@ -96,18 +97,23 @@ class LocalSession:
         self._provider = provider
         self._voice = provider.voice
         self._context = context
+        self._material: Material | None = None
         self._clock = context.clock
         self._emit = context.emit
-        self._show = context.show
-        self._speaker = Speaker(provider, context.plan)
+        self._show: ShowRecorder | None = None
+        self._speaker: Speaker
         self._lines: dict[str, _Line] = {}  # open, in the order in which they are heard
         self._stopped: set[str] = set()
         self._free_ms = 0  # when the last line was over
         self._preparing: asyncio.Task[None] | None = None
         self._closed = False
 
+    def load(self, material: Material) -> None:
+        self._material, self._show = material, material.show
+        self._speaker = Speaker(self._provider, material.plan)
+
     def open(self) -> None:
-        if self._provider.unspoken(self._context.plan):
+        if self._material is not None and self._provider.unspoken(self._material.plan):
             self._preparing = asyncio.ensure_future(self._prepare())
         else:
             self._opened()
@@ -147,7 +153,8 @@ class LocalSession:
 
     def play_audio(self, command: PlayAudio) -> None:
         line = self._lines[command.task] = _Line(command.task, final=True)
-        script = Script("", command.duration_ms, load=lambda: self._context.sound(command.audio_sha256))
+        assert self._material is not None
+        script = Script("", command.duration_ms, load=partial(self._material.sound, command.audio_sha256))
         line.parts.append(_Part(script, 0, command.duration_ms, self._clock.now_ms()))
         self._emit(TaskAccepted(command.task, duration_ms=command.duration_ms))
         self._advance()
@@ -216,7 +223,7 @@ class LocalSession:
             if line.part is not None and line.part.script is not script:
                 chars += len(line.part.script.text)
             marks = tuple((at_ms + shift, place + chars) for at_ms, place in script.marks if part.from_ms <= at_ms < part.to_ms)
-            show.words[line.task] = (*show.words.get(line.task, ()), *marks)
+            show.mark(line.task, marks)
 
     def _silence(self, now: int) -> list[_Line]:
         """Stop everything. Gives back the lines that were open."""

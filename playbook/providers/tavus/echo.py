@@ -30,7 +30,7 @@ from playbook.errors import ProviderError
 from playbook.events import PlayAudio, ProviderFailed, SayText, SpeechEnded, SpeechStarted, StopSpeaking, TaskAccepted, spoken
 from playbook.formats.durations import parse_duration
 from playbook.model import AudioEcho, Evidence, Say
-from playbook.providers.base import Context
+from playbook.providers.base import Context, Material
 from playbook.providers.tavus.session import TavusSession
 from playbook.providers.told import seconds
 from playbook.record.redact import agrees
@@ -73,6 +73,7 @@ class _Line:
     """One utterance. `id` is Tavus's name for it where that is none of ours."""
 
     task: str
+    step: str
     text: str | None  # None for a sound, and for a text that goes in pieces: Tavus's words of it cannot be compared
     sent: bool = False
     stopped: bool = False  # an interrupt wants it to end
@@ -98,8 +99,8 @@ class EchoSession(TavusSession):
         self._past: deque[_Line] = deque(maxlen=4)  # the last that are
         self._remembered: deque[_Line] = deque()  # those, and some before them
         self._by_id: dict[str, _Line] = {}  # all of these, by every id that means one
-        self._awaited = {step.id for step in context.plan.steps if step.until == "ended"}
-        self._in_pieces = {step.id for step in context.plan.steps if isinstance(step.action, Say) and len(step.action.chunks) > 1}
+        self._awaited: set[str] = set()  # the steps in which the show waits for the end of a line
+        self._in_pieces: set[str] = set()  # those whose text comes in pieces
         self._sending: list[asyncio.Task[None]] = []  # a sound that is being sent, and what is held until it is
         self._copies = Copies()
         self._ear = Ear()
@@ -107,28 +108,35 @@ class EchoSession(TavusSession):
         self._quiet: tuple[_Line, float] | None = None  # a line whose sound has stopped, and when
         self._quiet_timer: asyncio.TimerHandle | None = None
 
-    async def prepare(self) -> None:
-        for step in self.context.plan.steps:
+    def load(self, material: Material) -> None:
+        steps = material.plan.steps
+        self._awaited = {step.id for step in steps if step.until == "ended"}
+        self._in_pieces = {step.id for step in steps if isinstance(step.action, Say) and len(step.action.chunks) > 1}
+        super().load(material)
+
+    async def _prepare(self) -> None:
+        for step in self.material.plan.steps:
             if isinstance(step.action, AudioEcho) and step.skipped is None and step.action.sha256 not in self._pcm:
                 sha256 = step.action.sha256
-                self._pcm[sha256] = await asyncio.to_thread(lambda sha: resample(self.context.sound(sha), self._rate).pcm, sha256)
+                self._pcm[sha256] = await asyncio.to_thread(lambda sha: resample(self.material.sound(sha), self._rate).pcm, sha256)
 
     # what we say
 
     def say(self, command: SayText) -> None:
-        self._expect(command.task, None if command.step in self._in_pieces else command.text)
+        self._expect(command, None if command.step in self._in_pieces else command.text)
         super().say(command)
 
     def play_audio(self, command: PlayAudio) -> None:
-        self._expect(command.task, None)
+        self._expect(command, None)
         super().play_audio(command)
 
-    def _expect(self, task: str, text: str | None) -> None:
+    def _expect(self, command: SayText | PlayAudio, text: str | None) -> None:
+        task = command.task
         if task not in self._by_id:
             for line in tuple(self._lines.values()):
-                if line.task in self._awaited:  # the show has gone on, so it is over, whether anybody told us or not
+                if line.step in self._awaited:  # the show has gone on, so it is over, whether anybody told us or not
                     self._done_with(line)
-            self._lines[task] = self._by_id[task] = self._by_id[as_uuid(task)] = _Line(task, text)
+            self._lines[task] = self._by_id[task] = self._by_id[as_uuid(task)] = _Line(task, command.step, text)
 
     def _done_with(self, line: _Line) -> None:
         if not line.over:
@@ -143,7 +151,7 @@ class EchoSession(TavusSession):
 
     def _line(self, task: str) -> _Line:
         """The line of a command. One that nobody remembers was over before its turn came."""
-        return self._by_id.get(task) or _Line(task, None, stopped=True, over=True)
+        return self._by_id.get(task) or _Line(task, "", None, stopped=True, over=True)
 
     async def _say(self, command: SayText) -> TaskAccepted:
         remark = await self._in_turn(command, lambda: self._send_text(command))

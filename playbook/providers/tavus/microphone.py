@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from playbook.events import PlayAudio, SayText, SpeechEnded, SpeechStarted, StopSpeaking, TaskAccepted
-from playbook.providers.base import Context
+from playbook.providers.base import Context, Material
 from playbook.providers.local.provider import LocalProvider
 from playbook.providers.local.spoken import Speaker, SpokenLine
 from playbook.providers.tavus.session import TavusSession
@@ -64,14 +65,17 @@ class MicrophoneSession(TavusSession):
 
     def __init__(self, context: Context, voice: Voice) -> None:
         super().__init__(context)
-        self._speaker = Speaker(LocalProvider(voice), context.plan)
-        self._speaker.need_voice()
-        self._show = context.show
+        self._local = LocalProvider(voice)
         self._lines: dict[str, _Line] = {}  # that are not over
         self._clips: dict[str, _Clip] = {}
         self._played_by_ms = 0  # when all that was given to the room must have been played
 
-    async def prepare(self) -> None:
+    def load(self, material: Material) -> None:
+        self._speaker = Speaker(self._local, material.plan)
+        self._speaker.need_voice()
+        super().load(material)
+
+    async def _prepare(self) -> None:
         await self._speaker.speak_ahead()
 
     # what we say
@@ -102,7 +106,7 @@ class MicrophoneSession(TavusSession):
         line = self._lines.get(command.task)
         if line is None:
             return TaskAccepted(command.task, reason="the line is over")
-        length_ms = await self._play(line, lambda: self.context.sound(command.audio_sha256), command.duration_ms, 1, final=True)
+        length_ms = await self._play(line, partial(self.material.sound, command.audio_sha256), command.duration_ms, 1, final=True)
         return TaskAccepted(command.task, duration_ms=length_ms, reason=self.take_remark())
 
     async def _play(self, line: _Line, load: Callable[[], Sound], ms: int, chunk: int, final: bool) -> int:
@@ -161,13 +165,13 @@ class MicrophoneSession(TavusSession):
                 self._ended(name, self._clips.pop(name), played_ms, interrupted)
 
     def _began(self, clip: _Clip, at_ms: int) -> None:
-        line = clip.line
-        if self._show is not None:
-            clip.placement = self._show.place(at_ms, clip.load)
+        line, show = clip.line, self.material.show
+        if show is not None:
+            clip.placement = show.place(at_ms, clip.load)
         if line.begun_ms is None:
             line.begun_ms = at_ms
-            if self._show is not None and line.spoken is not None:
-                self._show.words[line.task] = line.spoken.marks
+            if show is not None and line.spoken is not None:
+                show.mark(line.task, line.spoken.marks)
             self.emit(SpeechStarted(line.task))
 
     def _ended(self, name: str, clip: _Clip, played_ms: int, interrupted: bool) -> None:

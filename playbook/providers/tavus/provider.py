@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from playbook.errors import MASK, Problem, SetupError
 from playbook.model import Capabilities, Plan
-from playbook.ports import SETTLED_S, Session, SessionRecord, Transports
-from playbook.providers.base import Context, FoundSession, Search, new_voice
+from playbook.ports import SETTLED_S, SessionRecord, Transports
+from playbook.providers.base import Context, FoundSession, Search, Session, new_voice
 
 if TYPE_CHECKING:
     from playbook.speech.voice import Voice
@@ -88,7 +88,7 @@ class TavusProvider:
         return plan.capabilities.own_voice and bool(plan.texts)
 
     def connect(self, context: Context) -> Session:
-        if context.plan.session.get("echo_via") == "microphone":
+        if context.settings.get("echo_via") == "microphone":
             from playbook.providers.tavus.microphone import MicrophoneSession
 
             return MicrophoneSession(context, self.local_voice())

@@ -20,14 +20,12 @@ import asyncio
 import contextlib
 import hashlib
 import math
-from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from playbook.errors import ProviderError, SetupError
-from playbook.language.cues import total_ms
-from playbook.model import Plan, WaitEvent
+from playbook.ports import Viewer
 from playbook.providers.base import Context, FoundSession
 from playbook.providers.queued import QueuedSession
 from playbook.providers.told import moment
@@ -45,9 +43,6 @@ from playbook.transports.room import (
     Trouble,
 )
 
-if TYPE_CHECKING:
-    pass
-
 API = "https://tavusapi.com"
 CONVERSATIONS = "/v2/conversations"
 PAGE = 100
@@ -55,7 +50,6 @@ MAX_PAGES = 50
 MARGIN_S = 180
 LEFT_S = 60
 ABSENT_S = 300
-OPEN_ENDED_S = 3_600
 FACE_S = 60.0
 """How long the face may take to come. (Field reports know of half a minute.)"""
 STRANGER_S = 10.0
@@ -90,7 +84,7 @@ class TavusSession(QueuedSession):
         super().__init__(context)
         key = api_key(context.env)
         context.seal(key["x-api-key"])
-        self.settings = context.plan.session
+        self.settings = context.settings
         self._base = base_address(context.env.get("TAVUS_BASE_URL") or API)
         self._http = context.transports.http(self._base, headers=key, explain=explain, redact=context.redact)
         self._over_at_once = False
@@ -105,10 +99,6 @@ class TavusSession(QueuedSession):
         """What the room or Tavus told us and no event can tell; it goes into the log with the next event."""
 
     # what a way of speaking adds
-
-    @abstractmethod
-    async def prepare(self) -> None:
-        """Get ready before anything is paid for."""
 
     def told(self, kind: str, message: Mapping[str, Any], properties: Mapping[str, Any]) -> None:
         """A message of Tavus that does not concern the room."""
@@ -130,7 +120,6 @@ class TavusSession(QueuedSession):
     # opening
 
     async def _open(self) -> str | None:
-        await self.prepare()
         pal = await self._choose_pal()
         await self.creating(self._create(pal))
         if self.settings.get("test_mode"):
@@ -181,9 +170,13 @@ class TavusSession(QueuedSession):
         return name
 
     async def _create(self, pal: Mapping[str, str]) -> None:
-        context, plan = self.context, self.context.plan
+        context = self.context
         given = {name: value for name, value in self.settings.items() if name not in OURS}
-        limits = {"max_call_duration": _longest_s(plan), "participant_left_timeout": LEFT_S, "participant_absent_timeout": ABSENT_S}
+        limits = {
+            "max_call_duration": math.ceil(context.lasts_ms / 1000) + MARGIN_S,
+            "participant_left_timeout": LEFT_S,
+            "participant_absent_timeout": ABSENT_S,
+        }
         properties = limits | dict(self.settings.get("properties") or {})
         absent_s = properties["participant_absent_timeout"]
         # Whoever is called back learns the id and may join, though we never saw it.
@@ -200,9 +193,9 @@ class TavusSession(QueuedSession):
                 max_session_ms=properties["max_call_duration"] * 1000,
                 unjoined_ms=unjoined and absent_s * 1000,
                 unjoined=unjoined,
-                price_per_minute=plan.capabilities.price_per_minute,
+                price_per_minute=context.capabilities.price_per_minute,
             ) as mark:
-                body = {"conversation_name": f"{plan.name} [playbook {mark}]" if mark else plan.name, **pal, **given}
+                body = {"conversation_name": f"{context.name} [playbook {mark}]" if mark else context.name, **pal, **given}
                 body["properties"] = properties
                 if "replica_id" in given:
                     body.pop("face_id", None)
@@ -214,13 +207,12 @@ class TavusSession(QueuedSession):
                 error.message += f"; the conversation was created all the same ({self.session_id}), and is ended"
             raise
         self._over_at_once = answer.fields().get("status") == "ended"
-        viewer = {"provider": "tavus", "conversation_id": self.session_id}
         if not self.settings.get("test_mode"):
-            viewer["conversation_url"] = self._url = answer.need("conversation_url")
+            self._url = answer.need("conversation_url")
         if token := _text(answer.fields().get("meeting_token")):
             context.seal(token)
-            viewer["meeting_token"] = self._token = token
-        context.publish(viewer)
+            self._token = token
+        context.publish(Viewer("daily", "tavus", self.session_id, self._url, self._token))
 
     async def _find(self, mark: str) -> bool:
         """Look for the conversation whose id we did not understand, so that it ends with this run and not when somebody sees to it."""
@@ -374,15 +366,6 @@ async def end(http: Http, conversation: str) -> None:
             raise
         if answer.fields().get("status") != "ended":
             raise
-
-
-def _longest_s(plan: Plan) -> int:
-    """When Tavus shall end what we did not: well after the show should be over."""
-    if plan.limits.max_duration_ms is not None:
-        return math.ceil(plan.limits.max_duration_ms / 1000) + MARGIN_S
-    waits = plan.start.kind == "go" or any(isinstance(step.action, WaitEvent) and step.skipped is None for step in plan.steps)
-    planned_s = math.ceil(2 * total_ms(plan) / 1000) + MARGIN_S
-    return max(planned_s, OPEN_ENDED_S) if waits else planned_s
 
 
 async def active(http: Http) -> list[FoundSession]:

@@ -1,0 +1,113 @@
+"""One session, one performance after another: over real sockets, with each provider, on the virtual clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from playbook import clock
+from playbook.errors import UsageError
+from playbook.journal.journal import Journal
+from playbook.model import Plan
+from playbook.perform.performance import Options, Outcome, Runner
+from playbook.sessions.kept import KeptSession, Terms
+from tests.contract import STANDS, Stand, compile_on, write_playbook
+from tests.logs import checked, closings, of
+
+SHOW = """\
+  - say: Good morning to you all.
+    id: hello
+  - say: {chunks: ["Please mind ", "the step."]}
+    id: step
+  - wait: 500ms
+  - say: That is all.
+    id: bye
+"""
+
+
+def kept_on(stand: Stand, folder: Path, **terms: Any) -> KeptSession:
+    """A session on a stand, not yet opened."""
+    folder.mkdir(parents=True, exist_ok=True)
+    given = {"name": "lobby", "lasts_ms": 600_000, "settings": stand.settings, **terms}
+    return KeptSession(
+        Terms(provider=stand.provider, env=stand.env, transports=stand.transports(), **given), folder, state_dir=folder / "state"
+    )
+
+
+async def show(kept: KeptSession, plan: Plan, folder: Path, **options: Any) -> Outcome:
+    """A performance on it."""
+    return await Runner(plan, Options(folder=folder, **options), kept).run()
+
+
+def on(name: str, test: Callable[[Stand], Awaitable[None]], **settings: Any) -> None:
+    """Run a test at a stand, on a virtual clock of its own."""
+
+    async def main() -> None:
+        async with STANDS[name]() as stand:
+            await test(replace(stand, settings={**stand.settings, **settings}))
+
+    clock.run(main(), "virtual")
+
+
+def spoken(stand: Stand) -> list[str]:
+    """What the emulator really said, in order."""
+    assert stand.emulator is not None
+    return [entry["task"] for entry in stand.emulator.journal if entry["what"] == "speech_started"]
+
+
+@pytest.mark.parametrize("name", STANDS)
+def test_three_performances_in_a_row_on_one_session(name: str, tmp_path: Path):
+    """With the same step ids in each: equal logs below the header but for the session's age, one session, each line said once in each."""
+
+    async def test(stand: Stand) -> None:
+        plan = compile_on(write_playbook(tmp_path, stand, SHOW))
+        kept = kept_on(stand, tmp_path / "pool")
+        outcomes = [await show(kept, plan, tmp_path / f"run-{n}") for n in (1, 2, 3)]
+        assert kept.state == "open"
+        assert [outcome.result.exit_code for outcome in outcomes] == [0, 0, 0], [outcome.result.reason for outcome in outcomes]
+        logs = [checked(outcome.folder) for outcome in outcomes]
+        assert [list(closings(log)) for log in logs] == [["hello", "step", "bye"]] * 3
+        assert {line["evidence"] for log in logs for line in closings(log).values()} <= {"reported", "estimated"}
+        assert not [line for log in logs for line in of(log, "note", "conflict")]
+        if stand.emulator is not None:
+            assert stand.emulator.created == 1
+            assert len(stand.emulator.open_sessions) == 1
+            assert len(spoken(stand)) == len(set(spoken(stand))) >= 6  # by microphone, lines without a gap are one sound
+            assert not [entry for entry in stand.emulator.journal if entry["what"] == "speech_cut_off"]
+            assert len(Journal(tmp_path / "pool" / "state").open_sessions()) == 1
+        await kept.aclose()
+        assert kept.state == "closed"
+        assert Journal(tmp_path / "pool" / "state").open_sessions() == []
+        assert stand.emulator is None or stand.emulator.open_sessions == ()
+        assert not (tmp_path / "pool" / "session.json").exists()
+
+    on(name, test)
+
+
+def test_what_is_refused(tmp_path: Path):
+    """Before anything begins: another provider's plan, other settings (by name), two leases at once, a closed session."""
+
+    async def test(stand: Stand) -> None:
+        plan = compile_on(write_playbook(tmp_path, stand, SHOW))
+        kept = kept_on(stand, tmp_path / "pool")
+        with pytest.raises(UsageError, match="the plan is for local, and the session is kaltura's"):
+            await show(kept, replace(plan, provider="local"), tmp_path / "run")
+        other = {"visualConfig": plan.session["visualConfig"], "start_latency": "1s"}
+        with pytest.raises(UsageError, match="other settings than the session: voiceConfig, start_latency"):
+            await show(kept, replace(plan, session=other), tmp_path / "run")
+        first = asyncio.ensure_future(show(kept, plan, tmp_path / "first"))
+        await asyncio.sleep(0)
+        with pytest.raises(UsageError, match="lent already"):
+            await show(kept, plan, tmp_path / "run")
+        assert (await first).result.exit_code == 0
+        await kept.aclose("somebody wanted it")
+        with pytest.raises(UsageError, match="the session is closed: somebody wanted it"):
+            await show(kept, plan, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+    on("kaltura", test)
