@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from playbook.errors import CODES
 from playbook.formats.schema import load_schema
+from playbook.providers import registry
 
 from .logs import ROOT
 
@@ -102,7 +102,7 @@ def made(text: str) -> str:
 def problems() -> str:
     """The page of all problems: each with its title and what `check` shows of one."""
     parts = ["# Problems\n\nEvery mistake in a playbook has a code. `playbook help PB203` shows the entry of one.\n"]
-    for code, title in CODES.items():
+    for code, title in registry.codes().items():
         cases = sorted((ROOT / "tests" / "problems").glob(f"{code}-*"), key=lambda case: len((case / "expected.txt").read_text("utf-8")))
         shown = next(
             part.strip("\n")

@@ -10,7 +10,8 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from playbook.cli.options import Command, Parser, in_colour, out, width
-from playbook.errors import CODES, UsageError, near_or_all
+from playbook.errors import UsageError, near_or_all
+from playbook.providers import registry
 
 _COMMENT = re.compile(r"^<!--.*?-->\n", re.MULTILINE | re.DOTALL)
 
@@ -31,13 +32,14 @@ def _pages(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]
 def page(topic: str) -> str:
     """A page, or one problem's entry. Raises `UsageError` where there is none."""
     found = topics()
-    if topic.upper() in CODES:
+    codes = registry.codes()
+    if topic.upper() in codes:
         entries = re.split(r"(?m)^(?=## PB\d)", found["problems"].read_text("utf-8"))
         return next(entry for entry in entries if entry.startswith(f"## {topic.upper()} "))
     name = topic if topic in found else f"providers/{topic}"
     if name in found:
         return _COMMENT.sub("", found[name].read_text("utf-8"))
-    raise UsageError(f"there is no help on '{topic}'", remedy=near_or_all(topic, [*found, *CODES], "`playbook help` lists the topics"))
+    raise UsageError(f"there is no help on '{topic}'", remedy=near_or_all(topic, [*found, *codes], "`playbook help` lists the topics"))
 
 
 def add_help(parser: Parser) -> None:

@@ -83,7 +83,7 @@ def codes() -> Mapping[str, str]:
     theirs: dict[str, str] = {}
     for name in names():
         theirs.update(getattr(find(name), "problems", {}))
-    return {**CODES, **theirs}
+    return dict(sorted({**CODES, **theirs}.items()))
 
 
 def credentials(provider: Provider) -> Sequence[Sequence[str]]:
