@@ -20,7 +20,7 @@ import pytest
 
 from playbook.cli import VERBS
 from playbook.emulators.faults import FAULTS
-from playbook.errors import CODES, PlaybookError
+from playbook.errors import PlaybookError
 from playbook.providers import registry
 
 from . import documentation
@@ -220,7 +220,7 @@ def test_help_shows_every_topic_and_every_code(shell: Shell):
         assert shell.call("help", topic).out.strip() == re.sub(r"(?m)^<!--.*-->\n", "", page.read_text("utf-8")).strip()
     assert shell.call("help", "tavus").out == shell.call("help", "providers/tavus").out
     assert shell.call("help", "plan").out.startswith("usage: playbook plan")
-    for code, title in CODES.items():
+    for code, title in registry.codes().items():
         assert shell.call("help", code.lower()).out.startswith(f"## {code} {title}\n")
     for verb in VERBS:
         (topic,) = re.findall(r"More: `playbook help ([\w/-]+)`\.", shell.call(verb, "--help").out)
