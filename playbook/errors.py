@@ -307,7 +307,8 @@ class ProviderError(PlaybookError):
     """The vendor refused, failed or went silent.
 
     `outcome` says what is known of the request: `refused` (surely not carried out), `ambiguous` (nobody knows), `lost` (the session is
-    gone). `status` is the HTTP status where there was one. `retry_after_ms` is what the vendor asked for.
+    gone). `status` is the HTTP status where there was one. `retry_after_ms` is what the vendor asked for. `repeated`: the request was sent
+    before, and may have been carried out then.
     """
 
     exit_code = 4
@@ -325,6 +326,7 @@ class ProviderError(PlaybookError):
         self.outcome: Literal["refused", "ambiguous", "lost"] = outcome
         self.status = status
         self.retry_after_ms = retry_after_ms
+        self.repeated = False
 
 
 class PolicyError(PlaybookError):

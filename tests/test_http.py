@@ -119,8 +119,8 @@ def failure(server: Server, retry: Retry = Retry.NEVER, **options: Any) -> Provi
 # --- it works ---------------------------------------------------------------------------------------------------------
 
 
-def test_requests_share_one_connection_and_carry_the_credentials() -> None:
-    """Several requests of every kind of body go over one kept-alive connection with the same headers."""
+def test_each_request_has_a_connection_of_its_own_and_the_credentials() -> None:
+    """Several requests of every kind of body go out with the same headers, and none on a connection that was used before."""
     server = Server(answer())
 
     async def main() -> None:
@@ -135,14 +135,14 @@ def test_requests_share_one_connection_and_carry_the_credentials() -> None:
                 assert (got.status, got.need("task_id")) == (200, "t-1")
 
     virtually(main)
-    assert server.connections == 1
+    assert server.connections == 4
     assert all(f"authorization: bearer {KEY}".encode() in request.lower() for request in server.requests)
     assert server.requests[0].endswith(b'{"a":1}')
     assert b'name="f"; filename="f.mp3"' in server.requests[3]
 
 
 def test_authorize_replaces_the_credentials() -> None:
-    """After `authorize` the former credential is sent no more, on the same connection."""
+    """After `authorize` the former credential is sent no more."""
     server = Server(answer())
 
     async def main() -> None:
@@ -155,7 +155,61 @@ def test_authorize_replaces_the_credentials() -> None:
     assert b"first-secret" in server.requests[0]
     assert b"first-secret" not in server.requests[1]
     assert b"Bearer second-secret" in server.requests[1]
-    assert server.connections == 1
+
+
+@pytest.mark.parametrize("late_ms", [0, 50])
+def test_an_answer_that_comes_twice_is_no_answer_to_the_next_request(late_ms: int) -> None:
+    """A line that the service refuses is refused, also when the answer to the line before it was sent twice, at once or a moment later."""
+
+    async def twice(writer: asyncio.StreamWriter) -> None:
+        writer.write(answer())
+        await writer.drain()
+        clock = Clock()
+        await clock.sleep_until(late_ms)
+        writer.write(answer())
+        await writer.drain()
+
+    async def main() -> None:
+        async with Server(twice, answer(418, '{"error": "refused"}')).serve() as url, Http(url, headers=AUTH) as http:
+            assert (await http.request("POST", "/say", retry=Retry.NEVER)).status == 200
+            with pytest.raises(ProviderError, match="418: refused"):
+                await http.request("POST", "/say", retry=Retry.NEVER)
+
+    virtually(main)
+
+
+# --- what is no answer of the service's ---------------------------------------------------------------------------------
+
+PAGE = "<!DOCTYPE html><html><head><title>Hotel</title></head><body>Please log in.</body></html>"
+
+
+@pytest.mark.parametrize("status", [200, 204, 401, 403, 404, 410, 429, 503])
+@pytest.mark.parametrize(("body", "kind"), [(PAGE, "text/plain"), ("<h1>nginx</h1>", "text/html; charset=utf-8")])
+def test_a_web_page_is_no_answer(status: int, body: str, kind: str) -> None:
+    """Whatever its status says: nobody knows what became of the request, and what may not arrive twice is not repeated."""
+    if status == 204:  # which cannot have a body
+        status = 201
+    server = Server(answer(status, body, f"content-type: {kind}"))
+    error = failure(server, Retry.UNSENT)
+    assert (error.outcome, error.status) == ("ambiguous", None)
+    assert error.message == f"127.0.0.1 answered {status} with a web page, not the service's answer"
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(("body", "kind"), [("{}", "text/html"), ("null", "text/html"), ("", "text/html"), ("[1]", "text/plain")])
+def test_json_and_silence_are_answers_whatever_their_type(body: str, kind: str) -> None:
+    """Services that forget to say that they answer in JSON are believed."""
+    result, _ = ask(Server(answer(200, body, f"content-type: {kind}")))
+    assert isinstance(result, Answer)
+
+
+def test_an_end_is_repeated_until_the_service_itself_answers() -> None:
+    """A login page's 200 is not believed, and then the service's own 404 tells that the first request may have been carried out."""
+    result, _ = ask(Server(answer(200, PAGE, "content-type: text/html"), answer(404, '{"detail": "no such session"}')), Retry.SAFE)
+    assert isinstance(result, ProviderError)
+    assert (result.status, result.repeated) == (404, True)
+    alone = failure(Server(answer(404, "{}")), Retry.SAFE)
+    assert (alone.status, alone.repeated) == (404, False)
 
 
 def test_a_trusted_certificate_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +378,7 @@ def test_fifty_megabytes_are_refused_while_they_stream() -> None:
     assert written < 20_000_000
 
 
-@pytest.mark.parametrize("body", ["", "<html>", "[]", "{}", '{"task_id": 7}', "[" * 200_000, "\udcff"])
+@pytest.mark.parametrize("body", ["", "[]", "{}", '{"task_id": 7}', "null"])
 def test_an_answer_that_makes_no_sense_is_ambiguous(body: str) -> None:
     """A 200 without the id that it owes: the line may be spoken, and nobody can say."""
     result, _ = ask(Server(answer(200, body.encode("utf-8", "surrogateescape"))))
@@ -332,6 +386,20 @@ def test_an_answer_that_makes_no_sense_is_ambiguous(body: str) -> None:
     with pytest.raises(ProviderError, match="no task_id") as caught:
         result.need("task_id")
     assert caught.value.outcome == "ambiguous"
+
+
+def test_a_redirect_to_no_address_is_a_refusal() -> None:
+    """Nothing was carried out, and nobody is led astray."""
+    error = failure(Server(answer(302, "", "location: " + "a" * 65_530)))
+    assert (error.outcome, error.message) == ("refused", "127.0.0.1 points to an address that is none")
+
+
+@pytest.mark.parametrize("body", ["[" * 200_000, "\udcff", "OK"])
+def test_success_in_anything_but_json_is_ambiguous(body: str) -> None:
+    """All services answer in JSON, or say nothing."""
+    error = failure(Server(answer(200, body.encode("utf-8", "surrogateescape"))))
+    assert error.outcome == "ambiguous"
+    assert "answered 200 with a text, not the service's answer" in error.message
 
 
 # --- statuses ---------------------------------------------------------------------------------------------------------
@@ -346,7 +414,7 @@ def test_an_answer_that_makes_no_sense_is_ambiguous(body: str) -> None:
 )
 def test_what_a_status_proves(status: int, outcome: str) -> None:
     """A refusal was surely not carried out; behind a server's error it may have been."""
-    error = failure(Server(answer(status, "<html>", "location: /elsewhere")))
+    error = failure(Server(answer(status, "{}", "location: /elsewhere")))
     assert (error.status, error.outcome) == (status, outcome)
 
 
@@ -362,7 +430,7 @@ def test_what_a_status_proves(status: int, outcome: str) -> None:
         ),
         (f'{{"error": "bad key {KEY} or hunter2"}}', "bad key *** or [hidden]"),
         ('{"error": "' + "é" * 1000 + '"}', "é" * 300),
-        ("<html>", ""),
+        ("{}", ""),
     ],
 )
 def test_what_the_vendor_says_is_quoted_short_and_without_secrets(body: str, says: str) -> None:

@@ -511,7 +511,9 @@ LUCK: Mapping[str, Luck] = {
     "a session that has ended": Luck(ERROR, "the session has ended (410", refuse(410, "say-text"), outcome="lost", calls=ONCE),
     "400": Luck(FAILED, "400: Text is required", refuse(400, "say-text", "Text is required"), outcome="refused", calls=ONCE),
     "500": Luck(FAILED, "500: oh no", refuse(500, "say-text"), outcome="ambiguous", calls=ONCE),
-    "502 in HTML": Luck(FAILED, "answered 502", (Injection(path="*/say-text", status=502, body=HTML),), outcome="ambiguous", calls=ONCE),
+    "502 in HTML": Luck(
+        FAILED, "answered 502 with a web page", (Injection(path="*/say-text", status=502, body=HTML),), outcome="ambiguous", calls=ONCE
+    ),
     "503 for text": Luck(FAILED, "takes no text now", refuse(503, "say-text"), outcome="refused", calls=ONCE),
     "503 for sound": Luck(FAILED, "503", refuse(503, "say-audio"), timeline=CHIMED, outcome="ambiguous", calls="init-client say-audio end"),
     "429, come again": Luck(PASSED, "", refuse(429, "say-text", times=1, headers={"Retry-After": "2"}), calls=FAULTED, spoken=("hello",)),
@@ -519,7 +521,7 @@ LUCK: Mapping[str, Luck] = {
     "429 for ever": Luck(FAILED, "429: oh no", refuse(429, "say-text"), outcome="refused", spoken=(), within_ms=6_000),
     "429, come tomorrow": Luck(FAILED, "429", refuse(429, "say-text", headers={"Retry-After": "86400"}), outcome="refused", calls=ONCE),
     "200 without success": Luck(FAILED, "but refused: oh no", refuse(200, "say-text"), outcome="refused", calls=ONCE, spoken=()),
-    "200 in HTML": Luck(FAILED, "but not whether", spoil("garbage", "say-text"), outcome="ambiguous", calls=ONCE),
+    "200 in HTML": Luck(FAILED, "with a web page", spoil("garbage", "say-text"), outcome="ambiguous", calls=ONCE),
     "200 of 50 MB": Luck(FAILED, "longer than 1000 kB", spoil("huge", "say-text"), outcome="ambiguous", calls=ONCE),
     "half an answer": Luck(FAILED, "broke while", spoil("half", "say-text"), outcome="ambiguous", calls=ONCE),
     "no answer": Luck(FAILED, "no answer came", spoil("serve", "say-text", after_ms=60_000), outcome="ambiguous", calls=ONCE),
@@ -546,7 +548,7 @@ LUCK: Mapping[str, Luck] = {
         recorded=1,
     ),
     "create without a session": Luck(
-        ERROR, "has no sessionId", spoil("garbage", "create"), outcome="ambiguous", calls="", open=1, recorded=1
+        ERROR, "with a web page", spoil("garbage", "create"), outcome="ambiguous", calls="", open=1, recorded=1
     ),
     "create whose answer is lost": Luck(
         ERROR, "may have arrived", spoil("lose", "create"), outcome="ambiguous", calls="", open=1, recorded=1

@@ -663,7 +663,7 @@ def test_a_create_whose_answer_nobody_understood_is_found_and_ended(act, tmp_pat
     run = perform(THREE, tmp_path, injections=[Injection(act, method="POST", path=CREATE)])
     assert run.code == 4
     assert len(run.requests("POST", CREATE)) == len(run.requests("POST", "/end")) == 1
-    assert run.reason.endswith("the conversation was created all the same (c1), and is ended")
+    assert "the conversation was created all the same (c1), and is ended" in run.reason
     assert len(of(run.lines, "command", "close_session")) == 1
     assert run.left == [] == list(run.emulator.open_sessions)
 
@@ -702,7 +702,7 @@ def test_a_conversation_without_an_address_is_ended(tmp_path):
     """Created and paid for, but nobody could join it."""
     text = THREE
     emulator = TavusEmulator()
-    emulator._facts = lambda conversation: {"conversation_id": conversation.id, "status": "active"}
+    emulator._facts = lambda conversation: {"conversation_id": conversation.id, "status": "active" if conversation.alive else "ended"}
     run = perform(text, tmp_path, emulator)
     assert run.code == 4
     assert "its answer has no conversation_url" in run.reason
@@ -849,6 +849,27 @@ def test_an_end_that_fails(status, times, code, left, tmp_path):
     """It is tried again where time can mend it; a refusal is looked into; what is not surely over stays in the journal."""
     run = perform(THREE, tmp_path, injections=[Injection(method="POST", path=END, status=status, times=times, body={"error": "no"})])
     assert (run.code, len(run.left)) == (code, left)
+
+
+@pytest.mark.parametrize(("times", "code", "left"), [(2, 0, 0), (None, 4, 1)], ids=str)
+def test_an_end_that_is_accepted_and_not_carried_out_is_repeated(times, code, left, tmp_path):
+    """Tavus says itself that the conversation is active, and is believed: it is ended again, or stays in the journal."""
+    run = perform(THREE, tmp_path, injections=[Injection(method="POST", path=END, status=200, times=times, body={})])
+    assert (run.code, len(run.left), run.still_open) == (code, left, left)
+    assert len(run.requests("POST", "/end")) == (3 if times else 4)
+
+
+PAGE = "<!DOCTYPE html><html><body>Please log in.</body></html>"
+
+
+@pytest.mark.parametrize("status", [200, 404, 410])
+@pytest.mark.parametrize(("times", "code", "left"), [(1, 0, 0), (None, 4, 1)], ids=str)
+def test_a_web_page_does_not_end_a_conversation(status, times, code, left, tmp_path):
+    """A login page, or a proxy's own error, is no answer of Tavus's: the end is repeated, and without an answer it stays in the journal."""
+    run = perform(THREE, tmp_path, injections=[Injection(method="POST", path=END, status=status, times=times, body=PAGE)])
+    assert (run.code, len(run.left), run.still_open) == (code, left, left)
+    if left:
+        assert f"answered {status} with a web page, not the service's answer" in run.reason
 
 
 def test_a_conversation_that_is_over_already_is_no_failure(tmp_path):

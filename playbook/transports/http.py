@@ -1,15 +1,16 @@
 """HTTP to a vendor: the only place that knows httpx.
 
-One `Http` per session: one client, kept-alive connections, a bound on every wait and on every body. Three rules:
+One `Http` per session: one client, a bound on every wait and on every body. Five rules:
 
 * **At most once.** Every request names its retry class. What may have been carried out is never sent again, unless it is `SAFE` to repeat.
 * **Every failure is a `ProviderError`** that says what is known: `refused` (surely not carried out), `ambiguous` (nobody knows). A
   vendor's file gives statuses their meaning by `explain`.
+* **An answer belongs to its request.** Each request has a connection of its own. On a connection that is kept for the next request, an
+  answer that a server or a proxy sends twice is taken for the next one's, and no look at the connection is late enough to be sure.
+* **A web page is no answer**, whatever its status says: a proxy or a network's login page sent it (`Answer.foreign`).
 * **No credential leaves this room**: they are headers of the client, not of a `Request`, and are removed from what vendors say.
 
-`Send` is the seam: cassettes wrap the real one (`Http.wrap`) and see requests without credentials. A connection that the server
-closes in the very moment in which we use it again looks like an answer that was lost; connections idle for 4 seconds are therefore not
-used again, and servers commonly close theirs after 5 or more.
+`Send` is the seam: cassettes wrap the real one (`Http.wrap`) and see requests without credentials.
 
 httpx itself is imported with the first request, because it costs a tenth of a second.
 """
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 CONNECT_S = 5.0
 ANSWER_S = 10.0
-KEEPALIVE_S = 4.0
 MAX_BODY = 1_000_000
 UPLOAD_BYTES_PER_S = 50_000
 """The slowest line on which an upload may still succeed; it lengthens the whole request's time."""
@@ -48,6 +48,8 @@ BACKOFF_MS = (250, 500, 1_000, 2_000, 4_000)
 MAX_SAID = 300
 MAX_NAME = 16_000
 """Tokens may have a few thousand characters; what is longer fits into no address and no header."""
+PAGES = ("text/html", "application/xhtml")
+"""The types of web pages."""
 REAL_TIME = "on the virtual clock no service outside this process can answer (use --clock system, or rehearse with --emulate)"
 """What is to be said of a virtual clock."""
 
@@ -96,6 +98,17 @@ class Answer:
         """The body as a JSON object; empty when it is none."""
         value = self.json()
         return value if isinstance(value, dict) else {}
+
+    @property
+    def foreign(self) -> str:
+        """What it is when something else than the service sent it: a web page, or success in anything but JSON. Empty: the service's."""
+        body = self.body.strip()
+        if not body or body == b"null" or self.json() is not None or 300 <= self.status < 400:
+            return ""
+        kind = self.headers.get("content-type", "").lower()
+        if kind.startswith(PAGES) or body[:14].lower().startswith((b"<!doctype html", b"<html")):
+            return "a web page"
+        return "a text" if self.status < 300 else ""
 
     def need(self, name: str) -> str:
         """A name or a token that this answer must have. Without it, or with nonsense in its place, nobody knows what the vendor did."""
@@ -233,14 +246,18 @@ class Http:
         request = Request(method, path, json, data, files, content, headers or {}, params)
         clock = Clock()
         budget_ms = retry.value if budget_ms is None else budget_ms
-        tries = 0
+        tries, doubtful = 0, False
         while True:
             try:
                 answer = await self._send(request)
+                if answer.foreign:
+                    raise self._foreign(answer)
                 if 200 <= answer.status < 300:
                     return answer
                 raise self._refusal(answer, refusals)
             except ProviderError as error:
+                error.repeated = doubtful
+                doubtful = doubtful or error.outcome == "ambiguous"
                 if not _may_repeat(error, retry, refusals):
                     raise
                 wait_ms = max(BACKOFF_MS[min(tries, len(BACKOFF_MS) - 1)], error.retry_after_ms or 0)
@@ -262,6 +279,13 @@ class Http:
 
     async def _to_network(self, request: Request) -> Answer:
         return await (self._elsewhere or self._wire.send)(request)
+
+    def _foreign(self, answer: Answer) -> NetworkError:
+        return NetworkError(
+            f"{self._wire.host} answered {answer.status} with {answer.foreign}, not the service's answer",
+            outcome="ambiguous",
+            remedy="look for a proxy or a network's login page on the way, and check the base URL",
+        )
 
     def _refusal(self, answer: Answer, refusals: Collection[int]) -> ProviderError:
         text = self._hide(said(answer))
@@ -350,7 +374,7 @@ class Wire:
         self._unanswered = unanswered
         self._answer_s = answer_s
         self.headers: Mapping[str, str] = {}
-        self._host = urlsplit(base_url).hostname or ""
+        self.host = urlsplit(base_url).hostname or ""
         self._client: httpx.AsyncClient | None = None
 
     def authorize(self, headers: Mapping[str, str]) -> None:
@@ -381,7 +405,7 @@ class Wire:
                 params=request.params,
             )
         except httpx.InvalidURL as error:  # an id of tens of thousands of characters, say
-            raise NetworkError(f"there can be no such address at {self._host}", outcome="refused", passing=False) from error
+            raise NetworkError(f"there can be no such address at {self.host}", outcome="refused", passing=False) from error
         size = int(call.headers.get("content-length", 0))
         # httpx bounds each read by itself; this bounds them together, so that an answer that drips in cannot hold a line for ever.
         total_s = CONNECT_S + self._answer_s + size / UPLOAD_BYTES_PER_S
@@ -393,19 +417,21 @@ class Wire:
                 finally:
                     await response.aclose()
         except (httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise NetworkError(f"no connection to {self._host} within {CONNECT_S:g} s", outcome="refused") from error
+            raise NetworkError(f"no connection to {self.host} within {CONNECT_S:g} s", outcome="refused") from error
         except (httpx.ConnectError, httpx.ProxyError, httpx.UnsupportedProtocol) as error:
             raise self._unreached(error) from error
+        except httpx.InvalidURL as error:  # of a redirect, which httpx reads though it does not follow it
+            raise NetworkError(f"{self.host} points to an address that is none", outcome="refused", passing=False) from error
         except httpx.ReadTimeout as error:
             raise NetworkError(
-                f"the request was sent, but no answer came from {self._host} within {self._answer_s:g} s{self._unanswered}",
+                f"the request was sent, but no answer came from {self.host} within {self._answer_s:g} s{self._unanswered}",
                 outcome="ambiguous",
             ) from error
         except (httpx.WriteTimeout, TimeoutError) as error:
-            raise NetworkError(f"{self._host} was too slow; the request may have arrived", outcome="ambiguous") from error
+            raise NetworkError(f"{self.host} was too slow; the request may have arrived", outcome="ambiguous") from error
         except (httpx.TransportError, httpx.DecodingError, httpx.StreamError, OSError) as error:
             raise NetworkError(
-                f"the connection to {self._host} broke while a request was under way ({_why(error)}); it may have arrived",
+                f"the connection to {self.host} broke while a request was under way ({_why(error)}); it may have arrived",
                 outcome="ambiguous",
             ) from error
 
@@ -430,9 +456,9 @@ class Wire:
             base_url=self.base_url,
             headers={"Accept-Encoding": "identity", "User-Agent": "avatar-playbook", **self.headers},
             timeout=httpx.Timeout(self._answer_s, connect=CONNECT_S, pool=CONNECT_S),
-            limits=httpx.Limits(max_connections=20, max_keepalive_connections=4, keepalive_expiry=KEEPALIVE_S),
+            limits=httpx.Limits(max_connections=20, max_keepalive_connections=0),
             follow_redirects=False,
-            trust_env=not is_loopback(self._host),  # a proxy that is set for the world must not be asked for this machine
+            trust_env=not is_loopback(self.host),  # a proxy that is set for the world must not be asked for this machine
             verify=verify,
         )
         return self._client
@@ -446,7 +472,7 @@ class Wire:
                 if response.status_code >= 300:  # the status has said it all
                     return b"".join(parts)
                 raise NetworkError(
-                    f"the answer from {self._host} is longer than {MAX_BODY // 1000} kB and was not read on",
+                    f"the answer from {self.host} is longer than {MAX_BODY // 1000} kB and was not read on",
                     outcome="ambiguous",
                     passing=False,
                 )
@@ -458,26 +484,24 @@ class Wire:
         for cause in causes:
             if isinstance(cause, socket.gaierror):
                 return NetworkError(
-                    f"host name not found: {self._host}",
+                    f"host name not found: {self.host}",
                     outcome="refused",
                     passing=cause.errno == socket.EAI_AGAIN,
                     remedy="check the base URL and this machine's network",
                 )
             if isinstance(cause, ssl.SSLCertVerificationError):
                 return NetworkError(
-                    f"the TLS certificate of {self._host} is not trusted: {cause.verify_message}",
+                    f"the TLS certificate of {self.host} is not trusted: {cause.verify_message}",
                     outcome="refused",
                     passing=False,
                     remedy="check the base URL; behind a company proxy, set SSL_CERT_FILE to its certificate",
                 )
             if isinstance(cause, ssl.SSLError):
                 reason = (cause.reason or "handshake failed").replace("_", " ").lower()
-                return NetworkError(f"no TLS connection to {self._host}: {reason}", outcome="refused", passing=False)
+                return NetworkError(f"no TLS connection to {self.host}: {reason}", outcome="refused", passing=False)
         if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
-            return NetworkError(
-                f"connection refused by {self._host}", outcome="refused", remedy="nothing listens there: check the base URL"
-            )
-        return NetworkError(f"no connection to {self._host}: {_why(error)}", outcome="refused")
+            return NetworkError(f"connection refused by {self.host}", outcome="refused", remedy="nothing listens there: check the base URL")
+        return NetworkError(f"no connection to {self.host}: {_why(error)}", outcome="refused")
 
 
 def _causes(error: BaseException | None, depth: int = 12) -> Iterator[BaseException]:

@@ -24,6 +24,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
+from playbook.clock import Clock
 from playbook.errors import ProviderError, SetupError
 from playbook.ports import Viewer
 from playbook.providers.base import Context, FoundSession
@@ -47,6 +48,9 @@ API = "https://tavusapi.com"
 CONVERSATIONS = "/v2/conversations"
 PAGE = 100
 MAX_PAGES = 50
+VERBOSE = {"verbose": "true"}
+"""With this, Tavus tells also why a conversation ended."""
+
 MARGIN_S = 180
 LEFT_S = 60
 ABSENT_S = 300
@@ -54,8 +58,10 @@ FACE_S = 60.0
 """How long the face may take to come. (Field reports know of half a minute.)"""
 STRANGER_S = 10.0
 """After this, somebody in the room who goes by another name than the PAL is taken for the face, if the face has not come."""
+STILL_ACTIVE_MS = (500, 1_000, 2_000)
+"""The pauses after which a conversation is ended again that Tavus calls active though it has accepted the end."""
 WHY_S = 2.0
-"""How long it may take to ask for what a conversation ended, when it has."""
+"""How long it may take Tavus to say what a conversation ended for, when it has."""
 FIND_S = 5.0
 """How long we look for a conversation that may have been created without our learning its id."""
 OURS = {"pal", "echo_via", "track", "listen", "pace", "lead", "sample_rate", "done_as", "voice", "language", "rate", "pitch"} | {
@@ -306,32 +312,17 @@ class TavusSession(QueuedSession):
 
     async def _close(self, reason: str) -> str | None:
         assert self.session_id is not None
+        facts: Mapping[str, Any] = {}
         if not self._over_at_once:
-            await end(self._http, self.session_id)
+            # Somebody who stops us does not want to wait for what Tavus says of it.
+            facts = await end(self._http, self.session_id, look=not reason.startswith(("SIG", "cancelled")))
         self.context.journal.ended(reason)
-        # Somebody who stops us does not want to wait for the reason why.
-        return None if self._over_at_once or reason.startswith(("SIG", "cancelled")) else await self._why()
+        return _why(facts)
 
     async def _release(self) -> None:
         if self._room is not None:
             await self._room.close()
         await self._http.aclose()
-
-    async def _why(self) -> str | None:
-        """For what Tavus says that it ended the conversation, and how long it was."""
-        assert self.session_id is not None
-        with contextlib.suppress(ProviderError, TimeoutError):
-            async with asyncio.timeout(WHY_S):
-                answer = await self._http.request("GET", _path(self.session_id), params={"verbose": "true"}, retry=Retry.NEVER)
-            facts = answer.fields()
-            shutdown = next((event for event in _dicts(facts.get("events")) if event.get("event_type") == "system.shutdown"), {})
-            told = shutdown.get("properties") if isinstance(shutdown.get("properties"), dict) else {}
-            why = _text(facts.get("shutdown_reason")) or _either(told or {}, "shutdown_reason", "reason")
-            begin, end = moment(facts.get("created_at")), moment(shutdown.get("timestamp")) or moment(facts.get("updated_at"))
-            if why:
-                lasted = f", after {(end - begin).total_seconds():.1f} s" if begin is not None and end is not None else ""
-                return f"Tavus gives the reason '{why}'{lasted}"
-        return None
 
 
 def api_key(env: Mapping[str, str]) -> dict[str, str]:
@@ -351,21 +342,52 @@ def _path(conversation: str) -> str:
     return f"{CONVERSATIONS}/{quote(conversation, safe='')}"
 
 
-async def end(http: Http, conversation: str) -> None:
-    """End a conversation, unless it is over already, for which the refusal is no proof."""
-    try:
-        await http.request("POST", f"{_path(conversation)}/end", retry=Retry.SAFE)
-    except ProviderError as error:
-        if error.status not in (400, 404, 409, 410):
-            raise
+async def end(http: Http, conversation: str, *, look: bool = True) -> Mapping[str, Any]:
+    """End a conversation, unless it is over already. A refusal is no proof that it is, and success is none either if Tavus goes on to say
+    that the conversation is active: then it is asked again. Returns what Tavus says of the conversation, if it is asked."""
+    clock, tries = Clock(), iter(STILL_ACTIVE_MS)
+    while True:
         try:
-            answer = await http.request("GET", _path(conversation), retry=Retry.SAFE)
-        except ProviderError as unknown:
-            if unknown.status in (400, 404, 410):
-                return
-            raise
-        if answer.fields().get("status") != "ended":
-            raise
+            await http.request("POST", f"{_path(conversation)}/end", retry=Retry.SAFE)
+        except ProviderError as error:
+            if error.status not in (400, 404, 409, 410):
+                raise
+            try:
+                facts = (await http.request("GET", _path(conversation), params=VERBOSE, retry=Retry.SAFE)).fields()
+            except ProviderError as unknown:
+                if unknown.status in (400, 404, 410):
+                    return {}
+                raise
+            if facts.get("status") != "ended":
+                raise
+            return facts
+        facts = await _look(http, conversation) if look else {}
+        if facts.get("status") != "active":
+            return facts
+        pause_ms = next(tries, None)
+        if pause_ms is None:
+            raise ProviderError("Tavus accepted the end, but says that the conversation is still active", outcome="ambiguous")
+        await clock.sleep_until(clock.now_ms() + pause_ms)
+
+
+async def _look(http: Http, conversation: str) -> Mapping[str, Any]:
+    """What Tavus says of a conversation, if it says so soon."""
+    with contextlib.suppress(ProviderError, TimeoutError):
+        async with asyncio.timeout(WHY_S):
+            return (await http.request("GET", _path(conversation), params=VERBOSE, retry=Retry.NEVER)).fields()
+    return {}
+
+
+def _why(facts: Mapping[str, Any]) -> str | None:
+    """For what Tavus says that it ended the conversation, and how long it was."""
+    shutdown = next((event for event in _dicts(facts.get("events")) if event.get("event_type") == "system.shutdown"), {})
+    told = shutdown.get("properties") if isinstance(shutdown.get("properties"), dict) else {}
+    why = _text(facts.get("shutdown_reason")) or _either(told or {}, "shutdown_reason", "reason")
+    begin, over = moment(facts.get("created_at")), moment(shutdown.get("timestamp")) or moment(facts.get("updated_at"))
+    if not why:
+        return None
+    lasted = f", after {(over - begin).total_seconds():.1f} s" if begin is not None and over is not None else ""
+    return f"Tavus gives the reason '{why}'{lasted}"
 
 
 async def active(http: Http) -> list[FoundSession]:
