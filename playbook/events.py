@@ -98,7 +98,8 @@ class SpeechEnded:
     """The end of an utterance was sighted, or (`outcome` is `settled`) the engine closed it by its own reckoning.
 
     `source` as in `SpeechStarted`. `duration_ms` is the provider's figure, where it gives one. After an interrupt, `heard_ms` and
-    `heard` are how much was heard. `ago_ms` is how long before this event it happened, where a sighting takes time to be made.
+    `heard` are how much was heard; `heard` is also told where the local voice is known to have left words out. `ago_ms` is how long
+    before this event it happened, where a sighting takes time to be made.
     """
 
     task: str | None = None

@@ -30,6 +30,7 @@ from playbook.model import AudioEcho, Chunk, Evidence, InterruptSpeech, Length, 
 from playbook.providers.base import Context, Material
 from playbook.providers.local.provider import LocalProvider
 from playbook.providers.local.session import SILENT, LocalSession
+from playbook.speech import voice as voice_module
 from playbook.speech.audio import Sound, decode, resample, to_samples
 from playbook.speech.pacing import estimate_ms
 from playbook.speech.show import RATE, ShowRecorder
@@ -161,6 +162,31 @@ def test_the_pauses_between_chunks_count_only_where_they_are_heard(provider: Loc
     at_the = next(word.at_ms for word in provider.voice.speak("Welcome to the museum.").words if word.text == "the")
     assert provider.lengths(plan(Say(chunks))) == [Length(5000 + whole - at_the, "exact")]
     assert provider.lengths(plan(Say((chunks[0], Chunk("the museum.", after_ms=1))))) == [Length(whole, "exact")]
+
+
+def test_a_line_of_which_words_were_not_spoken_says_so_and_is_estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine drops what its clause cannot hold: the start tells the words that are said (which the engine of the show compares with
+    the plan's), the end names what is missing, and what is heard is without it."""
+    monkeypatch.setattr(voice_module, "BUDGETS", (10_000,))
+    text = "전시실 안에서는 사진을 찍을 수 없으며 음료는 입구에 두고 들어가 주시기 바랍니다 " * 5 + "오늘도 좋은 하루 보내시기 바랍니다."
+
+    async def script(stage: Stage) -> None:
+        stage.say(1)
+        await stage.until(SpeechEnded)
+
+    provider = LocalProvider(Voice(tmp_path))
+    stage = perform(provider, plan(line(text), language="ko"), script)
+    _, (_, started), (_, ended) = stage.of("s1")
+    assert isinstance(started, SpeechStarted)
+    assert isinstance(ended, SpeechEnded)
+    assert started.evidence == ended.evidence == Evidence.estimated
+    assert started.text == ended.heard
+    assert ended.heard is not None
+    assert text.startswith(ended.heard)
+    assert "오늘도" not in ended.heard
+    assert ended.reason is not None
+    assert ended.reason.startswith("the voice did not speak '")
+    assert ended.reason.endswith("오늘도 좋은 하루 보내시기 바랍니다.'")
 
 
 # --- playing ------------------------------------------------------------------------------------------------------------

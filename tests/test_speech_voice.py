@@ -10,11 +10,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from playbook.clock import block, wall_time
 from playbook.errors import SetupError
 from playbook.speech import voice as module
+from playbook.speech.clauses import BUDGETS
 from playbook.speech.voice import Settings, Speech, Unspeakable, Voice, VoiceMissing, heard
 from tests.sounds import level
 
@@ -237,7 +239,8 @@ def test_where_no_cache_can_be_kept_it_speaks_all_the_same(tmp_path: Path) -> No
 def test_a_cache_of_its_own_goes_with_the_voice() -> None:
     voice = Voice()
     voice.speak("Hello")
-    folder = voice._store._folder
+    folder = voice._store.folder
+    assert folder is not None
     assert folder.is_dir()
     del voice
     gc.collect()
@@ -248,7 +251,7 @@ def test_many_texts_come_in_order_and_twice_the_same_is_spoken_once(tmp_path: Pa
     texts = [f"Line {n % 20}." for n in range(60)]
     voice = Voice(tmp_path)
     assert [speech.text for speech in voice.speak_many((text, Settings()) for text in texts)] == texts
-    assert len(list(tmp_path.iterdir())) == 21  # twenty lines and the list of voices
+    assert len(list(tmp_path.iterdir())) == 22  # twenty lines, the list of voices and the key of their names
     assert voice.known("Line 7.", Settings()) is not None
     assert voice.known("Line 77.", Settings()) is None
 
@@ -262,3 +265,63 @@ def test_without_the_extra_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(VoiceMissing) as caught:
             call()
         assert caught.value.remedy == "pip install espeakng-loader"
+
+
+KOREAN = "전시실 안에서는 사진을 찍을 수 없으며 음료는 입구에 두고 들어가 주시기 바랍니다 "
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("ko", KOREAN * 3),
+        ("ko", "안녕하세요" * 40),
+        ("ja", "今日は良い天気ですね" * 10),
+        ("ja", "さかなをたべます" * 20),
+        ("zh", "今天天气非常好" * 20),
+        ("th", "สวัสดีครับ" * 12),
+        ("hi", "नमस्ते " * 100),
+        ("fr", "99 " * 200),
+        ("en", "7" * 60),
+        ("en", "a b " * 200),
+        ("en", "bado" * 40),
+        ("en", "international " * 100),
+    ],
+)
+def test_a_text_of_twice_the_length_takes_twice_the_time(voice: Voice, language: str, text: str) -> None:
+    """The engine drops without a word what its buffers do not hold; nothing of a text in clauses that it can hold is dropped."""
+    once, twice = voice.speak_many((each, Settings(language=language)) for each in (text, text * 2))
+    assert twice.duration_ms == pytest.approx(2 * once.duration_ms, rel=0.02)
+    assert once.unspoken == twice.unspoken == ()
+    assert all(text[word.start] == word.text[0] for word in once.words)
+
+
+def test_clauses_are_joined_without_a_gap(voice: Voice) -> None:
+    """Where we part a clause nobody hears a pause: no silence between the words is longer than one that the engine made by itself."""
+
+    def longest_silence(text: str) -> int:
+        samples = np.abs(np.frombuffer(voice.speak(text, Settings(language="ko")).sound.pcm, "<i2").astype(int))
+        loud = np.flatnonzero(samples > 200)
+        return int(np.diff(loud).max())
+
+    assert longest_silence((KOREAN * 6).strip()) <= longest_silence(KOREAN.strip()) + 22_050 // 50
+
+
+def test_words_that_the_engine_left_out_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clause that is too long for it, the engine drops the last words, and we say which."""
+    monkeypatch.setattr(module, "BUDGETS", (10_000,))
+    text = KOREAN * 5 + "오늘도 좋은 하루 보내시기 바랍니다."
+    speech = Voice(tmp_path).speak(text, Settings(language="ko"))
+    [(start, end)] = speech.unspoken
+    assert text[start:end].endswith("오늘도 좋은 하루 보내시기 바랍니다.")
+    assert speech.spoken == text[:start].strip()
+    assert Voice(tmp_path).speak(text, Settings(language="ko")) == speech
+    assert BUDGETS[0] < 800
+
+
+def test_a_text_at_which_the_engine_crashes_does_not_stop_the_others(voice: Voice) -> None:
+    hindi = Settings(language="hi")
+    with pytest.raises(Unspeakable, match="crashes at this text"):
+        voice.speak_many([("नमस्ते।", hindi), ("---नमस्ते", hindi), ("धन्यवाद।", hindi)])
+    assert voice.failure("---नमस्ते", hindi) == "eSpeak NG crashes at this text"
+    assert voice.known("धन्यवाद।", hindi) is not None
+    assert voice.failure("धन्यवाद।", hindi) is None

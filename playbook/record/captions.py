@@ -74,10 +74,10 @@ def cues_of(summary: RunSummary, words: Mapping[str, Marks]) -> Iterator[Cue]:
 
 
 def _heard(utterance: Utterance) -> str:
-    if not utterance.interrupted:
-        return utterance.text
     if utterance.heard is not None:
         return utterance.heard
+    if not utterance.interrupted:
+        return utterance.text
     reach = (utterance.heard_ms or 0) // SPOKEN_MS_PER_CHAR
     if reach >= len(utterance.text):
         return utterance.text

@@ -74,7 +74,9 @@ def _line(said: Utterance, expect: Expect, redact: Redactor) -> Iterator[Conflic
         if took is None or took > expect.starts_within_ms:
             value = "never started" if took is None else f"took {took} ms"
             yield Conflict(f"expected to start within {expect.starts_within_ms} ms, but {value}", step=said.task)
-    heard = "" if said.untaken is not None and said.started_ms is None else said.heard if said.interrupted else said.text
+    heard = said.heard if said.interrupted or said.heard is not None else said.text
+    if said.untaken is not None and said.started_ms is None:
+        heard = ""
     if expect.heard is not None:
         wanted = redact(expect.heard)
         if heard is None or words(heard) != words(wanted):

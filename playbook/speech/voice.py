@@ -13,15 +13,11 @@ imports only `errors` and `audio`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-import shutil
 import sys
-import tempfile
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -31,6 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 from playbook.errors import SetupError, reason_of
 from playbook.speech.audio import Sound, to_ms
+from playbook.speech.clauses import BUDGETS, fit, unspoken, without
+from playbook.speech.store import Store
 
 if TYPE_CHECKING:
     import subprocess
@@ -40,7 +38,10 @@ MAX_CHARS = 100_000
 """The longest text the voice takes in one piece, about two hours of speech."""
 CACHE_BYTES = 1 << 30
 """The size from which on the cache lets go of what has not been used for longest."""
+FORMAT = 2
+"""Of what is kept with a sound: another one is another name."""
 REMEDY = "pip install espeakng-loader"
+FAILED_REMEDY = "write it in another way, without the signs around its words"
 
 _OWN_NAMES = {
     "deutsch": "de",
@@ -111,6 +112,13 @@ class Speech:
     samples: int
     rate: int
     _load: Callable[[], bytes] = field(repr=False, compare=False)
+    unspoken: tuple[tuple[int, int], ...] = ()
+    """Stretches of the text (from and to which character) that the engine did not speak."""
+
+    @property
+    def spoken(self) -> str:
+        """The text, without what was not spoken."""
+        return without(self.text, self.unspoken) if self.unspoken else self.text
 
     @property
     def sound(self) -> Sound:
@@ -159,8 +167,9 @@ class Voice:
     """Speaks, with a cache in `cache_dir` (None, or where nothing can be written: one of its own, which goes when it goes)."""
 
     def __init__(self, cache_dir: Path | None = None) -> None:
-        self._cache_dir = cache_dir
+        self._store = Store(cache_dir)
         self._known: dict[str, Speech] = {}
+        self._failed: dict[str, str] = {}
 
     # --- what there is ----------------------------------------------------------------------------------------------
 
@@ -203,14 +212,19 @@ class Voice:
         """What was spoken before through this object, without asking disk or child."""
         return self._known.get(self._key(text, settings)) if self.available else None
 
+    def failure(self, text: str, settings: Settings) -> str | None:
+        """Why this text could not be spoken when it was tried."""
+        return self._failed.get(self._key(text, settings)) if self.available else None
+
     def speak_many(self, jobs: Iterable[tuple[str, Settings]]) -> list[Speech]:
-        """Many texts, in order, on all cores. Raises `VoiceMissing`, `Unspeakable`, or `SetupError` when the engine or the disk fails."""
+        """Many texts, in order, on all cores. Raises `VoiceMissing`, `Unspeakable` (after all others were spoken, where the engine fails
+        at one), or `SetupError` when the engine cannot be started."""
         if not self.available:
             raise VoiceMissing
         asked = [(self._key(text, settings), text, settings) for text, settings in jobs]
-        todo: dict[str, dict[str, Any]] = {}
+        todo: dict[str, tuple[str, Settings]] = {}
         for key, text, settings in asked:
-            if key in self._known or key in todo:
+            if key in self._known or key in self._failed or key in todo:
                 continue
             if len(text) > MAX_CHARS:
                 raise Unspeakable(
@@ -220,46 +234,46 @@ class Voice:
             if (entry := self._store.get(key)) is not None:
                 self._remember(key, text, settings, entry[0], len(entry[1]) // 2)
             else:
-                todo[key] = self._request(text, settings)
+                self.resolve(settings)
+                todo[key] = text, settings
         if todo:
-            made = self._make(todo)
-            for key, text, settings in asked:
-                if key not in self._known:
-                    self._remember(key, text, settings, *made[key])
+            for key, header, samples in self._make(todo):
+                self._remember(key, *todo[key], header, samples)
             self._store.prune(CACHE_BYTES, keep={key for key, _, _ in asked})
+        for key, _, _ in asked:
+            if key in self._failed:
+                raise Unspeakable(self._failed[key], remedy=FAILED_REMEDY)
         return [self._known[key] for key, _, _ in asked]
-
-    def _request(self, text: str, settings: Settings) -> dict[str, Any]:
-        # Control characters are eSpeak NG's embedded commands; a space in their place keeps every position.
-        clean = re.sub("[\x00-\x09\x0b-\x1f\x7f\ud800-\udfff]", " ", text)
-        return {"voice": self.resolve(settings), "rate": settings.rate, "pitch": settings.pitch, "text": clean}
 
     def _remember(self, key: str, text: str, settings: Settings, header: dict[str, Any], samples: int) -> None:
         def load() -> bytes:
             entry = self._store.get(key)
             if entry is None:  # somebody cleared the cache since
-                self._make({key: self._request(text, settings)})
+                self._make({key: (text, settings)})
                 entry = self._store.get(key)
             if entry is None:
-                raise SetupError("the speech cache loses what is written to it")
+                raise SetupError(self._failed.get(key, "the speech cache loses what is written to it"))
             return entry[1]
 
         rate = int(header["rate"])
-        self._known[key] = Speech(text, tuple(_words(text, header["words"], rate)), samples, rate, load)
+        words = tuple(_words(text, header["words"], rate))
+        missing = unspoken(text, [start for _, start in header["words"]])
+        if header["cut"] and not missing:  # in the midst of characters that the engine cannot part
+            missing = ((words[-1].start if words else 0, len(text)),)
+        self._known[key] = Speech(text, words, samples, rate, load, missing)
 
-    def _make(self, requests: dict[str, dict[str, Any]]) -> dict[str, tuple[dict[str, Any], int]]:
+    def _make(self, todo: dict[str, tuple[str, Settings]]) -> list[tuple[str, dict[str, Any], int]]:
         """Have as many children as there are cores speak, and store what they say. Gives back the header and the number of samples of
         each; the samples themselves would be too many."""
-        queue = deque(requests.items())
-        made: dict[str, tuple[dict[str, Any], int]] = {}
+        queue = deque(todo.items())
+        made: list[tuple[str, dict[str, Any], int]] = []
         errors: list[BaseException] = []
 
         def work() -> None:
             try:
                 for key, header, body in self._answers(queue):
-                    header = {"rate": header["rate"], "words": header["words"]}
                     self._store.put(key, header, body)
-                    made[key] = header, len(body) // 2
+                    made.append((key, header, len(body) // 2))
             except BaseException as error:
                 errors.append(error)
                 queue.clear()
@@ -274,15 +288,31 @@ class Voice:
             raise errors[0]
         return made
 
-    def _answers(self, queue: deque[tuple[str, dict[str, Any]]]) -> Iterator[tuple[str, dict[str, Any], bytes]]:
+    def _answers(self, queue: deque[tuple[str, tuple[str, Settings]]]) -> Iterator[tuple[str, dict[str, Any], bytes]]:
         while queue:
             with self._child() as child:
                 while True:
                     try:
-                        key, request = queue.popleft()
+                        key, (text, settings) = queue.popleft()
                     except IndexError:
                         break
-                    yield key, *_ask(child, request)
+                    try:
+                        yield key, *self._speak(child, text, settings)
+                    except Unspeakable as error:
+                        self._failed[key] = error.message
+
+    def _speak(self, child: subprocess.Popen[bytes], text: str, settings: Settings) -> tuple[dict[str, Any], bytes]:
+        """What the child says of a text, in clauses that the engine can hold."""
+        # Control characters are eSpeak NG's embedded commands; a space in their place keeps every position.
+        clean = re.sub("[\x00-\x09\x0b-\x1f\x7f\ud800-\udfff]", " ", text)
+        request = {"voice": self.resolve(settings), "rate": settings.rate, "pitch": settings.pitch}
+        for budget in BUDGETS:
+            fitted = fit(clean, budget)
+            header, body = _ask(child, request | {"text": fitted.text, "joins": fitted.joins})
+            if not header["full"]:
+                break
+        words = [(sample, fitted.original(place)) for sample, place in header["words"]]
+        return {"rate": header["rate"], "words": words, "cut": header["full"]}, body
 
     # --- the child --------------------------------------------------------------------------------------------------
 
@@ -323,7 +353,7 @@ class Voice:
     def _lists(self) -> tuple[tuple[VoiceInfo, ...], tuple[VoiceInfo, ...]]:
         if not self.available:
             raise VoiceMissing
-        key = _digest(["list", self._engine])
+        key = self._store.name(["list", self._engine])
         entry = self._store.get(key)
         if entry is None:
             with self._child() as child:
@@ -395,32 +425,11 @@ class Voice:
         return codes | {own: code for own, code in _OWN_NAMES.items() if self._for_language(code, exact=True)}
 
     def _key(self, text: str, settings: Settings) -> str:
-        return _digest([self._engine, asdict(settings), text])
-
-    @cached_property
-    def _store(self) -> _Store:
-        if self._cache_dir is not None and _usable(self._cache_dir):
-            return _Store(self._cache_dir)
-        folder = Path(tempfile.mkdtemp(prefix="playbook-voice-"))
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        return _Store(folder)
-
-
-def _usable(folder: Path) -> bool:
-    """Whether a cache can be kept there. A home that may not be written, or none at all, is no reason to stay silent."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK | os.X_OK)
+        return self._store.name([self._engine, FORMAT, asdict(settings), text])
 
 
 def _file_name(variant: VoiceInfo) -> str:
     return variant.id.rpartition("/")[2]
-
-
-def _digest(parts: list[Any]) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _words(text: str, raw: Iterable[Sequence[int]], rate: int) -> Iterator[Word]:
@@ -450,54 +459,5 @@ def _ask(child: subprocess.Popen[bytes], request: dict[str, Any]) -> tuple[dict[
     header: dict[str, Any] = json.loads(line)
     body = child.stdout.read(header.pop("bytes"))
     if "error" in header:
-        raise SetupError(header["error"])
+        raise Unspeakable(header["error"])
     return header, body
-
-
-class _Store:
-    """Content-addressed entries on disk: a line with the checksum of the rest, a line of JSON, and bytes."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def get(self, key: str) -> tuple[dict[str, Any], bytes] | None:
-        """The entry, or None when there is none or it is damaged."""
-        path = self._folder / key
-        try:
-            data = path.read_bytes()
-            os.utime(path)  # what is used is kept
-        except OSError:
-            return None
-        checksum, _, rest = data.partition(b"\n")
-        if hashlib.sha256(rest).hexdigest().encode() != checksum:
-            return None
-        header, _, body = rest.partition(b"\n")
-        return json.loads(header), body
-
-    def put(self, key: str, header: dict[str, Any], body: bytes) -> None:
-        """Write an entry such that nobody ever sees half of it."""
-        rest = json.dumps(header).encode() + b"\n" + body
-        temporary = self._folder / f".{key}.{os.getpid()}.{threading.get_ident()}"
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
-            temporary.replace(self._folder / key)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise SetupError(f"the speech cache {self._folder} cannot be written: {reason_of(error)}") from error
-
-    def prune(self, limit: int, keep: set[str]) -> None:
-        """Let go of what was not used for longest, until the rest is smaller than `limit`."""
-        entries = []
-        for path in self._folder.iterdir():
-            try:
-                entries.append((path.stat(), path))
-            except FileNotFoundError:  # another process is pruning too
-                continue
-        total = sum(stat.st_size for stat, _ in entries)
-        for stat, path in sorted(entries, key=lambda entry: entry[0].st_mtime_ns):
-            if total <= limit:
-                break
-            if path.name not in keep:
-                path.unlink(missing_ok=True)
-                total -= stat.st_size

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from playbook.errors import Problem
 from playbook.model import Capabilities, Chunk, Length, Plan, Say
+from playbook.speech.clauses import without
 from playbook.speech.pacing import estimate_ms
-from playbook.speech.voice import MAX_CHARS, REMEDY, Settings, Unspeakable, Voice
+from playbook.speech.voice import FAILED_REMEDY, MAX_CHARS, REMEDY, Settings, Unspeakable, Voice, heard
 
 if TYPE_CHECKING:
     from playbook.providers.base import Context
@@ -43,6 +44,17 @@ class Script:
     marks: Marks = ()  # when each word begins, and where it stands in the text
     ends: tuple[int, ...] = ()  # and where it ends there
     load: Callable[[], Sound] | None = field(default=None, repr=False)
+    missing: Marks = ()  # stretches of the text that the voice did not speak
+
+    @property
+    def spoken(self) -> str:
+        """The text, without what the voice did not speak."""
+        return without(self.text, self.missing) if self.missing else self.text
+
+    def heard(self, ms: int) -> str:
+        """The words in its first `ms`."""
+        said = heard(self.text, self.marks, self.length_ms, ms)
+        return without(said, [(start, end) for start, end in self.missing if start < len(said)]) if self.missing else said
 
     def reach_ms(self, chars: int) -> int:
         """How far it can be played when only so much of the text has come: to the first word that is not whole yet."""
@@ -78,6 +90,7 @@ class LocalProvider:
         "PB451": "a line's voice that the local voice does not have",
         "PB455": "lines of the local voice where no voice is installed",
         "PB456": "a show that the local voice is to speak where no voice is installed",
+        "PB457": "a line at which the local voice fails",
     }
     stands: Mapping[str, Mapping[str, Any]] = {"local": {}}
 
@@ -94,6 +107,14 @@ class LocalProvider:
             remote=False,
             price_per_minute=settings.get("price_per_minute"),
         )
+
+    def failures(self, plan: Plan) -> Iterator[Problem]:
+        """Lines that the voice was asked for and could not speak."""
+        base = settings_of(plan)
+        for step in plan.texts:
+            assert isinstance(step.action, Say)
+            if failure := self.voice.failure(step.action.text, self.line_settings(base, step.action.voice)):
+                yield Problem("PB457", f"the local voice cannot speak this line: {failure}", step.place, FAILED_REMEDY, via=step.via)
 
     def check(self, plan: Plan) -> Iterator[Problem]:
         """Lines that nobody would hear; voices and languages that do not exist. In the session the latter is an error; a line falls back on
@@ -166,7 +187,7 @@ class LocalProvider:
         if speech is not None:
             marks = tuple((word.at_ms, word.start) for word in speech.words)
             ends = tuple(word.start + len(word.text) for word in speech.words)
-            return Script(text, speech.duration_ms, marks, ends, lambda: speech.sound)
+            return Script(text, speech.duration_ms, marks, ends, lambda: speech.sound, speech.unspoken)
         language = settings.language or (settings.voice or "en").partition("+")[0]
         return Script(text, estimate_ms(text, language, (settings.rate or NORMAL_RATE) / NORMAL_RATE))
 

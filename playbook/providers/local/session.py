@@ -26,8 +26,8 @@ from playbook.events import (
 from playbook.model import Evidence
 from playbook.providers.base import Context, Material
 from playbook.providers.local.provider import LocalProvider, Script
-from playbook.providers.local.spoken import Speaker, SpokenLine
-from playbook.speech.voice import REMEDY, heard
+from playbook.providers.local.spoken import Speaker, SpokenLine, not_spoken
+from playbook.speech.voice import REMEDY
 
 if TYPE_CHECKING:
     from playbook.speech.show import Placement, ShowRecorder
@@ -61,18 +61,27 @@ class _Line:
     said_ms: int = 0  # parts that are over; silence between late chunks does not count
     before: str = ""  # the text of scripts that are over, where the plan does not know the line and each chunk is its own
     silent: bool = False  # some of it was only the silence that an estimate takes
+    missing: list[str] = field(default_factory=list)  # what the voice did not speak of it
     placement: Placement | None = None
     timer: asyncio.TimerHandle | None = None
 
     @property
     def evidence(self) -> Evidence:
         """Sound is exact; what makes none was not spoken, whatever time was kept for it."""
-        return Evidence.estimated if self.silent else Evidence.reported
+        return Evidence.estimated if self.silent or self.missing else Evidence.reported
 
     @property
     def reason(self) -> str | None:
         """Why that is no better."""
-        return SILENT if self.silent else None
+        if self.silent:
+            return SILENT
+        return not_spoken(self.missing, masked=self.spoken is not None and self.spoken.masked)
+
+    @property
+    def said(self) -> str | None:
+        """The words that were spoken to the end, where they are not the line's own and may be shown."""
+        shown = self.missing and self.part is not None and self.spoken is not None and not self.spoken.masked
+        return (self.before + self.part.script.spoken).strip() if shown and self.part is not None else None
 
     def heard(self, now: int) -> tuple[int, str | None]:
         """How much of it has been heard: milliseconds, and the words where their times are known."""
@@ -86,7 +95,7 @@ class _Line:
             return ms, None
         if self.spoken.masked:
             return ms, MASK
-        return ms, (self.before + heard(script.text, script.marks, script.length_ms, position)).strip()
+        return ms, (self.before + script.heard(position)).strip()
 
 
 class LocalSession:
@@ -190,13 +199,16 @@ class LocalSession:
         if line.begun_ms is None:
             line.begun_ms = start
         self._record(line, part, start, line.begun_ms)
-        if line.part is not None and line.part.script is not part.script:
-            line.before += line.part.script.text
+        fresh = line.part is None or line.part.script is not part.script
+        if line.part is not None and fresh:
+            line.before += line.part.script.spoken
         line.part, line.part_began_ms, line.playing = part, start, True
         line.silent = line.silent or (part.script.load is None and part.script.length_ms > 0)
+        if fresh:
+            line.missing += (part.script.text[start:end] for start, end in part.script.missing)
         line.timer = self._clock.call_at(start + part.to_ms - part.from_ms, lambda: self._played(line, part))
         if first:
-            self._emit(SpeechStarted(line.task, line.evidence))
+            self._emit(SpeechStarted(line.task, line.evidence, text=line.said))
 
     def _played(self, line: _Line, part: _Part) -> None:
         line.said_ms += part.to_ms - part.from_ms
@@ -205,7 +217,8 @@ class LocalSession:
         if line.final and not line.parts:
             assert line.begun_ms is not None
             del self._lines[line.task]
-            self._emit(SpeechEnded(line.task, line.evidence, duration_ms=self._free_ms - line.begun_ms, reason=line.reason))
+            duration_ms = self._free_ms - line.begun_ms
+            self._emit(SpeechEnded(line.task, line.evidence, duration_ms=duration_ms, heard=line.said, reason=line.reason))
         self._advance()
 
     def _record(self, line: _Line, part: _Part, start: int, begun: int) -> None:
@@ -218,7 +231,7 @@ class LocalSession:
             line.placement.to_ms = to_ms  # without a seam
         else:
             line.placement = show.place(start, script.load, part.from_ms, to_ms)
-        if script.marks and line.spoken is not None and not line.spoken.masked:
+        if script.marks and not script.missing and line.spoken is not None and not line.spoken.masked:
             shift, chars = start - begun - part.from_ms, len(line.before)
             if line.part is not None and line.part.script is not script:
                 chars += len(line.part.script.text)

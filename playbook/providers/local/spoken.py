@@ -7,6 +7,7 @@ line that the plan does not know is spoken by itself.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from playbook.errors import MASK
 from playbook.events import SayText
 from playbook.model import Plan, Say
 from playbook.providers.local.provider import BATCH, LocalProvider, Marks, Script, settings_of
-from playbook.speech.voice import Settings, VoiceMissing, heard
+from playbook.speech.voice import Settings, VoiceMissing
 
 if TYPE_CHECKING:
     from playbook.speech.audio import Sound
@@ -55,7 +56,15 @@ class SpokenLine:
         """The words in its first `ms`, where they are known and may be shown."""
         if self.script is None or self.apart:
             return None
-        return MASK if self.masked else heard(self.script.text, self.script.marks, self.script.length_ms, ms)
+        return MASK if self.masked else self.script.heard(ms)
+
+
+def not_spoken(missing: Sequence[str], *, masked: bool) -> str | None:
+    """What to tell of words that the voice did not speak."""
+    if not missing:
+        return None
+    named = MASK if masked else " … ".join(missing)
+    return f"the voice did not speak '{named}'"
 
 
 class Speaker:
