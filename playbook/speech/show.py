@@ -4,7 +4,7 @@ Whoever makes the sound tells a `ShowRecorder` what begins when; an interrupt cu
 and sources: the samples are read, resampled and mixed when the file is written, a second at a time, so an hour-long show costs no more
 than its longest line.
 
-Times are the run's; the file begins at timeline zero. May be imported by anything below `clock`; imports only `audio`.
+Times are the run's; the file begins at timeline zero. May be imported by anything below `clock`; imports only `audio` and `mouth`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from playbook.speech.audio import Sound, resample, to_samples
+from playbook.speech.mouth import Mouth, of_level
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +35,12 @@ class Placement:
     load: Callable[[], Sound]
     from_ms: int  # where in the sound it begins
     to_ms: int | None  # where it ends; None is its last sample
+    shapes: Mouth = ()  # of the mouth, each from when on in the sound it is shown; none where only the level is known
     cut_ms: int | None = None  # when, on the run's time, it was cut off
+
+    def mouth(self, sound: Sound) -> Mouth:
+        """The shapes of the mouth for its sound: those that are known, else as loud as it is."""
+        return self.shapes or of_level(sound)
 
 
 class ShowRecorder:
@@ -56,9 +62,9 @@ class ShowRecorder:
         """The origin of the file. What sounded before it is not in it."""
         self._zero_ms = at_ms
 
-    def place(self, start_ms: int, load: Callable[[], Sound], from_ms: int = 0, to_ms: int | None = None) -> Placement:
+    def place(self, start_ms: int, load: Callable[[], Sound], from_ms: int = 0, to_ms: int | None = None, shapes: Mouth = ()) -> Placement:
         """From `start_ms` on the sound is heard, from `from_ms` to `to_ms` of it. `load` is called when the file is written."""
-        placement = Placement(start_ms - self._began_ms, load, from_ms, to_ms)
+        placement = Placement(start_ms - self._began_ms, load, from_ms, to_ms, shapes)
         self._placements.append(placement)
         if self._live is not None:
             self._live(placement)

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from playbook.errors import SetupError, reason_of
 from playbook.speech.audio import Sound, to_ms
 from playbook.speech.clauses import BUDGETS, fit, unspoken, without
+from playbook.speech.mouth import Mouth, of_phones
 from playbook.speech.store import Store
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ MAX_CHARS = 100_000
 """The longest text the voice takes in one piece, about two hours of speech."""
 CACHE_BYTES = 1 << 30
 """The size from which on the cache lets go of what has not been used for longest."""
-FORMAT = 2
+FORMAT = 3
 """Of what is kept with a sound: another one is another name."""
 REMEDY = "pip install espeakng-loader"
 FAILED_REMEDY = "write it in another way, without the signs around its words"
@@ -114,6 +115,8 @@ class Speech:
     _load: Callable[[], bytes] = field(repr=False, compare=False)
     unspoken: tuple[tuple[int, int], ...] = ()
     """Stretches of the text (from and to which character) that the engine did not speak."""
+    mouth: Mouth = ()
+    """The shapes of the mouth, from when on each is shown."""
 
     @property
     def spoken(self) -> str:
@@ -260,7 +263,8 @@ class Voice:
         missing = unspoken(text, [start for _, start in header["words"]])
         if header["cut"] and not missing:  # in the midst of characters that the engine cannot part
             missing = ((words[-1].start if words else 0, len(text)),)
-        self._known[key] = Speech(text, words, samples, rate, load, missing)
+        mouth = tuple((at_ms, shape) for at_ms, shape in header["mouth"])
+        self._known[key] = Speech(text, words, samples, rate, load, missing, mouth)
 
     def _make(self, todo: dict[str, tuple[str, Settings]]) -> list[tuple[str, dict[str, Any], int]]:
         """Have as many children as there are cores speak, and store what they say. Gives back the header and the number of samples of
@@ -312,7 +316,9 @@ class Voice:
             if not header["full"]:
                 break
         words = [(sample, fitted.original(place)) for sample, place in header["words"]]
-        return {"rate": header["rate"], "words": words, "cut": header["full"]}, body
+        rate = header["rate"]
+        mouth = of_phones(((to_ms(sample, rate), name) for sample, name in header["phones"]), to_ms(len(body) // 2, rate))
+        return {"rate": rate, "words": words, "mouth": mouth, "cut": header["full"]}, body
 
     # --- the child --------------------------------------------------------------------------------------------------
 

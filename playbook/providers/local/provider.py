@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from playbook.errors import Problem
 from playbook.model import Capabilities, Chunk, Length, Plan, Say
 from playbook.speech.clauses import without
+from playbook.speech.mouth import Mouth
 from playbook.speech.pacing import estimate_ms
 from playbook.speech.voice import FAILED_REMEDY, MAX_CHARS, REMEDY, Settings, Unspeakable, Voice, heard
 
@@ -45,6 +46,7 @@ class Script:
     ends: tuple[int, ...] = ()  # and where it ends there
     load: Callable[[], Sound] | None = field(default=None, repr=False)
     missing: Marks = ()  # stretches of the text that the voice did not speak
+    mouth: Mouth = ()  # its shapes, each from when on it is shown
 
     @property
     def spoken(self) -> str:
@@ -187,7 +189,7 @@ class LocalProvider:
         if speech is not None:
             marks = tuple((word.at_ms, word.start) for word in speech.words)
             ends = tuple(word.start + len(word.text) for word in speech.words)
-            return Script(text, speech.duration_ms, marks, ends, lambda: speech.sound, speech.unspoken)
+            return Script(text, speech.duration_ms, marks, ends, lambda: speech.sound, speech.unspoken, speech.mouth)
         language = settings.language or (settings.voice or "en").partition("+")[0]
         return Script(text, estimate_ms(text, language, (settings.rate or NORMAL_RATE) / NORMAL_RATE))
 

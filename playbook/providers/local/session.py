@@ -230,7 +230,7 @@ class LocalSession:
         if line.placement is not None and line.part is not None and line.part.script is script and start == self._free_ms:
             line.placement.to_ms = to_ms  # without a seam
         else:
-            line.placement = show.place(start, script.load, part.from_ms, to_ms)
+            line.placement = show.place(start, script.load, part.from_ms, to_ms, script.mouth)
         if script.marks and not script.missing and line.spoken is not None and not line.spoken.masked:
             shift, chars = start - begun - part.from_ms, len(line.before)
             if line.part is not None and line.part.script is not script:

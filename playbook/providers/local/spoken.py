@@ -15,6 +15,7 @@ from playbook.errors import MASK
 from playbook.events import SayText
 from playbook.model import Plan, Say
 from playbook.providers.local.provider import BATCH, LocalProvider, Marks, Script, settings_of
+from playbook.speech.mouth import Mouth, between
 from playbook.speech.voice import Settings, VoiceMissing
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ class Stretch:
     script: Script
     from_ms: int
     to_ms: int
+
+    @property
+    def mouth(self) -> Mouth:
+        """The shapes of the mouth, in the stretch's own time."""
+        return between(self.script.mouth, self.from_ms, self.to_ms)
 
     def sound(self) -> Sound:
         from playbook.speech.audio import Sound, cut, to_samples
