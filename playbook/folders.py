@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import os
 import re
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -69,6 +70,19 @@ def _new_folder(name: str) -> Path:
     return folder
 
 
+def publish(folder: Path, text: str) -> None:
+    """Write what a viewer needs: into a new file of ours, which takes the place of whatever stood there. In a folder that others can write
+    it may be a file that they have open, or a link. Raises `OSError`."""
+    draft = folder / f".{VIEWER}.{secrets.token_hex(8)}"
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+        draft.replace(folder / VIEWER)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
 def withdraw(folder: Path) -> None:
     """A run's session is over: what opens it is of no use any more, and nobody's business. Where it cannot be removed it is emptied."""
     path = folder / VIEWER
@@ -76,4 +90,4 @@ def withdraw(folder: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError:
         with contextlib.suppress(OSError):
-            os.truncate(path, 0)
+            os.close(os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW))

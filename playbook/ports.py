@@ -60,7 +60,8 @@ class SessionRecord:
     """A session that the journal holds open.
 
     `session` is None where only the intent was written: a create whose answer nobody saw. `alive` says whether the process that opened
-    it still runs (None: it is another machine's). `facts` are what the intent was given, `end` what `created` was given.
+    it still runs (None: that cannot be known), `host` on which machine it is or was (empty: on this one). `facts` are what the intent was
+    given, `end` what `created` was given.
     """
 
     key: str
@@ -71,6 +72,7 @@ class SessionRecord:
     pid: int
     alive: bool | None
     since: datetime.datetime
+    host: str = ""
     folder: Path | None = None
     """The run's."""
     creating: bool = False

@@ -6,6 +6,7 @@ import datetime
 import fcntl
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -172,13 +173,52 @@ def test_a_run_that_goes_on_is_known_by_its_lock(tmp_path: Path) -> None:
     with holder:
         assert holder.stdout.readline() == "ready\n"
         (line,) = map(json.loads, journal.path.read_text().splitlines())
-        journal.path.write_text(json.dumps(line | {"pid": 1, "process": "0"}) + "\n")  # as it looks from elsewhere
-        assert [record.alive for record in journal.open_sessions()] == [True]
+        for host in (line["host"], "4f2a"):  # as it looks from another container, which may have another name
+            journal.path.write_text(json.dumps(line | {"pid": 1, "process": "0", "host": host}) + "\n")
+            assert [(record.alive, record.host) for record in journal.open_sessions()] == [(True, "" if host != "4f2a" else host)]
         holder.kill()
         holder.wait()
-        assert [record.alive for record in journal.open_sessions()] == [False]
+        assert [record.alive for record in journal.open_sessions()] == [False], "its name does not matter, the lock does"
+        shutil.rmtree(tmp_path / "alive")
+        assert [record.alive for record in journal.open_sessions()] == [None], "without the lock nobody can know"
     journal.ended(line["key"], "by somebody else")
+    assert journal.open_sessions() == []
+
+
+def test_a_closed_entry_has_no_lock(tmp_path: Path) -> None:
+    """What shows that a run goes on goes with its entry."""
+    journal = Journal(tmp_path)
+    entry = journal.entry("r", "p")
+    entry.intent("tavus")
+    assert len(list((tmp_path / "alive").iterdir())) == 1
+    entry.ended("end")
     assert list((tmp_path / "alive").iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["state", "state/sessions.jsonl"])
+def test_a_journal_that_others_can_write_is_not_believed(what: str, tmp_path: Path) -> None:
+    """Neither read nor written; the message says which folder to name instead, or what to do where all is in order."""
+    journal = Journal(tmp_path / "state")
+    journal.entry("r", "p").intent("tavus")
+    (tmp_path / what).chmod(0o777)
+    for act in (journal.open_sessions, lambda: journal.entry("r", "p").intent("tavus"), lambda: journal.forget("x")):
+        with pytest.raises(SetupError, match=f"{what} can be written by other users") as refused:
+            act()
+        assert "PLAYBOOK_STATE_DIR" in refused.value.remedy
+    (tmp_path / what).chmod(0o700)
+    assert len(journal.open_sessions()) == 1
+
+
+def test_a_journal_of_another_user_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever owns it could have written anything."""
+    journal = Journal(tmp_path / "state")
+    journal.entry("r", "p").intent("tavus")
+    if os.geteuid() == 0:
+        os.chown(journal.path, 65_534, 65_534)
+    else:  # nobody else can give a file away
+        monkeypatch.setattr(os, "geteuid", lambda: 65_534)
+    with pytest.raises(SetupError, match=r"sessions\.jsonl belongs to another user"):
+        journal.open_sessions()
 
 
 def test_a_program_that_goes_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -711,7 +711,8 @@ def test_a_session_whose_token_never_came_cannot_be_ended_and_says_so(tmp_path: 
 
 
 def test_a_session_that_could_not_be_ended_can_be_ended_later(tmp_path: Path):
-    """The journal keeps the token, for the host that gave it out; when the session has ended, the token is gone from the disk."""
+    """The journal keeps the token, and it is sent to the host that gave it out alone, which the environment must name; when the session has
+    ended, the token is no more on the disk."""
 
     async def main() -> str:
         face = KalturaEmulator(viewer_after_ms=0)
@@ -722,9 +723,12 @@ def test_a_session_that_could_not_be_ended_can_be_ended_later(tmp_path: Path):
             journal = Journal(tmp_path / "state")
             [record] = journal.open_sessions()
             with pytest.raises(ProviderError):
-                await stand.provider.end_session(record, {}, stand.transports())  # type: ignore[attr-defined]
+                await stand.provider.end_session(record, face.environment(), stand.transports())  # type: ignore[attr-defined]
             face.injections.clear()
-            await stand.provider.end_session(record, {"KALTURA_BASE_URL": "http://127.0.0.1:9"}, stand.transports())  # type: ignore[attr-defined]
+            for elsewhere in ({}, {"KALTURA_BASE_URL": "http://127.0.0.1:9"}):
+                with pytest.raises(SetupError, match=r"the session was opened at http://127.0.0.1:\d+, but KALTURA_BASE_URL"):
+                    await stand.provider.end_session(record, elsewhere, stand.transports())  # type: ignore[attr-defined]
+            await stand.provider.end_session(record, face.environment(), stand.transports())  # type: ignore[attr-defined]
             assert face.open_sessions == ()
             journal.ended(record.key, "ended later")
             return str(record.end["token"])

@@ -38,7 +38,7 @@ def add_sessions(parser: Parser) -> None:
     parser.add_argument("action", nargs="?", choices=("list", "end", "forget", "reconcile"), default="list", help="what to do (list)")
     parser.add_argument("ids", metavar="ID", nargs="*", help="the ids of sessions, as `list` shows them")
     parser.add_argument("--all", action="store_true", help="end all that are open, also those of runs that still go on")
-    parser.add_argument("--gone", action="store_true", help="end those whose run has gone, on this machine")
+    parser.add_argument("--gone", action="store_true", help="end those whose run is over, wherever it ran")
     parser.add_argument(
         "--provider", metavar="NAME", help="end: where the session is, if the journal does not know it; reconcile: ask this one"
     )
@@ -52,7 +52,7 @@ def sessions(args: Namespace) -> int:
     if args.action == "forget" and not args.ids:
         raise UsageError("which session?", remedy="playbook sessions forget ID")
     if args.action == "end" and bool(args.ids) + args.all + args.gone != 1:
-        raise UsageError("which session?", remedy="playbook sessions end ID, or --gone (whose run has gone), or --all")
+        raise UsageError("which session?", remedy="playbook sessions end ID, or --gone (whose run is over), or --all")
     return {"list": _list, "end": _end, "forget": _forget, "reconcile": _reconcile}[args.action](args, journal)
 
 
@@ -68,6 +68,7 @@ def _list(args: Namespace, journal: Journal) -> int:
                 "playbook": record.playbook,
                 "run": record.run,
                 "pid": record.pid,
+                "host": record.host or None,
                 "running": record.alive,
                 "creating": record.creating,
                 "since": record.since.isoformat(timespec="seconds"),
@@ -88,7 +89,8 @@ def _list(args: Namespace, journal: Journal) -> int:
     for record in records:
         age = show_duration(max(0, int((now - record.since).total_seconds())) * 1000)
         cost = record.cost(now)
-        whose = {True: f"runs, pid {record.pid}", False: f"pid {record.pid} is gone", None: "another machine's"}[record.alive]
+        where = f"pid {record.pid}" + (f" on {record.host}" if record.host else "")
+        whose = {True: f"runs, {where}", False: f"{where} is gone", None: f"not known, {where}"}[record.alive]
         until = "" if record.ends_by is None else f"{record.ends_by:%Y-%m-%d %H:%M}" + (" (past)" if record.ends_by < now else "")
         rows.append(
             [
@@ -125,8 +127,10 @@ def _end(args: Namespace, journal: Journal) -> int:
         known = journal.open_sessions()
         still = {record.key: record for record in known}
         records = [still.get(record.key, record) for record in records if record.key in still or not record.creating]
+    if args.gone:
+        _name_the_rest(args, known)
     if not records:
-        out("no session is open" if not known else "no session is open whose run has gone")
+        out("no session is open" if not known else "no session is open whose run is over")
         return 0
     world, failed, ours = World(), 0, {record.key for record in known}
     named = {record.session for record in known}
@@ -158,6 +162,16 @@ def _end(args: Namespace, journal: Journal) -> int:
     if bugs:
         raise bugs[0]
     return 4 if failed else 0
+
+
+def _name_the_rest(args: Namespace, known: list[SessionRecord]) -> None:
+    """What `--gone` does not end although it may have to be ended: the runs of other machines, and those of which nobody can know."""
+    for record in known:
+        if record.alive is None or (record.alive and record.host):
+            id = record.session or record.key
+            what = "still holds its lock" if record.alive else "may go on, which cannot be known from here"
+            on = f" on {record.host}" if record.host else ""
+            err(args.redact(f"note: {record.provider} {id} is left open: its run{on} {what}; `playbook sessions end {id}` ends it"))
 
 
 def _chosen(args: Namespace, known: list[SessionRecord]) -> list[SessionRecord]:

@@ -5,6 +5,7 @@ to end the session; *ended*, with the reason (or *forgotten*, by the user's own 
 
 * A fact that could not be written did not happen: the journal is left as it was and `SetupError` is raised, so that without a journal
   no session is created.
+* What stands in it decides what is ended and where, so nobody else may be able to write it: owner and mode are checked at every access.
 * Any number of processes share one journal (an advisory lock beside it), and any of them may die at any moment: torn lines are skipped.
 * No key is ever in it. What a vendor hands out to end a session stands in `end`, in a file that its owner alone can read, and is removed
   when the session has ended.
@@ -25,6 +26,7 @@ import json
 import os
 import secrets
 import socket
+import stat
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -119,6 +121,7 @@ class Journal:
         with contextlib.suppress(OSError):
             for folder in (self._folder, self._lock_of(key).parent):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._refuse_strangers()
             fd = os.open(self._lock_of(key), os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -163,6 +166,25 @@ class Journal:
             self._append(json.dumps(line, default=str).encode() + b"\n")
 
     # the file
+
+    def _refuse_strangers(self) -> None:
+        """Raise `SetupError` where the folder or the journal is somebody else's, or can be written by others."""
+        for path in (self._folder, self.path):
+            try:
+                facts = path.stat()
+            except OSError:  # it is not there, or cannot be read, which is said when it is
+                continue
+            if facts.st_uid not in (0, os.geteuid()):
+                whose = "belongs to another user"
+            elif facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                whose = "can be written by other users"
+            else:
+                continue
+            raise SetupError(
+                f"{path} {whose}, so the session journal there is neither read nor written",
+                remedy="name a folder of your own in PLAYBOOK_STATE_DIR; or, if what is in it is yours, make it so: "
+                f"chown {os.geteuid()} and chmod go-w",
+            )
 
     def _close(self, fact: str, key: str, reason: str) -> None:
         self.write(fact, key, reason=reason)
@@ -258,6 +280,7 @@ class Journal:
         try:
             if not reading or self.path.exists():
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._refuse_strangers()
                 fd = os.open(self._folder / "sessions.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             if not reading:
@@ -432,6 +455,7 @@ def _record(facts: list[_Line], held: bool | None) -> SessionRecord:
         run=str(line.get("run", "")),
         folder=Path(folder) if isinstance(folder, str) else None,
         pid=line["pid"] if isinstance(line.get("pid"), int) else 0,
+        host="" if line.get("host") == socket.gethostname() else str(line.get("host", "")),
         alive=_goes_on(line, held),
         creating=not any(fact.get("fact") in ("created", "unseen") for fact in facts)
         and _alive(line, "witness", "witness_process") is True,
@@ -459,12 +483,11 @@ def _limit(given: Mapping[str, Any], *, named: bool) -> tuple[int | None, str]:
 
 
 def _goes_on(line: _Line, held: bool | None) -> bool | None:
-    """Whether the run goes on: it holds a lock as long as it lives. Where there is none, its process tells. None: nobody can know."""
-    if held or line.get("host") != socket.gethostname():  # locks may not reach to another machine
-        return held or None
-    if held is None and line.get("locked"):  # somebody has removed it
-        return None
-    return _alive(line, "pid", "process") if held is None else held
+    """Whether the run goes on: it holds a lock as long as it lives, on whatever machine. Where there is none, its process tells, on this
+    machine. None: nobody can know."""
+    if held is not None:
+        return held
+    return None if line.get("locked") else _alive(line, "pid", "process")  # its lock was removed, and nobody knows by whom
 
 
 def _alive(line: _Line, number: str, began: str) -> bool | None:

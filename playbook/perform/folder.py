@@ -17,7 +17,7 @@ from playbook.errors import SetupError, reason_of
 from playbook.folders import run_folder
 from playbook.language import plan_to_json
 from playbook.model import Plan
-from playbook.record.captions import write_captions
+from playbook.record.captions import write_captions, write_new
 from playbook.record.redact import Redactor
 from playbook.record.runlog import Header, Line, RunLog, encode_line
 from playbook.record.summary import RunSummary
@@ -38,7 +38,7 @@ class RunFolder:
     def begin(self, clock: Clock, redact: Redactor, watch: Callable[[Line], None] | None) -> RunLog:
         """Write the plan and the log's header. Gives the log."""
         try:
-            (self.path / "plan.json").write_text(_plan_text(self._plan), "utf-8", "replace")  # a file's name may be any bytes
+            write_new(self.path / "plan.json", _plan_text(self._plan))
             log = RunLog(self.path / "run.jsonl", redact=redact, watch=watch)
             log.header(self._header(clock))
         except OSError as error:

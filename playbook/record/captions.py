@@ -58,8 +58,14 @@ class Caption:
 def write_captions(folder: Path, summary: RunSummary, show: WordTimes) -> None:
     """Write `captions.vtt` and `captions.srt` of a run."""
     captions = split(cues_of(summary, show.words))
-    (folder / "captions.vtt").write_text(to_vtt(captions), "utf-8", "replace")
-    (folder / "captions.srt").write_text(to_srt(captions), "utf-8", "replace")
+    write_new(folder / "captions.vtt", to_vtt(captions))
+    write_new(folder / "captions.srt", to_srt(captions))
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a file that is not there yet: never into one, nor through a link, that somebody else has put there. Raises `OSError`."""
+    with path.open("x", encoding="utf-8", errors="replace") as file:  # the name of a playbook's file may be any bytes
+        file.write(text)
 
 
 def cues_of(summary: RunSummary, words: Mapping[str, Marks]) -> Iterator[Cue]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from playbook.clock import Clock
 from playbook.errors import Place, ProviderError, SetupError, UsageError, reason_of
 from playbook.events import Event, PlayAudio, ProviderFailed, SayText, SessionClosed, SessionOpened, StopSpeaking
-from playbook.folders import VIEWER, withdraw
+from playbook.folders import VIEWER, publish, withdraw
 from playbook.journal.journal import Journal, NoEntry
 from playbook.language import total_ms
 from playbook.model import Capabilities, Plan, WaitEvent
@@ -252,8 +251,7 @@ class KeptSession:
         self.viewer = viewer
         path = self.folder / VIEWER
         try:
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-                json.dump(viewer.to_json(), file, indent=1)
+            publish(self.folder, json.dumps(viewer.to_json(), indent=1))
         except OSError as error:
             raise SetupError(f"disk: {path} cannot be written: {reason_of(error)}") from error
 

@@ -90,7 +90,7 @@ class ShowRecorder:
         total = max(0, to_samples(end_ms, RATE))
         waiting = sorted(self._placements, key=lambda placement: placement.start_ms, reverse=True)
         sounding: list[tuple[int, NDArray[np.int16]]] = []  # where on the timeline, in samples, and what
-        with wave.open(str(path), "wb") as file:
+        with path.open("xb") as new, wave.open(new, "wb") as file:  # "x": never through a link that others have made
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(RATE)

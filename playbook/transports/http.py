@@ -154,6 +154,19 @@ def base_address(url: str) -> str:
     return f"{parts.scheme}://{shown}" + (f":{port}" if port is not None else "")
 
 
+def address_of(told: object, variable: str, env: Mapping[str, str], default: str) -> str:
+    """The address to which credentials may be sent: the one of the environment, which must be the one where the session was opened. What a
+    file tells must not decide who gets them. Raises `SetupError`."""
+    named = base_address(env.get(variable) or default)
+    if not isinstance(told, str) or base_address(told) == named:
+        return named
+    there = "is not set" if variable not in env else f"names {named}"
+    raise SetupError(
+        f"the session was opened at {told}, but {variable} {there}, and credentials are sent nowhere else",
+        remedy=f"if you know that address, set {variable} to it, and end the session again",
+    )
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine."""
     try:

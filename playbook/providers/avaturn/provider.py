@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from playbook.speech.voice import Voice
 
 from playbook.providers.avaturn.session import BASE_URL, NOT_SCRIPTED, USER_ABSENT_TIMEOUT_S, TextEchoSession, api_key, bearer, end, explain
+from playbook.transports.http import address_of
 
 MAX_DURATION_S = 3600
 IDLE_MS = 300_000
@@ -107,6 +108,6 @@ class AvaturnProvider:
     async def end_session(self, record: SessionRecord, env: Mapping[str, str], transports: Transports) -> None:
         """End the session of a process that is gone."""
         assert record.session is not None
-        base = record.facts.get("base_url") or env.get("AVATURN_BASE_URL") or BASE_URL
+        base = address_of(record.facts.get("base_url"), "AVATURN_BASE_URL", env, BASE_URL)
         async with transports.http(base, headers=bearer(api_key(env)), explain=explain) as http:
             await end(http, record.session)

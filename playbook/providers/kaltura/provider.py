@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from playbook.speech.voice import Voice
 
 from playbook.providers.kaltura.session import API, TOKEN_LIFE_MS, KalturaSession, bearer, end, refusal
+from playbook.transports.http import address_of
 
 START_LATENCY = "500ms"
 """What the service is assumed to need from taking a line to its first sound; it is not documented."""
@@ -89,11 +90,11 @@ class KalturaProvider:
     def connect(self, context: Context) -> KalturaSession:
         return KalturaSession(context, self.local_voice)
 
-    async def end_session(self, record: SessionRecord, env: Mapping[str, str], transports: Transports) -> None:  # noqa: ARG002 -- the token suffices
+    async def end_session(self, record: SessionRecord, env: Mapping[str, str], transports: Transports) -> None:
         token = record.end.get("token")
         if not token:
             raise SetupError("the token of this session was never received, and without it nobody can end the session")
-        # The host is the one that gave the token out, whatever the environment says today.
-        async with transports.http(record.facts.get("base_url") or API, headers=bearer(token), explain=refusal) as http:
+        base = address_of(record.facts.get("base_url"), "KALTURA_BASE_URL", env, API)
+        async with transports.http(base, headers=bearer(token), explain=refusal) as http:
             assert record.session is not None
             await end(http, record.session)

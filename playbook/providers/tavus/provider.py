@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from playbook.speech.voice import Voice
 
 from playbook.providers.tavus.session import API, TEST_MODE, account, active, api_key, end, explain
+from playbook.transports.http import address_of
 
 CLOCKS_S = 300
 """By how much Tavus's clock and ours may differ when we compare times of creation."""
@@ -99,7 +100,7 @@ class TavusProvider:
     async def end_session(self, record: SessionRecord, env: Mapping[str, str], transports: Transports) -> None:
         """End the conversation of a process that is gone."""
         assert record.session is not None
-        base = record.facts.get("base_url") or env.get("TAVUS_BASE_URL") or API
+        base = address_of(record.facts.get("base_url"), "TAVUS_BASE_URL", env, API)
         async with transports.http(base, headers=api_key(env), explain=explain) as http:
             await end(http, record.session)
 
@@ -111,7 +112,7 @@ class TavusProvider:
     async def find_session(self, record: SessionRecord, env: Mapping[str, str], transports: Transports) -> Search:
         """By the mark in its name. A name that the author chose is not ours alone, and an item without a name rules nothing out: such a
         conversation may be it if it began when ours would have."""
-        base = record.facts.get("base_url") or env.get("TAVUS_BASE_URL") or API
+        base = address_of(record.facts.get("base_url"), "TAVUS_BASE_URL", env, API)
         async with transports.http(base, headers=api_key(env), explain=explain) as http:
             found = await active(http)
         if record.mark and (ours := [item.session for item in found if record.mark in item.name]):
