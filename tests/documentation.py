@@ -47,7 +47,7 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def _definitions() -> Mapping[str, dict]:
-    return load_schema("playbook.schema.json")["definitions"]
+    return load_schema("language.schema.json")["definitions"]
 
 
 def verbs() -> str:

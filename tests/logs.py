@@ -26,8 +26,7 @@ def validator() -> jsonschema.Draft7Validator:
 @functools.cache
 def quick_test() -> Test:
     """The same in a fraction of the time, for the tens of thousands of lines of the tests; `test_runlog` proves that they agree."""
-    schema = load_schema("runlog.schema.json")
-    return compile_schema(schema, schema, templates=False)
+    return compile_schema(load_schema("runlog.schema.json"))
 
 
 def checked(path: Path, *, complete: bool = True) -> list[dict[str, Any]]:

@@ -17,16 +17,17 @@ from pathlib import Path
 import pytest
 
 from playbook.errors import format_problem, near
-from playbook.kiosk.programme import check_kiosk, is_kiosk_file
+from playbook.kiosk.programme import check_kiosk
+from playbook.kiosk.recognize import is_kiosk_file
 from playbook.kiosk.silent import silent_world
-from playbook.language import Inputs, World, check_file
+from playbook.language import Inputs, Installation, check_file
 from playbook.providers import registry
 from tests.world import FakeWorld
 
 CASES = sorted(path for path in (Path(__file__).parent / "problems").iterdir() if path.is_dir())
 
 
-def world(name: str) -> World:
+def world(name: str) -> Installation:
     if name == "real":
         from playbook.perform.world import World as RealWorld
 

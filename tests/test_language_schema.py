@@ -16,15 +16,18 @@ from jsonschema import Draft7Validator
 
 from playbook.formats.durations import MAX_MS, meant_duration, parse_duration, show_duration
 from playbook.formats.findings import Findings
-from playbook.formats.schema import compile_schema, load_schema, resolve, schema_path, with_sessions
+from playbook.formats.schema import Schema, compile_schema, load_schema, resolve, schema_path
 from playbook.formats.source import parse
+from playbook.formats.validate import Format, validate
 from playbook.language.check import check_file_node
-from playbook.language.judge import VERBS, Format, judge
+from playbook.language.editor_schema import editor_schema
+from playbook.language.format import STEP_KINDS, playbook_format
 from playbook.providers.registry import OURS
 
 from .logs import ROOT
 
-SCHEMA = load_schema("playbook.schema.json")
+SCHEMA = load_schema("language.schema.json")
+EDITOR = load_schema("playbook.schema.json")
 SCHEMAS = sorted(schema_path("playbook.schema.json").parent.rglob("*.schema.json"))
 SESSIONS = {name: load_schema(f"providers/{name}.schema.json") for name in OURS}
 
@@ -37,7 +40,7 @@ def properties(schema: Any, where: str = "") -> Iterator[tuple[str, Any]]:
                 for name, setting in child.items():  # a setting may itself be called `properties`
                     yield f"{where}/{name}", setting
                     yield from properties(setting, f"{where}/{name}")
-            elif key not in ("if", "not", "examples", "default", "enum", "defaultSnippets"):
+            elif key not in ("if", "not", "examples", "default", "enum"):
                 yield from properties(child, f"{where}/{key}")
     elif isinstance(schema, list):
         for number, child in enumerate(schema):
@@ -54,16 +57,14 @@ def test_every_schema_is_valid_and_every_property_described(path: Path):
 
 
 def test_examples_are_examples():
-    """Every example in the language's schema, and every snippet that editors offer, is valid by what it is an example of."""
+    """Every example in the language's schema is valid by what it is an example of."""
 
     def walk(schema: Any) -> Iterator[tuple[Any, Any]]:
         if isinstance(schema, dict):
             for example in schema.get("examples", ()) if isinstance(schema.get("examples"), list) else ():
                 yield schema, example
-            for snippet in schema.get("defaultSnippets", ()):
-                yield schema, snippet["body"]
             for key, child in schema.items():
-                if key not in ("examples", "default", "enum", "defaultSnippets"):
+                if key not in ("examples", "default", "enum"):
                     yield from walk(child)
         elif isinstance(schema, list):
             for child in schema:
@@ -162,7 +163,7 @@ def test_a_shown_duration_can_be_read_again(ms: int):
     assert parse_duration(show_duration(ms)) == ms
 
 
-# --- the quick test and the judge agree -----------------------------------------------------------------------------------
+# --- who accepts and who explains agree ---------------------------------------------------------------------------------
 
 _words = ["say", "wait", "end", "interrupt", "include", "audio-echo", "id", "until", "at", "text", "chunks", "voice", "event", "timeout"]
 _words += [
@@ -241,60 +242,118 @@ def test_what_is_nearly_a_duration_is_understood(written: str, meant: str):
     assert meant_duration(written) == meant
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_the_quick_test_is_the_judge_for_steps(verb: str):
-    """On whatever a step may hold, the compiled schema and jsonschema say the same."""
-    name = f"{verb}-step"
-    reference = {"$ref": f"#/definitions/{name}"}
-    quick = compile_schema(reference, SCHEMA, templates=False)
-    judge = Draft7Validator({**reference, "definitions": SCHEMA["definitions"]})
+_KEYWORDS = {
+    *("$schema", "$id", "$ref", "$comment", "title", "description", "default", "examples", "definitions"),
+    *("type", "enum", "const", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
+    *("minLength", "maxLength", "pattern", "items", "minItems", "maxItems"),
+    *(
+        "properties",
+        "patternProperties",
+        "required",
+        "additionalProperties",
+        "propertyNames",
+        "dependencies",
+        "minProperties",
+        "maxProperties",
+    ),
+    *("allOf", "anyOf", "oneOf", "not", "if", "then", "else"),
+}
+"""What our schemas are made of: every validator of Draft-07 knows these, and means the same by them."""
+
+
+def schemas_within(schema: Any) -> Iterator[dict[str, Any]]:
+    """A schema and all that it is made of."""
+    if isinstance(schema, list):
+        for each in schema:
+            yield from schemas_within(each)
+    elif isinstance(schema, dict):
+        yield schema
+        for keyword, rule in schema.items():
+            if keyword in ("properties", "patternProperties", "definitions", "dependencies"):
+                yield from schemas_within(list(rule.values()))
+            elif keyword not in ("examples", "default", "enum", "const", "required"):
+                yield from schemas_within(rule)
+
+
+@pytest.mark.parametrize("path", SCHEMAS, ids=lambda path: path.name)
+def test_every_schema_is_written_in_what_all_validators_have_in_common(path: Path):
+    """No keyword of editors, no `format`, no alphabets such as \\d in a pattern: Ajv compiles each without options, and all agree."""
+    for schema in schemas_within(json.loads(path.read_text())):
+        assert schema.keys() <= _KEYWORDS, schema.keys() - _KEYWORDS
+        assert not re.search(r"\\[a-zA-Z]", schema.get("pattern", "").replace("\\u", "")), schema["pattern"]
+        assert not [key for key in schema.get("properties", ()) for each in schema.get("patternProperties", ()) if re.search(each, key)]
+
+
+@pytest.mark.parametrize("verb", STEP_KINDS)
+def test_who_accepts_and_who_explains_agree_on_steps(verb: str):
+    """On whatever a step may hold, jsonschema-rs refuses if and only if jsonschema finds something wrong."""
+    form = Schema(SCHEMA)
 
     @given(_steps.map(lambda step: {verb: "x", **step} if isinstance(step, dict) else step))
     @settings(max_examples=150)
     def agree(step: object) -> None:
-        assert quick(step) == judge.is_valid(step)
+        name = f"{verb}-step"
+        assert form.accepts(step, name) != bool(form.errors(step, name))
 
     agree()
 
 
-_KEYWORDS: list[dict[str, Any]] = [
-    {"type": ["string", "null"]},
-    {"type": "integer", "minimum": 1, "exclusiveMaximum": 5},
-    {"type": "number", "exclusiveMinimum": 0, "maximum": 2.5},
-    {"enum": [1, "x", None, True, [1], {"a": 1}]},
-    {"const": 1},
-    {"const": False},
-    {"minLength": 1, "maxLength": 2, "pattern": "^[a-z]"},
-    {"type": "array", "items": {"type": "integer"}, "minItems": 1, "maxItems": 2},
-    {"properties": {"a": {"type": "string"}}, "patternProperties": {"^b": {"type": "integer"}}, "additionalProperties": False},
-    {"additionalProperties": {"type": "integer"}, "propertyNames": {"maxLength": 1}},
-    {"required": ["a"], "minProperties": 1, "maxProperties": 2, "dependencies": {"a": ["b"], "b": {"required": ["c"]}}},
-    {"anyOf": [{"type": "string"}, {"minimum": 2}]},
-    {"oneOf": [{"type": "integer"}, {"minimum": 2}]},
-    {"allOf": [{"type": "integer"}, {"minimum": 2}]},
-    {"not": {"type": "string"}},
-    {"if": {"type": "object"}, "then": {"required": ["a"]}, "else": {"type": "integer"}},
-    {"properties": {"a": {"$ref": "#"}}, "additionalProperties": False},
-    {"properties": {"a": False, "b": True}},
-]
-_plain = st.recursive(
-    st.sampled_from(["", "a", "ab", "abc", "X", 0, 1, 2, 3, -1, 1.0, 2.5, True, False, None]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "c", "bb"]), inner, max_size=3),
-    max_leaves=5,
-)
+_surprises = st.sampled_from(["a\n", "\u00a0", "\u2003", "\ufeff", "\u0661", "1s\n", "\u0661s", "x" * 200, "{{ x", 2**62, 1e300, -0.0, []])
+_changes = st.tuples(st.integers(0, 10**6), st.sampled_from(["drop", "rename", "replace", "add"]), _values | _surprises)
 
 
-@pytest.mark.parametrize("schema", _KEYWORDS, ids=lambda schema: "-".join(schema))
-def test_every_keyword_means_what_it_means_to_jsonschema(schema: dict[str, Any]):
-    """Keyword by keyword: true is not 1, 1.0 is an integer, a $ref may lead to its own schema."""
-    quick, judge = compile_schema(schema, schema, templates=False), Draft7Validator(schema)
+def mutated(data: Any, mutations: list[tuple[int, str, Any]]) -> Any:
+    """The data with some of its places dropped, renamed, replaced or added to."""
+    data = copy.deepcopy(data)
+    for choice, what, value in mutations:
+        places = [
+            (holder, key) for holder in containers(data) for key in (list(holder) if isinstance(holder, dict) else range(len(holder)))
+        ]
+        if not places:
+            return value
+        holder, key = places[choice % len(places)]
+        if what == "drop":
+            del holder[key]
+        elif what == "rename" and isinstance(holder, dict):
+            holder[f"{key}s"] = holder.pop(key)
+        elif what == "add" and isinstance(holder, dict):
+            holder["surplus"] = value
+        else:
+            holder[key] = value
+    return data
 
-    @given(_plain)
-    @settings(max_examples=80)
-    def agree(value: object) -> None:
-        assert quick(value) == judge.is_valid(value)
 
-    agree()
+def keys(holder: Any) -> list[Any]:
+    return list(holder) if isinstance(holder, dict) else list(range(len(holder)))
+
+
+def containers(data: Any) -> Iterator[Any]:
+    """Every mapping and list within data."""
+    if isinstance(data, (dict, list)):
+        yield data
+        for child in data.values() if isinstance(data, dict) else data:
+            yield from containers(child)
+
+
+@given(st.lists(_changes, max_size=4))
+@settings(max_examples=300)
+def test_a_refusal_always_has_an_explanation(mutations: list[tuple[int, str, Any]]):
+    """Playbooks changed at random: `validate` refuses exactly what the schema refuses, and then says why, where, and with which code."""
+    data, form = mutated(GOOD, mutations), playbook_format()
+    findings = Findings()
+    root = parse(json.dumps(data).encode(), Path("x.json"), "x.json", findings)
+    assert root is not None
+    assert findings.report("x.json") == ()
+    whole = [(root, "playbook")]
+    entries = [node for node in root.at(["timeline"]).entries() if isinstance(node.data, dict)]
+    steps = [(node, f"{verb}-step") for node in entries for verb in STEP_KINDS if verb in node.data]
+    for node, name in whole + steps:
+        refused = not form.schema.accepts(node.data, name, "rendered")
+        explained = Findings()
+        assert validate(node, form, name, explained, data=node.data, stage="rendered") != refused
+        problems = explained.report("x.json")
+        assert bool(problems) == refused
+        assert all(problem.code != "PB217" and problem.place is not None for problem in problems), problems
 
 
 # --- one thing broken at a time -------------------------------------------------------------------------------------------
@@ -342,7 +401,7 @@ def broken(value: Any) -> Iterator[Any]:
 
 def test_whatever_breaks_is_told_with_a_place_if_and_only_if_the_schema_refuses_it():
     """Hundreds of wrong playbooks: `check` and a plain jsonschema agree on every one, and each problem has a code and a line."""
-    judge = Draft7Validator({**SCHEMA, "allOf": []})  # settings are judged elsewhere
+    judge = Draft7Validator(SCHEMA)
     assert judge.is_valid(GOOD)
     wrong = 0
     for data in broken(copy.deepcopy(GOOD)):
@@ -364,12 +423,12 @@ def test_whatever_breaks_is_told_with_a_place_if_and_only_if_the_schema_refuses_
 # --- one file for editors -------------------------------------------------------------------------------------------------
 
 
-def test_the_language_carries_the_settings_of_our_providers(update_golden: bool):
-    """What `playbook.schema.json` says of session settings is made from the providers' own schemas; `--update-golden` makes it anew."""
-    made = json.dumps(with_sessions(SCHEMA, SESSIONS), ensure_ascii=False, indent=2) + "\n"
+def test_the_schema_for_editors_is_up_to_date(update_golden: bool):
+    """`playbook.schema.json` is built from the language's schema and the providers' own; `--update-golden` builds it anew."""
+    built = json.dumps(editor_schema(SCHEMA, SESSIONS), ensure_ascii=False) + "\n"
     if update_golden:
-        schema_path("playbook.schema.json").write_text(made, "utf-8")
-    assert schema_path("playbook.schema.json").read_text("utf-8") == made
+        schema_path("playbook.schema.json").write_text(built, "utf-8")
+    assert schema_path("playbook.schema.json").read_text("utf-8") == built
 
 
 @pytest.mark.parametrize("path", [*sorted((ROOT / "playbooks").rglob("*.yaml"))], ids=lambda path: path.stem)
@@ -391,7 +450,7 @@ def show(provider: str, session: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("provider", OURS)
 def test_editors_judge_settings_as_their_own_schema_does(provider: str):
     """Hundreds of settings, one thing broken at a time: the one file refuses what the provider's own schema refuses, and nothing else."""
-    editor, own = Draft7Validator(SCHEMA), Draft7Validator(SESSIONS[provider])
+    editor, own = Draft7Validator(EDITOR), Draft7Validator(SESSIONS[provider])
     judged = [
         (data, own.is_valid(data)) for example in SESSIONS[provider]["examples"] for data in (example, *broken(copy.deepcopy(example)))
     ]
@@ -424,13 +483,13 @@ def complete(schema: Any, root: Any) -> Any:
 @pytest.mark.parametrize("provider", OURS)
 def test_a_template_is_good_in_an_editor_for_any_setting(provider: str):
     """Wherever `check` lets a template stand in settings, editors do, too; in settings as a whole and one after the other."""
-    own, editor, seen = SESSIONS[provider], Draft7Validator(SCHEMA), 0
+    own, editor, seen = SESSIONS[provider], Draft7Validator(EDITOR), 0
     each = [{**own["examples"][0], name: value} for name, value in complete(own, own).items()]
     for _, data in (changed for whole in (*own["examples"], *each) for changed in templated(whole)):
         findings = Findings()
         node = parse(json.dumps(data).encode(), Path("x.yaml"), "x.yaml", findings)
         assert node is not None
-        if judge(node, Format(own), "", findings):
+        if validate(node, Format(Schema(own)), "", findings):
             seen += 1
             assert editor.is_valid(show(provider, data)), data
     assert seen >= len(own["properties"])
@@ -438,7 +497,7 @@ def test_a_template_is_good_in_an_editor_for_any_setting(provider: str):
 
 def test_a_template_is_good_in_an_editor_where_check_takes_it():
     """The same for the language itself, except for a template in place of these mappings, which hardly anybody writes."""
-    editor, refused = Draft7Validator(SCHEMA), set()
+    editor, refused = Draft7Validator(EDITOR), set()
     for name, data in templated(GOOD):
         findings = Findings()
         root = parse(json.dumps(data).encode(), Path("x.yaml"), "x.yaml", findings)
@@ -467,7 +526,7 @@ def test_settings_of_any_shape_and_name_are_carried():
         "definitions": {"speed": {"description": "How fast.", "enum": [1, 2]}},
     }
     name = "of/the~odd kind%"
-    made = with_sessions(SCHEMA, {**SESSIONS, name: odd})
+    made = editor_schema(SCHEMA, {**SESSIONS, name: odd})
     Draft7Validator.check_schema(made)
     judge = Draft7Validator(made)
     good = [{}, {"speed": 1}, {"inner": {"speed": 2}}, {"list": [True, "{{ x }}"]}, {"speed": "{{ x }}", "more": "{{ x }}"}]
@@ -476,4 +535,4 @@ def test_settings_of_any_shape_and_name_are_carried():
     assert [judge.is_valid(show(name, settings)) for settings in good] == [True] * len(good)
     assert [judge.is_valid(show(name, settings)) for settings in wrong] == [False] * len(wrong)
     assert judge.is_valid(GOOD)
-    assert with_sessions(made, SESSIONS) == SCHEMA
+    assert compile_schema(made)(GOOD)

@@ -39,7 +39,7 @@ PLIABLE: Mapping[str, Any] = {
 
 
 class FakeWorld:
-    """Implements `playbook.language.World`."""
+    """Implements `playbook.language.Installation`."""
 
     def providers(self) -> Sequence[str]:
         return ("local", "pliable")

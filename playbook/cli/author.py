@@ -190,8 +190,7 @@ def add_check(parser: Parser) -> None:
 
 
 def check(args: Namespace) -> int:
-    from playbook.kiosk.programme import check_kiosk, is_kiosk_file
-    from playbook.kiosk.silent import silent_world
+    from playbook.kiosk.recognize import is_kiosk_file
 
     world, given = World(cache_folder(args.env)), inputs(args)
     files = playbook_files(args.paths)
@@ -203,6 +202,9 @@ def check(args: Namespace) -> int:
     for file in files:
         plan: Plan | Programme | None
         if is_kiosk_file(file):
+            from playbook.kiosk.programme import check_kiosk
+            from playbook.kiosk.silent import silent_world
+
             problems, plan = check_kiosk(file, world, silent_world(), given)
         else:
             problems, plan = check_file(file, world, given, provider=args.provider, placeholders=True)
@@ -292,10 +294,7 @@ def plan(args: Namespace) -> int:
 
 
 def add_schema(parser: Parser) -> None:
-    what = (
-        "playbook (the default, with every provider's settings), runlog, baseline, cassette, kiosk, kiosklog,"
-        " or a provider for its settings alone"
-    )
+    what = "playbook (the default, with every provider's settings), language (without), another format's, or a provider's settings alone"
     parser.add_argument("name", metavar="NAME", nargs="?", default="playbook", help=what)
     parser.add_argument("--path", action="store_true", help="where the schema lies instead of what is in it")
 
@@ -304,7 +303,7 @@ def schema(args: Namespace) -> int:
     world = World()
     if args.name == "playbook" and not args.path:
         return _everything(world)
-    known = {name: schema_path(f"{name}.schema.json") for name in ("playbook", "runlog", "baseline", "cassette", "kiosk", "kiosklog")}
+    known = {path.name.removesuffix(".schema.json"): path for path in sorted(schema_path("").glob("*.schema.json"))}
     path = known.get(args.name)
     if path is None and (provider := world.provider(args.name)) is not None:
         path = schema_path("providers") / provider.schema  # a plug-in's is an absolute path
@@ -317,7 +316,7 @@ def schema(args: Namespace) -> int:
 
 def _everything(world: World) -> int:
     """The language with the settings of all providers that are installed: what lies on the disk knows only ours."""
-    from playbook.formats.schema import with_sessions
+    from playbook.language.editor_schema import editor_schema
 
     settings: dict[str, Mapping[str, Any]] = {}
     code = 0
@@ -327,7 +326,7 @@ def _everything(world: World) -> int:
         except SetupError as error:  # a plug-in that does not load hides no other provider
             err(f"error: {error.message}")
             code = SetupError.exit_code
-    out(json.dumps(with_sessions(load_schema("playbook.schema.json"), settings), ensure_ascii=False, indent=2))
+    out(json.dumps(editor_schema(load_schema("language.schema.json"), settings), ensure_ascii=False, indent=2))
     return code
 
 

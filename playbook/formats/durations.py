@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
 
 MAX_MS = 7 * 24 * 3_600_000
 EXAMPLES = "write 750ms, 2s, 1m30s, 1h, 1:30 or a number of seconds"
@@ -21,16 +22,25 @@ _UNIT_SECONDS: tuple[Decimal, ...] = (Decimal(3600), Decimal(60), Decimal(1), De
 
 def parse_duration(value: object) -> int:
     """Milliseconds, rounded half up. Raises `ValueError` with the reason in plain words."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError("is not a duration")
     if isinstance(value, str):
-        seconds = _parse(value)
-        if seconds is None:
-            raise ValueError("is negative" if re.match(r"-\s*[0-9.]", value) else "is not a duration")
-    elif isinstance(value, float) and not math.isfinite(value):
+        return _parse_text(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError("is not a duration")
-    else:
-        seconds = Decimal(str(value) if isinstance(value, float) else value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("is not a duration")
+    return _in_bounds(Decimal(str(value) if isinstance(value, float) else value))
+
+
+@lru_cache(maxsize=1024)
+def _parse_text(text: str) -> int:
+    """The same of text: a playbook has few durations, and each of them many times."""
+    seconds = _parse(text)
+    if seconds is None:
+        raise ValueError("is negative" if re.match(r"-\s*[0-9.]", text) else "is not a duration")
+    return _in_bounds(seconds)
+
+
+def _in_bounds(seconds: Decimal) -> int:
     if seconds < 0:
         raise ValueError("is negative")
     if seconds * 1000 > MAX_MS:

@@ -94,6 +94,9 @@ def beside(file: str, relative: str) -> str:
     return os.path.normpath(os.path.join(os.path.dirname(file), relative))
 
 
+_NO_KEYS: dict[str, tuple[int, int]] = {}
+
+
 class Node:
     """A piece of data and where it was written. A plain class with slots: a long playbook has a hundred thousand of them.
 
@@ -109,7 +112,7 @@ class Node:
         self.end = end
         self.data = data
         self.children: dict[str, Node] | list[Node] | None = None
-        self.keys: dict[str, tuple[int, int]] = {}
+        self.keys: dict[str, tuple[int, int]] = _NO_KEYS
         self.templated = False
 
     def get(self, key: str) -> Node | None:
@@ -295,7 +298,10 @@ class _Builder:
                         raise Refused("PB113", "an expression must stand in quotes", start - 1, start + 1, TEMPLATE_QUOTES)
                     raise self._at(event, "PB113", "a key must be text, not a collection")
                 node = Node(self._document, event.start_mark.index, event.end_mark.index, {} if kind is events.MappingStartEvent else [])
-                node.children = {} if kind is events.MappingStartEvent else []
+                if kind is events.MappingStartEvent:
+                    node.children, node.keys = {}, {}
+                else:
+                    node.children = []
                 self._count += 1
                 if event.anchor is not None:
                     self._open[event.anchor] = node

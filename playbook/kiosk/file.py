@@ -15,11 +15,12 @@ from typing import Any, Literal
 
 from playbook.formats.durations import parse_duration
 from playbook.formats.findings import Findings
-from playbook.formats.schema import load_schema
+from playbook.formats.schema import Schema, load_schema
 from playbook.formats.source import Node, Reader, absolute
+from playbook.formats.validate import Format, validate
+from playbook.formats.wanted import in_words
 from playbook.kiosk.hours import Hours, Range, read_dates, read_days, read_range
 from playbook.kiosk.times import Times
-from playbook.language.judge import Format, judge, show
 
 CAPTIONS = "captions"
 """The rung that shows the text in silence, and cannot fail."""
@@ -98,13 +99,8 @@ class Kiosk:
 
 @lru_cache(maxsize=1)
 def kiosk_format() -> Format:
-    """The schema as a judge."""
-    return Format(load_schema("kiosk.schema.json"))
-
-
-def is_kiosk(node: Node | None) -> bool:
-    """Whether a file is meant to be a kiosk's: it has keys that no playbook has."""
-    return node is not None and isinstance(node.data, dict) and ("kiosk" in node.data or "ladder" in node.data)
+    """The schema of kiosk files."""
+    return Format(Schema(load_schema("kiosk.schema.json")))
 
 
 def read_kiosk(path: Path, findings: Findings) -> tuple[Kiosk | None, Node | None]:
@@ -113,9 +109,9 @@ def read_kiosk(path: Path, findings: Findings) -> tuple[Kiosk | None, Node | Non
     if root is None:
         return None, None
     if not isinstance(root.data, dict):
-        findings.add("PB201", f"a kiosk file is a mapping, not {show(root.data)}", root.place, "begin with `version: 1`")
+        findings.add("PB201", f"a kiosk file is a mapping, not {in_words(root.data)}", root.place, "begin with `version: 1`")
         return None, root
-    if not judge(root, kiosk_format(), "", findings, data=root.data, stage="rendered"):
+    if not validate(root, kiosk_format(), "", findings, data=root.data, stage="rendered"):
         return None, root
     kiosk = _File(root, path, findings).kiosk()
     return (None if findings.failed else kiosk), root

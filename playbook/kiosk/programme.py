@@ -14,10 +14,10 @@ from pathlib import Path
 from playbook.errors import Place, Problem
 from playbook.formats.durations import show_duration
 from playbook.formats.findings import Findings
-from playbook.formats.source import MAX_BYTES, Node, absolute, parse
-from playbook.kiosk.file import CAPTIONS, Kiosk, Show, is_kiosk, read_kiosk
+from playbook.formats.source import Node
+from playbook.kiosk.file import CAPTIONS, Kiosk, Show, read_kiosk
 from playbook.kiosk.times import Times
-from playbook.language import Inputs, World, check_file, digest, total_ms
+from playbook.language import Inputs, Installation, check_file, digest, total_ms
 from playbook.model import AudioEcho, Plan, Step, Wait, WaitEvent
 
 LOCAL = "local"
@@ -45,17 +45,8 @@ class Programme:
         return frozenset(itertools.chain(*(plan.secrets for plans in self.plans.values() for plan in plans.values())))
 
 
-def is_kiosk_file(path: Path) -> bool:
-    """Whether a file is meant to be a kiosk's. One that cannot be read is not."""
-    try:
-        raw = path.read_bytes()[:MAX_BYTES] if path.is_file() else b""
-    except OSError:
-        return False
-    return (b"kiosk" in raw or b"ladder" in raw) and is_kiosk(parse(raw, absolute(path), str(path), Findings()))
-
-
 def check_kiosk(
-    path: Path, world: World, silent: World | None = None, inputs: Inputs | None = None
+    path: Path, world: Installation, silent: Installation | None = None, inputs: Inputs | None = None
 ) -> tuple[tuple[Problem, ...], Programme | None]:
     """Every problem of a kiosk file and of what it names; the programme if there are only warnings. `silent` is a world without a
     voice, in which captions are measured."""
@@ -68,7 +59,7 @@ def check_kiosk(
 
 
 def plans_of(
-    show: Show, ladder: tuple[str, ...], world: World, silent: World, inputs: Inputs
+    show: Show, ladder: tuple[str, ...], world: Installation, silent: Installation, inputs: Inputs
 ) -> tuple[Plans, Mapping[str, tuple[Problem, ...]]]:
     """A show's plans by rung, and the problems of each rung, with or without a plan."""
     plans: dict[str, Plan] = {}
@@ -108,7 +99,7 @@ def _named_at(problem: Problem, place: Place) -> Problem:
 class _Check:
     """What is wrong with a kiosk once its playbooks are known."""
 
-    def __init__(self, kiosk: Kiosk, root: Node, world: World, silent: World, inputs: Inputs, findings: Findings) -> None:
+    def __init__(self, kiosk: Kiosk, root: Node, world: Installation, silent: Installation, inputs: Inputs, findings: Findings) -> None:
         self._kiosk, self._root, self._findings = kiosk, root, findings
         self._world, self._silent, self._inputs = world, silent, inputs
 

@@ -1,27 +1,29 @@
 """Bytes to plan: the playbook language.
 
-* `judge`: what is wrong by the JSON Schemas, in plain words
-* `check`: a file as written: is it a part, which steps has it
-* `variables`, `render`, `evaluate`: where values come from; templates, scalar by scalar
-* `expand`: includes, loops, conditions, ids
-* `steps`: one step of it, with its durations and its sound
-* `cues`: when each step is expected
-* `plan`: all of it in order
-* `plan_json`: the digest, `plan.json`
+* `format`: the schema of playbooks, and what to do about their authors' mistakes
+* `check`: a file as written: is it a part, which steps has it; `doubts`: text that was perhaps not meant so
+* `variables`, `scope`: the names of a file, and where their values come from
+* `templates`, `values`, `expressions`, `sandbox`, `render`: templates, scalar by scalar
+* `expand`, `parts`: includes, loops, conditions, ids
+* `verbs`: what each verb is; `steps`, `times`, `sounds`: one step of it
+* `sessions`: the session settings
+* `cues`, `checks`: when each step is expected, and what is wrong with the whole
+* `plan`: all of it in order; `plan_json`: the digest, `plan.json`; `editor_schema`: one schema for editors
 
-The language knows no provider, no sound, no clock and no environment: what it must know of them it asks of a `World`. May be imported by
-everything but `errors`, `model` and `events`.
+The language knows no provider, no sound, no clock and no environment: what it must know of them it asks of an `Installation`. May be
+imported by everything but `errors`, `model`, `events`, `ports` and `formats`.
 """
 
 from playbook.language.cues import Cue, cues, total_ms
-from playbook.language.plan import World, check_file, compile_file, compile_text
+from playbook.language.installation import Installation
+from playbook.language.plan import check_file, compile_file, compile_text
 from playbook.language.plan_json import digest, plan_from_json, plan_to_json
 from playbook.language.variables import Inputs
 
 __all__ = [
     "Cue",
     "Inputs",
-    "World",
+    "Installation",
     "check_file",
     "compile_file",
     "compile_text",

@@ -13,10 +13,13 @@ from itertools import islice
 from playbook.errors import Place, near
 from playbook.formats.findings import Findings
 from playbook.formats.malformed import COLON, lacks_space
-from playbook.formats.source import Node, cutting_comment
-from playbook.language.judge import VERBS, judge, keys_of_steps, playbook_format, show
+from playbook.formats.source import Node
+from playbook.formats.validate import validate
+from playbook.formats.wanted import in_words
+from playbook.language.doubts import doubt_comments
+from playbook.language.format import STEP_KINDS, keys_of_steps, playbook_format, whole_schema
 
-PLAYBOOK_ONLY = ("provider", "session", "limits", "start", "expect")
+PLAYBOOK_ONLY = ("provider", "session", "sessions", "limits", "start", "expect")
 _OTHER_VERBS: Mapping[str, str] = {
     **dict.fromkeys(("speak", "speech", "text", "line", "tell", "talk"), "did you mean 'say'?"),
     **dict.fromkeys(("pause", "sleep", "delay"), "did you mean 'wait'?"),
@@ -26,14 +29,15 @@ _OTHER_VERBS: Mapping[str, str] = {
 """What a verb is called elsewhere, and what it is called here."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WrittenStep:
-    """A step with a verb. `number` is its place in its own timeline, from 1; `valid` says whether it is what its schema says."""
+    """A step with a verb. `number` counts from 1 in its own timeline, `place` is where its verb stands; `valid`: its schema accepts it."""
 
     number: int
     verb: str
     node: Node
     valid: bool
+    place: Place
 
 
 def check_file_node(root: Node, findings: Findings, via: tuple[Place, ...]) -> list[WrittenStep] | None:
@@ -41,9 +45,12 @@ def check_file_node(root: Node, findings: Findings, via: tuple[Place, ...]) -> l
     data = root.data
     if not isinstance(data, dict):
         remedy = COLON if isinstance(data, str) and lacks_space(data) else "begin with `version: 1`"
-        findings.add("PB201", f"a playbook is a mapping, not {show(data)}", root.place, remedy, via=via)
+        findings.add("PB201", f"a playbook is a mapping, not {in_words(data)}", root.place, remedy, via=via)
         return None
-    judge(root, playbook_format(), "part" if is_part(root) else "playbook", findings, via)
+    kind = "part" if is_part(root) else "playbook"
+    good = whole_schema().accepts(data, kind)
+    if not good:
+        validate(root, playbook_format(), kind, findings, via)
     _refuse_templates(root, findings, via)
     timeline = root.get("timeline")
     steps = []
@@ -55,12 +62,12 @@ def check_file_node(root: Node, findings: Findings, via: tuple[Place, ...]) -> l
         if verb is None:
             continue
         if commented and verb == "say":
-            _doubt_comments(node, findings, via)
-        valid = judge(node, playbook_format(), f"{verb}-step", findings, via)
+            doubt_comments(node.at(["say"]), findings, via)
+        valid = good or validate(node, playbook_format(), f"{verb}-step", findings, via)
         if node.templated:
             for key in ("id", "as"):
                 _refuse_template(node.get(key), key, findings, via)
-        steps.append(WrittenStep(number, verb, node, valid))
+        steps.append(WrittenStep(number, verb, node, valid, node.key_place(verb)))
     return steps
 
 
@@ -68,17 +75,8 @@ def is_part(root: Node) -> bool:
     """Whether a file is to be included, not performed: nothing in it is a playbook's alone, nor is meant to be `provider`."""
     if not isinstance(root.data, dict) or any(key in root.data for key in PLAYBOOK_ONLY):
         return False
-    unknown = (key for key in root.data if key not in playbook_format().definition("part")["properties"])
+    unknown = (key for key in root.data if key not in playbook_format().schema.definition("part")["properties"])
     return not any(near(key, ("provider",)) for key in islice(unknown, 10))
-
-
-def _doubt_comments(node: Node, findings: Findings, via: tuple[Place, ...]) -> None:
-    """Doubt a comment that was probably meant as the rest of a line. Where nothing is said, nothing is lost."""
-    said = node.at(["say"])
-    for text in (said, said.get("text"), *said.at(["chunks"]).entries()):
-        if text is not None and isinstance(text.data, str) and (comment := cutting_comment(text)) is not None:
-            remedy = "if it is spoken, put the text in quotes; if it is a comment, two spaces stand before the # and one behind it"
-            findings.add("PB120", "the text ends here: # begins a comment", comment, remedy, via=via, severity="warning")
 
 
 def _refuse_templates(root: Node, findings: Findings, via: tuple[Place, ...]) -> None:
@@ -98,14 +96,14 @@ def _refuse_template(node: Node | None, what: str, findings: Findings, via: tupl
 
 def _verb(node: Node, number: int, findings: Findings, via: tuple[Place, ...]) -> str | None:
     """The one verb of a step, or None with the reason among the findings."""
-    listed = f"a step has one of {', '.join(VERBS)}"
+    listed = f"a step has one of {', '.join(STEP_KINDS)}"
     if not isinstance(node.data, dict):
         remedy = f"write `- {node.data}:`" if node.data in ("interrupt", "end") else listed
         if isinstance(node.data, str) and lacks_space(node.data):
             remedy = COLON
-        findings.add("PB206", f"step {number} is {show(node.data)}, not a step", node.place, remedy, via=via)
+        findings.add("PB206", f"step {number} is {in_words(node.data)}, not a step", node.place, remedy, via=via)
         return None
-    verbs = [key for key in node.data if key in VERBS]
+    verbs = [key for key in node.data if key in STEP_KINDS]
     if len(verbs) == 1:
         return str(verbs[0])
     if verbs:
@@ -115,7 +113,7 @@ def _verb(node: Node, number: int, findings: Findings, via: tuple[Place, ...]) -
         )
         return None
     for key in islice(node.data, 20):
-        remedy = "" if key in keys_of_steps() else _OTHER_VERBS.get(key) or findings.guess(key, VERBS, "")
+        remedy = "" if key in keys_of_steps() else _OTHER_VERBS.get(key) or findings.guess(key, STEP_KINDS, "")
         if remedy:
             findings.add("PB206", f"step {number} has no verb; '{key}' is none", node.key_place(key), remedy, via=via)
             return None

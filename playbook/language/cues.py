@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from playbook.model import AudioEcho, End, InterruptSpeech, Plan, Say, Wait, WaitEvent, WaitSpeech
+from playbook.language.verbs import ACTIONS, Timeline
+from playbook.model import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,43 +31,22 @@ class Cue:
 
 def cues(plan: Plan) -> tuple[Cue, ...]:
     """A cue for every step, skipped ones too (they take no time)."""
-    latency = plan.capabilities.start_latency_ms
-    now, spoken, exact = 0, 0, latency == 0
-    spoken_exact = True
+    latency_ms = plan.capabilities.start_latency_ms
+    timeline = Timeline(latency_ms, exact=latency_ms == 0)
     found: list[Cue] = []
     for step in plan.steps:
         if step.skipped is not None:
-            found.append(Cue(step.id, now, now, now, now, exact))
+            now_ms = timeline.now_ms
+            found.append(Cue(step.id, now_ms, now_ms, now_ms, now_ms, timeline.exact))
             continue
-        late = 0
+        late_ms = 0
         if step.at_ms is not None:
-            late = max(0, now - step.at_ms)
-            now = max(now, step.at_ms)
-        start = heard = over = now
-        action = step.action
-        if isinstance(action, (Say, AudioEcho)):
-            heard = max(now + latency, spoken)
-            over = heard + step.length.ms
-            spoken, spoken_exact = over, exact and spoken_exact and step.length.basis == "exact"
-            if step.until == "ended":
-                now, exact = over, spoken_exact
-            elif step.until == "started":
-                now = heard
-            elif step.until != "accepted":
-                now = heard + step.until
-        elif isinstance(action, Wait):
-            over = now = now + action.duration_ms
-        elif isinstance(action, WaitSpeech):
-            over = now = max(now, spoken)
-            exact = exact and spoken_exact
-        elif isinstance(action, WaitEvent):
-            exact = False
-        elif isinstance(action, InterruptSpeech):
-            spoken = min(spoken, now)
-        elif isinstance(action, End):
-            over = now = max(now, spoken) if action.drain else now
-            exact = exact and (spoken_exact or not action.drain)
-        found.append(Cue(step.id, start, now, heard, over, exact, late))
+            late_ms = max(0, timeline.now_ms - step.at_ms)
+            timeline.now_ms = max(timeline.now_ms, step.at_ms)
+        start_ms = timeline.now_ms
+        heard = ACTIONS[type(step.action)].advance(timeline, step)
+        heard_ms, over_ms = heard or (start_ms, timeline.now_ms)
+        found.append(Cue(step.id, start_ms, timeline.now_ms, heard_ms, over_ms, timeline.exact, late_ms))
     return tuple(found)
 
 

@@ -15,26 +15,8 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from playbook.errors import MASK, Place, RecordError
-from playbook.model import (
-    VERBS,
-    Action,
-    AudioEcho,
-    Capabilities,
-    Chunk,
-    End,
-    Evidence,
-    Expect,
-    InterruptSpeech,
-    Length,
-    Limits,
-    Plan,
-    Say,
-    Start,
-    Step,
-    Wait,
-    WaitEvent,
-    WaitSpeech,
-)
+from playbook.language.verbs import ACTIONS, VERBS
+from playbook.model import Capabilities, Evidence, Expect, Length, Limits, Plan, Start, Step
 
 PLAN_VERSION = 1
 T = TypeVar("T")
@@ -60,13 +42,11 @@ def digest(plan: Plan) -> str:
 def _substance(step: Step) -> dict[str, Any]:
     if step.skipped is not None:
         return {"id": step.id, "verb": step.verb, "skipped": step.skipped}
-    action = _action_to_json(step.action, true=True)
-    if isinstance(step.action, AudioEcho):
-        action = {"sha256": step.action.sha256}
+    facts = ACTIONS[type(step.action)].facts(step.action, true=True)
     return {
         "id": step.id,
         "verb": step.verb,
-        "action": action,
+        "action": {"sha256": facts["sha256"]} if "sha256" in facts else facts,
         "at_ms": step.at_ms,
         "until": step.until,
         "timeout_ms": step.timeout_ms,
@@ -135,7 +115,7 @@ def _masked(value: Any, secrets: list[str], *, numbers: bool = False) -> Any:
 
 
 def _step_to_json(step: Step) -> dict[str, Any]:
-    data: dict[str, Any] = {"id": step.id, "verb": step.verb, step.verb: _action_to_json(step.action, true=False)}
+    data: dict[str, Any] = {"id": step.id, "verb": step.verb, step.verb: ACTIONS[type(step.action)].facts(step.action, true=False)}
     for key in ("name", "at_ms", "timeout_ms", "skipped"):
         value = getattr(step, key)
         if value not in (None, ""):
@@ -156,20 +136,6 @@ def _step_to_json(step: Step) -> dict[str, Any]:
 
 def _place_to_json(place: Place) -> dict[str, Any]:
     return {"file": place.file, "line": place.line, "column": place.column, "length": place.length}
-
-
-def _action_to_json(action: Action, *, true: bool) -> dict[str, Any]:
-    """An action's facts; of a say step the true text, or what may be shown (then `masked` says that it is not the same)."""
-    if isinstance(action, Say):
-        chunks: list[dict[str, Any]] = []
-        for chunk in action.chunks:
-            masked = chunk.shown is not None and not true
-            facts: dict[str, Any] = {"text": chunk.shown if masked else chunk.text, "after_ms": chunk.after_ms}
-            chunks.append({**facts, "masked": True} if masked else facts)
-        return {"chunks": chunks, "voice": action.voice}
-    if isinstance(action, WaitSpeech):
-        return {"speech": True}
-    return {name: getattr(action, name) for name in action.__slots__}
 
 
 def _without_nones(value: Limits | Expect) -> dict[str, Any]:
@@ -221,30 +187,13 @@ def _expect_from_json(data: Mapping[str, Any] | None) -> Expect | None:
 
 
 def _step_from_json(data: Mapping[str, Any]) -> Step:
-    action = _action_from_json(data["verb"], data[data["verb"]])
-    if VERBS[type(action)] != data["verb"]:
-        raise ValueError(data["id"])
+    verb = data["verb"]
+    action = VERBS[verb].read(data[verb], _made)
     given = {key: data[key] for key in ("id", "name", "at_ms", "until", "timeout_ms", "on_error", "skipped") if key in data}
     given |= {"action": action, "expect": _expect_from_json(data.get("expect")), "length": _made(Length, data["length"])}
     given["place"] = _made(Place, data["place"]) if "place" in data else None
     given["via"] = tuple(_made(Place, place) for place in data.get("via", ()))
     return _made(Step, given)
-
-
-def _action_from_json(verb: str, data: Mapping[str, Any]) -> Action:
-    if verb == "say":
-        chunks = tuple(
-            _made(Chunk, {"text": each["text"], "after_ms": each["after_ms"], "shown": each["text"] if each.get("masked") else None})
-            for each in data["chunks"]
-        )
-        if not chunks:
-            raise ValueError("chunks")
-        return _made(Say, {"chunks": chunks, "voice": data["voice"]})
-    if verb == "audio-echo":
-        return _made(AudioEcho, data)
-    if verb == "wait":
-        return WaitSpeech() if "speech" in data else _made(WaitEvent, data) if "event" in data else _made(Wait, data)
-    return _made(End, data) if verb == "end" else _made(InterruptSpeech, data)
 
 
 def _made(cls: type[T], data: Mapping[str, Any]) -> T:

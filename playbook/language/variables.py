@@ -14,9 +14,10 @@ from typing import Any
 
 from playbook.errors import Place
 from playbook.formats.findings import Findings
-from playbook.formats.schema import TYPES, is_type, meant_truth
+from playbook.formats.schema import TYPES, is_type
 from playbook.formats.source import Node, Reader, parse
-from playbook.language.render import Scope
+from playbook.formats.wanted import meant_truth
+from playbook.language.scope import Scope
 
 _NOT_GIVEN = object()
 

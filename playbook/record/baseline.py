@@ -308,7 +308,7 @@ def read_any(path: Path) -> Baseline | Rows:
     if isinstance(data, dict) and isinstance(version := data.get("baseline"), int) and version > VERSION:
         raise RecordError(f"{path} is a baseline of version {version}; this program reads up to {VERSION}", remedy="update playbook")
     schema = load_schema("baseline.schema.json")
-    if not compile_schema(schema, schema, templates=False)(data):
+    if not compile_schema(schema)(data):
         raise RecordError(f"{path} is damaged: {_why(data, schema)}", remedy=_REMEDY)
     if "rows" not in data:
         return _baseline(data, data["playbook"])

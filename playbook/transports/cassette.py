@@ -399,8 +399,7 @@ def _encode(line: Line) -> str:
 
 
 def _test() -> Callable[[Any], bool]:
-    schema = load_schema("cassette.schema.json")
-    return compile_schema(schema, schema, templates=False)
+    return compile_schema(load_schema("cassette.schema.json"))
 
 
 def _request_to_data(request: Request) -> Line:

@@ -30,8 +30,10 @@ from playbook.errors import AuthorError, PlaybookError, Problem, RecordError, fo
 from playbook.formats.findings import Findings
 from playbook.formats.source import Document, Node, parse
 from playbook.language import compile_text, cues, plan_from_json, plan_to_json
-from playbook.language.render import Abandoned, Broken, Budget, Renderer, Scope
-from playbook.language.templates import MAX_WEIGHT
+from playbook.language.render import Abandoned, Renderer
+from playbook.language.scope import Scope
+from playbook.language.templates import Budget
+from playbook.language.values import MAX_WEIGHT
 from playbook.model import Plan
 from playbook.perform.performance import Options, Runner
 from playbook.providers import registry
@@ -201,9 +203,10 @@ def _rendered(text: str) -> tuple[Any, tuple[Problem, ...]]:
     node.templated = True
     value = None
     scope = Scope(NAMES, secret=frozenset({"x"}), empty=frozenset({"empty"}))
-    with contextlib.suppress(Broken, Abandoned):
-        value = Renderer(scope, findings, Budget()).render(node)
-        assert not findings.failed
+    renderer = Renderer(scope, findings, Budget())
+    with contextlib.suppress(Abandoned):
+        value = renderer.render(node)
+        assert findings.failed == renderer.broken
     return value, findings.report("fuzz.yaml")
 
 
