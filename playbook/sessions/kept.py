@@ -219,7 +219,8 @@ class KeptSession:
             self._over(self.why or "it has ended")
         if lease is not None:
             lease.take(event)
-        self._tell()
+        if isinstance(event, (SessionOpened, SessionClosed, ProviderFailed)):
+            self._tell()
 
     def _over(self, reason: str) -> None:
         self.state, self.why = "closed", reason
