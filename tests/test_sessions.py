@@ -58,9 +58,9 @@ def on(name: str, test: Callable[[Stand], Awaitable[None]], **settings: Any) -> 
 
 
 def spoken(stand: Stand) -> list[str]:
-    """What the emulator really said, in order."""
+    """What the emulator really said, in order: in which session, and by its name for the line."""
     assert stand.emulator is not None
-    return [entry["task"] for entry in stand.emulator.journal if entry["what"] == "speech_started"]
+    return [f"{entry['session']} {entry['task']}" for entry in stand.emulator.journal if entry["what"] == "speech_started"]
 
 
 @pytest.mark.parametrize("name", STANDS)
