@@ -7,21 +7,20 @@ rung need not wait for that. What is left of a show begins with the line that wa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from playbook.clock import Clock
 from playbook.engine import Result
 from playbook.errors import PlaybookError
+from playbook.kiosk.lending import Means
 from playbook.language import digest
 from playbook.model import Plan, Start, Step, Wait
 from playbook.perform.performance import Cue, Options, Runner
 from playbook.record.summary import RunSummary, Utterance
-
-if TYPE_CHECKING:
-    from playbook.providers.base import Provider
+from playbook.sessions.kept import KeptSession
 
 Verdict = Literal["done", "stopped", "left", "disk"]
 """What became of it: performed to its end, ended by us, left for the next rung, or refused by the disk."""
@@ -43,12 +42,11 @@ class Attempt:
         plan: Plan,
         rung: str,
         folder: Path,
-        *,
-        provider: Provider | None,
-        env: Mapping[str, str],
-        journal: Path | None,
-        keep_sound: bool,
+        means: Means,
         clock: Clock,
+        *,
+        session: KeptSession | None,
+        keep_sound: bool,
         watch: Callable[[dict[str, Any]], None],
     ) -> None:
         self.plan, self.rung, self.folder = plan, rung, folder
@@ -64,16 +62,16 @@ class Attempt:
         self._in_line = self._stopped = False
         options = Options(
             folder=folder,
-            env=env,
-            state_dir=journal,
+            env=means.env,
+            state_dir=means.state_dir,
             cues=(Cue("go"),) if plan.start.kind == "go" else (),
             interactive=True,
             watch=self._see,
-            provider=provider,
+            provider=means.provider,
             keep_sound=keep_sound,
             catch_signals=False,
         )
-        self.runner = Runner(plan, options)
+        self.runner = Runner(plan, options, session)
         self.task = asyncio.create_task(self._perform())
 
     async def _perform(self) -> None:
@@ -154,12 +152,6 @@ class Attempt:
     def zero_ms(self) -> int | None:
         """Its timeline zero, on the kiosk's clock."""
         return None if self.summary.zero_ms is None else self.began_ms + self.summary.zero_ms
-
-    @property
-    def open_ms(self) -> int:
-        """How long its session was open."""
-        opened = self.summary.opened_ms
-        return 0 if opened is None else max(0, self.summary.last_ms - opened)
 
     # --- seeing it
 

@@ -1,7 +1,8 @@
 """Which rung performs the next show: the best that is not resting.
 
 A rung that failed rests, the longer the more often it failed in a row: from 10 s to 10 min. Then it is tried again, and one
-success makes it good. `captions` never rests. Pure: the time is given, in milliseconds that never go back.
+success makes it good. One that can be tried without a show is not used before that. `captions` never rests. Pure: the time
+is given, in milliseconds that never go back.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class Ladder:
     """The rungs, best first."""
 
     rungs: tuple[str, ...]
+    tried_apart: frozenset[str] = frozenset()
+    """Those that are tried without a show: by opening a session."""
     _resting: dict[str, _Rest] = field(default_factory=dict)
 
     def best(self, now_ms: int, possible: Container[str], refused: Container[str] = ()) -> str | None:
@@ -37,13 +40,14 @@ class Ladder:
         return next((rung for rung in able if not self.rests(rung, now_ms)), able[0] if able else None)
 
     def rests(self, rung: str, now_ms: int) -> bool:
-        """Whether this rung is not to be tried yet."""
+        """Whether this rung is not to be used yet."""
         rest = self._resting.get(rung)
-        return rest is not None and now_ms < rest.until_ms
+        return rest is not None and (rung in self.tried_apart or now_ms < rest.until_ms)
 
-    def next_try_ms(self) -> int | None:
-        """When the first of the resting rungs may be tried again."""
-        return min((rest.until_ms for rest in self._resting.values()), default=None)
+    def next_try(self) -> tuple[str, int] | None:
+        """The rung that is to be tried apart next, and when."""
+        tries = [(rest.until_ms, rung) for rung, rest in self._resting.items() if rung in self.tried_apart]
+        return min(tries)[::-1] if tries else None
 
     def failed(self, rung: str, now_ms: int) -> int:
         """It could not open, or died. Gives the pause until it is tried again."""

@@ -43,6 +43,13 @@ class Purse:
             return False
         return self.spent >= self.per_day or self.spent + _cost(plan, total_ms(plan)) > self.per_day
 
+    def lasts_ms(self, price_per_minute: float, now: dt.datetime) -> int | None:
+        """For how long the day's money pays such a price; None: for ever."""
+        self._turn(now)
+        if self.per_day is None or price_per_minute <= 0:
+            return None
+        return max(0, int((self.per_day - self.spent) / price_per_minute * 60_000))
+
     def unwritten(self) -> float:
         """What was spent since this was asked the last time."""
         cost, self._unwritten = round(self._unwritten, 6), 0.0

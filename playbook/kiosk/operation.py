@@ -20,6 +20,7 @@ from playbook.kiosk.attempt import Attempt, Place, rest_of
 from playbook.kiosk.file import Kiosk
 from playbook.kiosk.keeping import Keeping
 from playbook.kiosk.ladder import Ladder
+from playbook.kiosk.lending import Lending
 from playbook.kiosk.money import Purse
 from playbook.kiosk.programme import FREE, Plans, Programme
 from playbook.kiosk.proof import Proof
@@ -53,6 +54,10 @@ class _Show:
     cause: str | None = None
 
 
+def _ladder_of(kiosk: Kiosk) -> Ladder:
+    return Ladder(kiosk.ladder, frozenset(kiosk.ladder) - frozenset(FREE))
+
+
 class Operation:
     """Runs a programme on a stand. `say` tells people what is no entry of the log; `beat` is called as long as the loop goes round."""
 
@@ -77,13 +82,22 @@ class Operation:
         self.performing: Attempt | None = None
         self._programme, self._keeping, self._purse = programme, keeping, purse
         self._reload, self._say, self._beat = reload, say, beat
-        self._ladder = Ladder(programme.kiosk.ladder)
+        self._ladder = _ladder_of(programme.kiosk)
         self._schedule = Schedule(programme.kiosk, wall_time())
         self._closes: dt.datetime | None = None
         self._until: dt.datetime | None = None
         self._stopping: str | None = None
         self._wake = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
+        self._trying: asyncio.Task[None] | None = None
+        self.lending = Lending(
+            programme.kiosk.name,
+            keeping.out / "sessions",
+            self.clock,
+            programme.kiosk.keep_ms,
+            spend=lambda plan, ms: purse.spend(plan, ms, wall_time()),
+            on_change=self.wake,
+        )
         self._cause: str | None = None
 
     @property
@@ -196,13 +210,28 @@ class Operation:
 
     async def _sleep(self, due: dt.datetime | None) -> None:
         """Until something is due, or something wakes us up."""
-        now = wall_time()
-        dues = [each for each in (due, self._closes, self._until) if each is not None and each > now]
-        left_s = min(((each - now).total_seconds() for each in dues), default=POLL_S[self.clock.name])
-        await self._wait(min(max(left_s, 0.001), POLL_S[self.clock.name]))
+        last_call = None
+        if self.is_open and self._closes is not None:
+            last_call = self._closes - dt.timedelta(milliseconds=CLOSING_MS)
+            if wall_time() >= last_call:
+                self.lending.close_all("the kiosk closes")
+        await self._wait([due, last_call, self._closes, self._until])
 
-    async def _wait(self, seconds: float) -> None:
+    async def _wait(self, dues: Sequence[dt.datetime | None], *also_ms: int) -> None:
+        """Until the first of these moments that is to come, a session is to be closed, a rung to be tried, or something wakes us up."""
         self._beat()
+        self.lending.tidy()
+        self._try_a_rung()
+        now, now_ms = wall_time(), self.clock.now_ms()
+        self.lending.account()
+        paid_ms = self._purse.lasts_ms(self.lending.price(), now)
+        if paid_ms == 0:
+            self.lending.close_all("the budget of the day is spent")
+        left = [(each - now).total_seconds() for each in dues if each is not None and each > now]
+        moments = [*also_ms, self.lending.next_ms(), None if self._trying else (self._ladder.next_try() or (None, None))[1]]
+        moments += [] if paid_ms is None else [now_ms + max(1, paid_ms)]
+        left += [(each - now_ms) / 1000 for each in moments if each is not None and (each > now_ms)]
+        seconds = max(0.001, min([*left, POLL_S[self.clock.name]]))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
@@ -240,8 +269,9 @@ class Operation:
             plan = rest_of(plan, show.place, 0 if show.zero_ms is None else self.clock.now_ms() - show.zero_ms)
         self._on_rung(rung, plans)
         try:
-            folder = self._keeping.folder(show.request.show, wall_time())
-            attempt = self.stand.begin(plan, rung, folder, self.clock, keep_sound=self._keeping.sound, watch=self._see)
+            folder, means = self._keeping.folder(show.request.show, wall_time()), self.stand.means(rung)
+            session = None if rung in FREE else self.lending.take(rung, plan, means)
+            attempt = Attempt(plan, rung, folder, means, self.clock, session=session, keep_sound=self._keeping.sound, watch=self._see)
         except PlaybookError as error:
             self._leave(show, rung, error.message)
             return None
@@ -261,11 +291,8 @@ class Operation:
                 attempt.stop(self._stopping or "")
             elif attempt.summary.opened_ms is None and elapsed >= OPENING_MS:
                 attempt.give_up(f"it did not open within {OPENING_MS // 1000} s")
-            dues = [each for each in (self._schedule.next_due(), closes, self._until) if each is not None and each > now]
-            seconds = [(each - now).total_seconds() for each in dues]
-            if attempt.summary.opened_ms is None and elapsed < OPENING_MS:
-                seconds.append((OPENING_MS - elapsed) / 1000)
-            await self._wait(min([max(each, 0.001) for each in seconds] + [POLL_S[self.clock.name]]))
+            opening = attempt.summary.opened_ms is None and elapsed < OPENING_MS
+            await self._wait([self._schedule.next_due(), closes, self._until], *([attempt.began_ms + OPENING_MS] if opening else []))
             self._tick(wall_time())
 
     def _judge(self, show: _Show, attempt: Attempt) -> str:
@@ -355,8 +382,32 @@ class Operation:
         if was is not None and rung != was:
             able = "it rests" if was in plans else "it cannot perform the show"
             better = was not in self._ladder.rungs or self._ladder.rungs.index(rung) < self._ladder.rungs.index(was)
-            self._write("rung", rung=rung, was=was, cause=self._cause or ("it is tried again" if better else able))
+            self._write("rung", rung=rung, was=was, cause=self._cause or ("it works again" if better else able))
         self.rung, self._cause = rung, None
+
+    def _try_a_rung(self) -> None:
+        """Open a session on a rung that has rested, in the background: no visitor waits for it."""
+        found = self._ladder.next_try()
+        if found is None or self._trying is not None or not self.is_open or self._stopping is not None:
+            return
+        rung, due_ms = found
+        plan = next((plans[rung] for plans in self._programme.plans.values() if rung in plans), None)
+        if plan is None or self.clock.now_ms() < due_ms or rung in self._dear({rung: plan}):
+            return
+
+        async def try_it() -> None:
+            try:
+                cause = await self.lending.warm(rung, plan, self.stand.means(rung), OPENING_MS / 1000)
+            except PlaybookError as error:
+                cause = error.message
+            if cause is None:
+                self._ladder.succeeded(rung)
+            else:
+                self._ladder.failed(rung, self.clock.now_ms())
+            self._trying = None
+            self._wake.set()
+
+        self._trying = asyncio.create_task(try_it())
 
     # --- what is left behind
 
@@ -369,7 +420,7 @@ class Operation:
         self._closing.discard(attempt.task)
         attempt.over.set()
         self._wake.set()
-        self._purse.spend(attempt.plan, attempt.open_ms, wall_time())
+        self.lending.given_back(attempt.rung)
         self._keeping.done(attempt.folder)
         if attempt.bug is not None:
             self._say("".join(traceback.format_exception(attempt.bug)).rstrip())
@@ -378,10 +429,15 @@ class Operation:
         """Wait for the sessions that are being closed."""
         if self.performing is not None:
             self.performing.stop(self._stopping or "the kiosk stops")
+        if self._trying is not None:
+            await asyncio.wait([self._trying])
         if self._closing:
             await asyncio.wait(set(self._closing))
+        self.lending.close_all(self._stopping or "the kiosk stops")
+        await self.lending.closed()
 
     def _write(self, event: str, **facts: Any) -> None:
+        self.lending.account()
         cost = self._purse.unwritten()
         self.proof.write(wall_time(), event, **facts, cost=cost or None)
 
@@ -396,5 +452,6 @@ class Operation:
         if programme is not self._programme:
             self._programme = programme
             self._ladder.keep(programme.kiosk.ladder)
+            self.lending.keep_ms = programme.kiosk.keep_ms
             self._schedule = Schedule(programme.kiosk, wall_time())
             self._wake.set()

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING
 
-from playbook.clock import Clock
-from playbook.errors import UsageError
+from playbook.errors import SetupError, UsageError
 from playbook.journal.journal import state_folder
-from playbook.kiosk.attempt import Attempt
 from playbook.kiosk.file import CAPTIONS
+from playbook.kiosk.lending import Means
 from playbook.kiosk.programme import FREE, LOCAL
 from playbook.kiosk.silent import silent_world
-from playbook.model import Plan
 from playbook.perform.rehearsal import VIEWER_MS
 from playbook.perform.world import World
 from playbook.providers import registry
@@ -30,32 +27,16 @@ class Stand:
         self._world, self._env = world, env
         self.emulators = emulators
 
-    def begin(
-        self,
-        plan: Plan,
-        rung: str,
-        folder: Path,
-        clock: Clock,
-        *,
-        keep_sound: bool,
-        watch: Callable[[dict[str, Any]], None],
-    ) -> Attempt:
-        """Perform a plan on a rung. Raises `PlaybookError` where that cannot even begin."""
+    def means(self, rung: str) -> Means:
+        """What a rung performs with. Raises `SetupError` where its provider does not load."""
         where = silent_world() if rung == CAPTIONS else self._world
+        provider = where.provider(LOCAL if rung == CAPTIONS else rung)
+        if provider is None:
+            raise SetupError(f"there is no provider '{rung}'")
         emulator = self.emulators.get(rung)
         env = self._env if emulator is None else {**self._env, **emulator.environment()}
         billed = rung not in FREE and emulator is None
-        return Attempt(
-            plan,
-            rung,
-            folder,
-            provider=where.provider(LOCAL if rung == CAPTIONS else rung),
-            env=env,
-            journal=state_folder(self._env) if billed else None,
-            keep_sound=keep_sound,
-            clock=clock,
-            watch=watch,
-        )
+        return Means(provider, env, state_folder(self._env) if billed else None)
 
     def open_sessions(self) -> int:
         """How many sessions the emulators have open."""
