@@ -54,11 +54,11 @@ class Metrics:
         """Ask this kiosk whenever somebody looks."""
         self._gauge("open", "Whether it is open.", lambda: float(operation.is_open))
         self._gauge("performing", "Whether a show is being performed.", lambda: float(operation.performing is not None))
-        self._gauge("possible", "Whether a show is possible.", lambda: float(operation.best() is not None))
+        self._gauge("possible", "Whether a show is possible.", lambda: float(operation.rungs.best() is not None))
         self._gauge("disk_full", "Whether its log cannot be written.", lambda: float(operation.proof.disk is not None))
         rung = Gauge("playbook_kiosk_rung", "Which rung performs.", ("kiosk", "rung"), registry=self.registry)
         for name in operation.kiosk.ladder:
-            rung.labels(self._kiosk, name).set_function(lambda name=name: float(operation.rung == name))  # type: ignore[misc]  # bound now
+            rung.labels(self._kiosk, name).set_function(lambda name=name: float(operation.rungs.current == name))  # type: ignore[misc]  # bound now
 
     def text(self) -> bytes:
         """The exposition format."""

@@ -105,8 +105,8 @@ def status_of(operation: Operation) -> dict[str, Any]:
     return {
         "state": "online",
         "open": operation.is_open,
-        "rung": operation.rung,
+        "rung": operation.rungs.current,
         "show": operation.show,
-        "possible": operation.best() is not None,
+        "possible": operation.rungs.best() is not None,
         "shows": operation.shows,
     }

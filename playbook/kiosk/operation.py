@@ -19,17 +19,14 @@ from playbook.errors import PlaybookError
 from playbook.kiosk.attempt import Attempt, Place, rest_of
 from playbook.kiosk.file import Kiosk
 from playbook.kiosk.keeping import Keeping
-from playbook.kiosk.ladder import Ladder
-from playbook.kiosk.lending import Lending
 from playbook.kiosk.money import Purse
-from playbook.kiosk.programme import FREE, Plans, Programme
+from playbook.kiosk.programme import Plans, Programme
 from playbook.kiosk.proof import Proof
+from playbook.kiosk.rungs import OPENING_MS, Rungs
 from playbook.kiosk.schedule import Refusal, Request, Schedule
 from playbook.kiosk.stand import Stand
 from playbook.language import total_ms
 
-OPENING_MS = 10_000
-"""How long a rung may take to open a session. After that the next one performs."""
 CLOSING_MS = 2_000
 """So long before the hours are over whatever is still performed is ended, so that no session outlives them."""
 POLL_S = {"system": 1.0, "virtual": 600.0}
@@ -54,10 +51,6 @@ class _Show:
     cause: str | None = None
 
 
-def _ladder_of(kiosk: Kiosk) -> Ladder:
-    return Ladder(kiosk.ladder, frozenset(kiosk.ladder) - frozenset(FREE))
-
-
 class Operation:
     """Runs a programme on a stand. `say` tells people what is no entry of the log; `beat` is called as long as the loop goes round."""
 
@@ -76,29 +69,17 @@ class Operation:
         self.stand, self.proof = stand, proof
         self.clock = Clock()
         self.is_open = False
-        self.rung: str | None = None
-        """Which performed last, or will perform next."""
         self.shows = 0
         self.performing: Attempt | None = None
-        self._programme, self._keeping, self._purse = programme, keeping, purse
+        self._programme, self._keeping = programme, keeping
         self._reload, self._say, self._beat = reload, say, beat
-        self._ladder = _ladder_of(programme.kiosk)
         self._schedule = Schedule(programme.kiosk, wall_time())
         self._closes: dt.datetime | None = None
         self._until: dt.datetime | None = None
         self._stopping: str | None = None
         self._wake = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
-        self._trying: asyncio.Task[None] | None = None
-        self.lending = Lending(
-            programme.kiosk.name,
-            keeping.out / "sessions",
-            self.clock,
-            programme.kiosk.keep_ms,
-            spend=lambda plan, ms: purse.spend(plan, ms, wall_time()),
-            on_change=self.wake,
-        )
-        self._cause: str | None = None
+        self.rungs = Rungs(programme, stand, purse, keeping.out / "sessions", self.clock, self.wake)
 
     @property
     def kiosk(self) -> Kiosk:
@@ -174,9 +155,9 @@ class Operation:
         is_open, self._closes = self.kiosk.hours.state(now)
         if is_open and not self.is_open:
             self._keeping.prune(now)
-            self.rung = self.best()
+            self.rungs.current = self.rungs.best()
             self._schedule.open(now)
-            self._write("opened", rung=self.rung, cause=cause)
+            self._write("opened", rung=self.rungs.current, cause=cause)
         elif self.is_open and not is_open:
             self._close()
         self.is_open = is_open
@@ -214,23 +195,16 @@ class Operation:
         if self.is_open and self._closes is not None:
             last_call = self._closes - dt.timedelta(milliseconds=CLOSING_MS)
             if wall_time() >= last_call:
-                self.lending.close_all("the kiosk closes")
+                self.rungs.close("the kiosk closes")
         await self._wait([due, last_call, self._closes, self._until])
 
     async def _wait(self, dues: Sequence[dt.datetime | None], *also_ms: int) -> None:
         """Until the first of these moments that is to come, a session is to be closed, a rung to be tried, or something wakes us up."""
         self._beat()
-        self.lending.tidy()
-        self._try_a_rung()
+        moments = [*also_ms, *self.rungs.tend(is_open=self.is_open and self._stopping is None)]
         now, now_ms = wall_time(), self.clock.now_ms()
-        self.lending.account()
-        paid_ms = self._purse.lasts_ms(self.lending.price(), now)
-        if paid_ms == 0:
-            self.lending.close_all("the budget of the day is spent")
         left = [(each - now).total_seconds() for each in dues if each is not None and each > now]
-        moments = [*also_ms, self.lending.next_ms(), None if self._trying else (self._ladder.next_try() or (None, None))[1]]
-        moments += [] if paid_ms is None else [now_ms + max(1, paid_ms)]
-        left += [(each - now_ms) / 1000 for each in moments if each is not None and (each > now_ms)]
+        left += [(each - now_ms) / 1000 for each in moments if each > now_ms]
         seconds = max(0.001, min([*left, POLL_S[self.clock.name]]))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -245,12 +219,9 @@ class Operation:
         end = "error"
         while self._stopping is None:
             plans = self._programme.plans[request.show]
-            dear = self._dear(plans)
-            rung = self._ladder.best(self.clock.now_ms(), plans, show.refused | dear)
+            rung = self.rungs.best(plans, show.refused)
             if rung is None:
                 break
-            if self.rung in dear:
-                self._cause = "the budget of the day is spent"
             attempt = self._begin(show, plans, rung)
             if attempt is None:
                 continue
@@ -267,11 +238,11 @@ class Operation:
         plan = plans[rung]
         if show.place is not None:
             plan = rest_of(plan, show.place, 0 if show.zero_ms is None else self.clock.now_ms() - show.zero_ms)
-        self._on_rung(rung, plans)
+        if (change := self.rungs.change_to(rung, plans)) is not None:
+            self._write("rung", rung=rung, was=change[0], cause=change[1])
         try:
-            folder, means = self._keeping.folder(show.request.show, wall_time()), self.stand.means(rung)
-            session = None if rung in FREE else self.lending.take(rung, plan, means)
-            attempt = Attempt(plan, rung, folder, means, self.clock, session=session, keep_sound=self._keeping.sound, watch=self._see)
+            folder = self._keeping.folder(show.request.show, wall_time())
+            attempt = self.rungs.begin(plan, rung, folder, keep_sound=self._keeping.sound, watch=self._see)
         except PlaybookError as error:
             self._leave(show, rung, error.message)
             return None
@@ -305,7 +276,7 @@ class Operation:
             show.died_ms = None
         show.cause = cause
         if verdict == "done":
-            self._ladder.succeeded(attempt.rung)
+            self.rungs.succeeded(attempt.rung)
             return verdict
         if verdict == "stopped":
             return verdict
@@ -337,8 +308,7 @@ class Operation:
 
     def _leave(self, show: _Show, rung: str, cause: str) -> None:
         show.refused.add(rung)
-        pause_ms = self._ladder.failed(rung, self.clock.now_ms())
-        self._cause = cause
+        pause_ms = self.rungs.failed(rung, cause)
         show.cause = cause
         self._say(f"{rung} is left for {pause_ms // 1000} s: {cause}")
 
@@ -364,51 +334,6 @@ class Operation:
             cause=show.cause if end != "passed" else None,
         )
 
-    # --- rungs
-
-    def _dear(self, plans: Plans) -> set[str]:
-        """The rungs that the budget does not allow."""
-        now = wall_time()
-        return {rung for rung, plan in plans.items() if rung not in FREE and self._purse.is_too_dear(plan, now)}
-
-    def best(self) -> str | None:
-        """The rung for the next show; None when none can perform it."""
-        plans = next(iter(self._programme.plans.values()), {})
-        return self._ladder.best(self.clock.now_ms(), plans, self._dear(plans))
-
-    def _on_rung(self, rung: str, plans: Plans) -> None:
-        """Another rung performs than before: say why."""
-        was = self.rung
-        if was is not None and rung != was:
-            able = "it rests" if was in plans else "it cannot perform the show"
-            better = was not in self._ladder.rungs or self._ladder.rungs.index(rung) < self._ladder.rungs.index(was)
-            self._write("rung", rung=rung, was=was, cause=self._cause or ("it works again" if better else able))
-        self.rung, self._cause = rung, None
-
-    def _try_a_rung(self) -> None:
-        """Open a session on a rung that has rested, in the background: no visitor waits for it."""
-        found = self._ladder.next_try()
-        if found is None or self._trying is not None or not self.is_open or self._stopping is not None:
-            return
-        rung, due_ms = found
-        plan = next((plans[rung] for plans in self._programme.plans.values() if rung in plans), None)
-        if plan is None or self.clock.now_ms() < due_ms or rung in self._dear({rung: plan}):
-            return
-
-        async def try_it() -> None:
-            try:
-                cause = await self.lending.warm(rung, plan, self.stand.means(rung), OPENING_MS / 1000)
-            except PlaybookError as error:
-                cause = error.message
-            if cause is None:
-                self._ladder.succeeded(rung)
-            else:
-                self._ladder.failed(rung, self.clock.now_ms())
-            self._trying = None
-            self._wake.set()
-
-        self._trying = asyncio.create_task(try_it())
-
     # --- what is left behind
 
     def _see(self, line: dict[str, Any]) -> None:
@@ -420,7 +345,7 @@ class Operation:
         self._closing.discard(attempt.task)
         attempt.over.set()
         self._wake.set()
-        self.lending.given_back(attempt.rung)
+        self.rungs.given_back(attempt.rung)
         self._keeping.done(attempt.folder)
         if attempt.bug is not None:
             self._say("".join(traceback.format_exception(attempt.bug)).rstrip())
@@ -429,16 +354,12 @@ class Operation:
         """Wait for the sessions that are being closed."""
         if self.performing is not None:
             self.performing.stop(self._stopping or "the kiosk stops")
-        if self._trying is not None:
-            await asyncio.wait([self._trying])
         if self._closing:
             await asyncio.wait(set(self._closing))
-        self.lending.close_all(self._stopping or "the kiosk stops")
-        await self.lending.closed()
+        await self.rungs.closed()
 
     def _write(self, event: str, **facts: Any) -> None:
-        self.lending.account()
-        cost = self._purse.unwritten()
+        cost = self.rungs.account()
         self.proof.write(wall_time(), event, **facts, cost=cost or None)
 
     async def _look_at_files(self) -> None:
@@ -451,7 +372,6 @@ class Operation:
             self._say(words)
         if programme is not self._programme:
             self._programme = programme
-            self._ladder.keep(programme.kiosk.ladder)
-            self.lending.keep_ms = programme.kiosk.keep_ms
+            self.rungs.take_programme(programme)
             self._schedule = Schedule(programme.kiosk, wall_time())
             self._wake.set()
