@@ -174,6 +174,7 @@ def _setting(args: Namespace, programme: Programme, folder: Path, **more: Any) -
 def _rehearse(args: Namespace, programme: Programme, world: World) -> int:
     from playbook.kiosk.assemble import prepared
     from playbook.kiosk.dated import read_date
+    from playbook.kiosk.keeping import IN_MEMORY
     from playbook.kiosk.programme import FREE
     from playbook.kiosk.proof import entries
 
@@ -188,7 +189,8 @@ def _rehearse(args: Namespace, programme: Programme, world: World) -> int:
         raise UsageError(f"--from: {error}") from error
     lasts = dt.timedelta(milliseconds=getattr(args, "for"))
     with contextlib.ExitStack() as stack:
-        folder = args.out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        in_memory = IN_MEMORY if IN_MEMORY.is_dir() else None
+        folder = args.out or Path(stack.enter_context(tempfile.TemporaryDirectory(dir=in_memory)))
         if args.out is not None and (args.out / "kiosk.jsonl").exists():
             raise UsageError(f"{args.out} has the log of a kiosk", remedy="name a new folder")
         setting = _setting(args, programme, folder, forget=args.out is None, say=lambda _: None)
