@@ -30,7 +30,7 @@ from playbook.model import AudioEcho, Chunk, Evidence, InterruptSpeech, Length, 
 from playbook.providers.base import Context, Material
 from playbook.providers.local.provider import LocalProvider
 from playbook.providers.local.session import SILENT, LocalSession
-from playbook.speech import voice as voice_module
+from playbook.speech import espeak
 from playbook.speech.audio import Sound, decode, resample, to_samples
 from playbook.speech.pacing import estimate_ms
 from playbook.speech.show import RATE, ShowRecorder
@@ -167,7 +167,7 @@ def test_the_pauses_between_chunks_count_only_where_they_are_heard(provider: Loc
 def test_a_line_of_which_words_were_not_spoken_says_so_and_is_estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine drops what its clause cannot hold: the start tells the words that are said (which the engine of the show compares with
     the plan's), the end names what is missing, and what is heard is without it."""
-    monkeypatch.setattr(voice_module, "BUDGETS", (10_000,))
+    monkeypatch.setattr(espeak, "BUDGETS", (10_000,))
     text = "전시실 안에서는 사진을 찍을 수 없으며 음료는 입구에 두고 들어가 주시기 바랍니다 " * 5 + "오늘도 좋은 하루 보내시기 바랍니다."
 
     async def script(stage: Stage) -> None:

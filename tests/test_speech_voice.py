@@ -15,6 +15,7 @@ import pytest
 
 from playbook.clock import block, wall_time
 from playbook.errors import SetupError
+from playbook.speech import espeak
 from playbook.speech import voice as module
 from playbook.speech.clauses import BUDGETS
 from playbook.speech.voice import Settings, Speech, Unspeakable, Voice, VoiceMissing, heard
@@ -308,7 +309,7 @@ def test_clauses_are_joined_without_a_gap(voice: Voice) -> None:
 
 def test_words_that_the_engine_left_out_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a clause that is too long for it, the engine drops the last words, and we say which."""
-    monkeypatch.setattr(module, "BUDGETS", (10_000,))
+    monkeypatch.setattr(espeak, "BUDGETS", (10_000,))
     text = KOREAN * 5 + "오늘도 좋은 하루 보내시기 바랍니다."
     speech = Voice(tmp_path).speak(text, Settings(language="ko"))
     [(start, end)] = speech.unspoken

@@ -33,6 +33,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "diff": ("prove", "compare two runs or two plans"),
     "test": ("test", "perform many playbooks and compare each with its baseline"),
     "sessions": ("sessions", "list and end the sessions that are open, and billed"),
+    "voices": ("voices", "list, hear and install voices"),
     "providers": ("author", "show what each provider can do"),
     "emulate": ("perform", "serve a provider's emulator on this machine"),
     "schema": ("author", "print the schemas of the format, or where they are"),
@@ -45,6 +46,7 @@ TOPICS: Mapping[str, str] = {
     **dict.fromkeys(("replay", "diff", "test"), "regressions"),
     "run": "evidence",
     "emulate": "faults",
+    "voices": "providers/local",
 }
 """Where a verb's documentation is, if no topic has its name."""
 

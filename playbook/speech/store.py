@@ -57,7 +57,11 @@ class Store:
         """Write an entry such that nobody ever sees half of it."""
         rest = json.dumps(header).encode() + b"\n" + body
         if not self._write(name, hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest):
-            self._memory[name] = header, body
+            self.keep(name, header, body)
+
+    def keep(self, name: str, header: dict[str, Any], body: bytes) -> None:
+        """For as long as the process lives, without writing it."""
+        self._memory[name] = header, body
 
     def prune(self, limit: int, keep: Set[str]) -> None:
         """Let go of what was not used for longest, until the rest is smaller than `limit`."""

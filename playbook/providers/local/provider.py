@@ -21,15 +21,13 @@ from playbook.model import Capabilities, Chunk, Length, Plan, Say
 from playbook.speech.clauses import without
 from playbook.speech.mouth import Mouth
 from playbook.speech.pacing import estimate_ms
-from playbook.speech.voice import FAILED_REMEDY, MAX_CHARS, REMEDY, Settings, Unspeakable, Voice, heard
+from playbook.speech.voice import FAILED_REMEDY, MAX_CHARS, NORMAL_RATE, REMEDY, Settings, Unspeakable, Voice, heard
 
 if TYPE_CHECKING:
     from playbook.providers.base import Context
     from playbook.providers.local.session import LocalSession
     from playbook.speech.audio import Sound
 
-NORMAL_RATE = 175
-"""Words per minute, eSpeak NG's own."""
 BATCH = 64
 """How many lines are spoken ahead before the session looks whether somebody wants it closed."""
 
@@ -47,6 +45,7 @@ class Script:
     load: Callable[[], Sound] | None = field(default=None, repr=False)
     missing: Marks = ()  # stretches of the text that the voice did not speak
     mouth: Mouth = ()  # its shapes, each from when on it is shown
+    remark: str | None = None  # what the log is to say of how it was made
 
     @property
     def spoken(self) -> str:
@@ -189,14 +188,17 @@ class LocalProvider:
         if speech is not None:
             marks = tuple((word.at_ms, word.start) for word in speech.words)
             ends = tuple(word.start + len(word.text) for word in speech.words)
-            return Script(text, speech.duration_ms, marks, ends, lambda: speech.sound, speech.unspoken, speech.mouth)
-        language = settings.language or (settings.voice or "en").partition("+")[0]
-        return Script(text, estimate_ms(text, language, (settings.rate or NORMAL_RATE) / NORMAL_RATE))
+            remarks = ["marks: estimated"] * (speech.marks == "estimated") + [speech.remark] * (speech.remark is not None)
+            remark = "; ".join(filter(None, remarks)) or None
+            return Script(text, speech.duration_ms, marks, ends, lambda: speech.sound, speech.unspoken, speech.mouth, remark)
+        return Script(text, estimate_ms(text, self.voice.language(settings), (settings.rate or NORMAL_RATE) / NORMAL_RATE))
 
     def _scripts(self, plan: Plan) -> Iterator[Script | None]:
-        if jobs := self.unspoken(plan):
+        jobs = self.unspoken(plan)
+        self.voice.recall(job for job in jobs if not self.voice.instant(job[1]))
+        if instant := [job for job in jobs if self.voice.instant(job[1])]:
             with contextlib.suppress(Unspeakable):  # `check` says so, with the near names
-                self.voice.speak_many(jobs)
+                self.voice.speak_many(instant)
         base = settings_of(plan)
         for step in plan.steps:
             if isinstance(step.action, Say) and step.skipped is None:

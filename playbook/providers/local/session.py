@@ -157,7 +157,7 @@ class LocalSession:
         if stretch.to_ms > stretch.from_ms or command.final:
             line.parts.append(_Part(stretch.script, stretch.from_ms, stretch.to_ms, self._clock.now_ms()))
         whole = stretch.script.length_ms if command.chunk == 1 and command.final else None
-        self._emit(TaskAccepted(command.task, chunk=command.chunk, duration_ms=whole))
+        self._emit(TaskAccepted(command.task, chunk=command.chunk, duration_ms=whole, reason=stretch.script.remark))
         self._advance()
 
     def play_audio(self, command: PlayAudio) -> None:

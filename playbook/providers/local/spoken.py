@@ -79,6 +79,7 @@ class Speaker:
     def __init__(self, provider: LocalProvider, plan: Plan) -> None:
         self._provider, self._voice, self._plan = provider, provider.voice, plan
         self._base = settings_of(plan)
+        self._voice.on_failure = "fail" if plan.session.get("on_voice_failure") == "fail" else "espeak"
         self._planned = {step.id: step.action for step in plan.steps if isinstance(step.action, Say) and step.skipped is None}
 
     def need_voice(self) -> None:

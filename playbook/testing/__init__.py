@@ -1,0 +1,1 @@
+"""What plug-ins must do, as checks that they can run themselves: `voices`."""
