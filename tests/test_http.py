@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime
 import email.utils
+import gzip
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -358,6 +359,22 @@ def test_an_answer_that_drips_in_is_given_up() -> None:
     result, took_ms = ask(Server(drip))
     assert isinstance(result, ProviderError)
     assert (result.outcome, took_ms // 1000) == ("ambiguous", 15)
+
+
+def test_what_is_compressed_is_unpacked_once_and_never_beyond_the_bound() -> None:
+    """An answer that was packed though nobody asked for it is read; a bomb, packed once or twice, and what is unknown are ambiguous."""
+    small, bomb = gzip.compress(b'{"task_id": "t-1"}'), gzip.compress(bytes(50_000_000))
+    result, _ = ask(Server(packed(small, "gzip")))
+    assert isinstance(result, Answer)
+    assert result.need("task_id") == "t-1"
+    for body, how in ((bomb, "gzip"), (gzip.compress(small), "gzip, gzip"), (small, "br"), (b"no gzip", "gzip")):
+        error = failure(Server(packed(body, how)))
+        assert (error.outcome, f"is compressed ({how})" in error.message) == ("ambiguous", True)
+    assert failure(Server(packed(bomb, "gzip, gzip", 401))).status == 401
+
+
+def packed(body: bytes, how: str, status: int = 200) -> bytes:
+    return f"HTTP/1.1 {status} X\r\ncontent-encoding: {how}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
 
 def test_fifty_megabytes_are_refused_while_they_stream() -> None:

@@ -105,10 +105,17 @@ def test_paths_that_lead_to_no_file_are_told_apart(tmp_path: Path) -> None:
 
 def test_a_small_file_that_unpacks_to_days_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(np.zeros(8_000 * 130, "int16"), 8_000, "FLAC")
-    monkeypatch.setattr("playbook.speech.audio.MAX_MS", 60_000)
+    monkeypatch.setattr("playbook.speech.audio.MAX_BYTES", 960_000)
     assert len(data) < 100_000
-    with pytest.raises(ValueError, match="longer than"):
-        measure(data)
+    for read in (measure, decode):
+        with pytest.raises(ValueError, match="it is too long: 1 min 0 s can be held at its 8000 Hz"):
+            read(data)
+
+
+def test_a_sound_of_very_many_channels_is_refused() -> None:
+    """A block of them would take hundreds of megabytes."""
+    with pytest.raises(ValueError, match="it has 200 channels"):
+        measure(encoded(np.zeros((1_000, 200), "int16"), 8_000, "WAV"))
 
 
 def test_measuring_an_hour_takes_flat_memory(tmp_path: Path) -> None:

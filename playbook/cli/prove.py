@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from playbook.cli.inputs import add_inputs, inputs, near_file
 from playbook.cli.options import Command, Parser, err, in_colour, out, width, writable, write
 from playbook.errors import AuthorError, RecordError, UsageError
+from playbook.formats.source import need_file, read_file
 from playbook.language import compile_file, plan_from_json
 from playbook.model import Plan
 from playbook.perform.world import World, cache_folder
@@ -106,7 +107,7 @@ def _recorded_plan(run: Path) -> Plan | None:
 
 def _read_plan(path: Path) -> Plan:
     try:
-        return plan_from_json(json.loads(path.read_bytes()))
+        return plan_from_json(json.loads(read_file(path, MAX_PLAN)))
     except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path} cannot be read as a plan: {error}") from error
 
@@ -217,10 +218,12 @@ def _performance(args: Namespace, path: Path) -> Performance:
 def _begins_as_log(path: Path) -> bool:
     """Whether a file is a run log, whatever it is called."""
     try:
-        with open(path, "rb") as file:
+        with need_file(path).open("rb") as file:
             return file.read(100).replace(b" ", b"").startswith(b'{"runlog":')
     except OSError:
         return False
 
 
+MAX_PLAN = 512 * 1024 * 1024
+"""A `plan.json` that is larger is refused."""
 COMMANDS = {"replay": Command(add_replay, replay), "diff": Command(add_diff, diff)}

@@ -25,6 +25,7 @@ from playbook.cli.options import Command, Parser, cue, err, in_colour, is_live, 
 from playbook.errors import PlaybookError, RecordError, UsageError, reason_of
 from playbook.folders import run_folder
 from playbook.formats.durations import parse_duration
+from playbook.formats.source import read_file
 from playbook.journal.journal import state_folder
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def _matches(case: Case, glob: str) -> bool:
 
 def _failed_last() -> set[str]:
     try:
-        data = json.loads(LAST.read_bytes())
+        data = json.loads(read_file(LAST))
         return {str(name) for name in data["failed"]}
     except FileNotFoundError:
         raise UsageError("there was no test before this one", remedy=f"--rerun-failed reads {LAST}, which a test writes") from None

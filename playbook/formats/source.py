@@ -9,6 +9,7 @@ Rules: nothing is constructed but `str`, `int`, `float`, `bool`, `None`, `list` 
 from __future__ import annotations
 
 import codecs
+import errno
 import json
 import math
 import os
@@ -206,6 +207,22 @@ def _bytes(path: Path) -> bytes:
     """The file's bytes, never more than one over the bound."""
     with path.open("rb") as stream:
         return stream.read(MAX_BYTES + 1)
+
+
+def need_file(path: Path) -> Path:
+    """The path, which leads to a file if it is there: a device may never end, and a pipe never begin. Raises `OSError`."""
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file")
+    return path
+
+
+def read_file(path: Path, most: int = MAX_BYTES) -> bytes:
+    """The bytes of a file that is expected at this place. Raises `OSError` for one that is none, or has more than `most`."""
+    with need_file(path).open("rb") as stream:
+        raw = stream.read(most + 1)
+    if len(raw) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most // 2**20} MiB")
+    return raw
 
 
 def unreadable(error: OSError | ValueError) -> str:

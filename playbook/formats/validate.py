@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -87,12 +87,20 @@ def validate(
     errors = form.schema.errors(data, definition, stage)
     explanation = _Explanation(node, form, findings, via, stage, tainted)
     told = [explanation.explain(error, ()) for error in errors]
+    _let_go(errors)
     if any(told):
         return False
     if errors and stage == "written":
         return True  # what is wrong stands in templates, and is validated when they are rendered
     findings.add("PB217", f"{form.name or 'this'} does not fit its schema", node.place, via=via)
     return False
+
+
+def _let_go(errors: Iterable[Any]) -> None:
+    """Break the cycles of `jsonschema`'s errors: each quotes its whole value, and a loop makes many before they are collected."""
+    for error in errors:
+        _let_go(error.context)
+        error.context.clear()
 
 
 @dataclass(frozen=True, slots=True)

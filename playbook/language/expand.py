@@ -31,6 +31,8 @@ from playbook.model import Step
 
 _DECIDED = frozenset(("when", "foreach", "repeat", "as", "id", "with"))
 """Keys that are dealt with before a step is built."""
+_INVALID = 4
+"""How often a value that does not fit is written down while that is explained, all of it."""
 _TOO_OFTEN = "are the loops meant to go round so often?"
 
 
@@ -198,7 +200,7 @@ class Expansion:
         if step.verb == "say":
             doubt_text(node.at(["say"]), frame.scope, self.findings, frame.via)
         times = Times(node, self.findings, frame.via, renderer)
-        data = self._rendered(step, renderer)
+        data = self._rendered(step, renderer, frame)
         if data is None and renderer.broken and frame.skipped is not None:
             built: Step | None = unrendered_step(step, frame.id, times, frame.skipped)
         elif data is None:
@@ -234,7 +236,7 @@ class Expansion:
             self.findings.add(code, message, place, remedy, via=frame.via)
         return not code
 
-    def _rendered(self, step: WrittenStep, renderer: Renderer) -> dict[str, Any] | None:
+    def _rendered(self, step: WrittenStep, renderer: Renderer, frame: Frame) -> dict[str, Any] | None:
         """The step's data with its templates computed, or None with the reason among the findings."""
         node = step.node
         if not node.templated:
@@ -245,6 +247,8 @@ class Expansion:
         valid = renderer.complete and validate(
             node, form, name, self.findings, renderer.via, data=data, stage="rendered", tainted=renderer.tainted
         )
+        if renderer.complete and not valid:
+            self._work(node, _INVALID * work_of(data), frame)
         return data if valid else None
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from playbook.clock import Clock, wall_time
 from playbook.errors import SetupError, reason_of
 from playbook.folders import run_folder
+from playbook.formats.source import read_file
 from playbook.language import plan_to_json
 from playbook.model import Plan
 from playbook.record.captions import write_captions, write_new
@@ -25,6 +26,10 @@ from playbook.record.summary import RunSummary
 if TYPE_CHECKING:
     from playbook.speech.audio import Sound
     from playbook.speech.show import ShowRecorder
+
+
+MAX_SOUND = 1024 * 1024 * 1024
+"""No sound's file may be larger, whatever is in it."""
 
 
 class RunFolder:
@@ -85,7 +90,7 @@ def sound_of(plan: Plan, sha256: str) -> Sound:
     if isinstance(source, bytes):
         return decode(source)
     try:
-        data = Path(source).read_bytes()
+        data = read_file(Path(source), MAX_SOUND)
         if hashlib.sha256(data).hexdigest() != sha256:
             raise SetupError(f"the sound {source} cannot be used any more: it has changed since the plan was made")
     except OSError as error:

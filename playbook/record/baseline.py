@@ -23,7 +23,7 @@ from typing import Any
 from playbook.errors import RecordError, RunError, format_problem, reason_of
 from playbook.formats.findings import Findings
 from playbook.formats.schema import compile_schema, load_schema
-from playbook.formats.source import parse
+from playbook.formats.source import parse, read_file
 from playbook.record.diff import Change, Comparison, compare
 from playbook.record.performance import Act, Performance
 from playbook.record.redact import agrees
@@ -297,7 +297,7 @@ def other_kind(path: Path, found: str, wanted: str) -> RecordError:
 def read_any(path: Path) -> Baseline | Rows:
     """Whichever it is. Raises `RecordError` that says where it is damaged."""
     try:
-        raw = path.read_bytes()
+        raw = read_file(path)
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {reason_of(error)}") from error
     findings = Findings()

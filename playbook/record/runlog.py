@@ -22,6 +22,7 @@ import orjson
 from playbook import events
 from playbook.errors import RecordError, reason_of
 from playbook.events import Effect, Event
+from playbook.formats.source import need_file
 from playbook.model import Evidence
 from playbook.record.redact import Redactor
 
@@ -338,7 +339,7 @@ def encode_line(line: Mapping[str, Any]) -> bytes:
 
 def _raw_lines(path: Path) -> Iterator[bytes]:
     try:
-        with open(path, "rb") as file:
+        with need_file(path).open("rb") as file:
             while line := file.readline(MAX_LINE):
                 yield line
     except OSError as error:

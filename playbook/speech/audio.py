@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     Samples = NDArray[np.float32]
 
 FORMATS = {"WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3"}
-MAX_MS = 4 * 60 * 60 * 1000
-"""Longer sounds are refused: a small compressed file can unpack to days of silence."""
+MAX_BYTES = 128 * 1024 * 1024
+"""Of a sound as it is held here, which is 23 minutes at 48 kHz. A compressed file of one megabyte can unpack to days of silence."""
+MAX_CHANNELS = 16
 _RATES = range(1_000, 768_001)
 _BLOCK = 1 << 16
 _STREAMED = 0x7FFF_0000
@@ -91,6 +92,8 @@ def _opened(source: Path | bytes) -> Iterator[tuple[int, Iterator[Samples]]]:
                 raise ValueError(f"it is {sound.format}, not WAV, FLAC, OGG or MP3")
             if sound.samplerate not in _RATES:
                 raise ValueError(f"its sample rate of {sound.samplerate} Hz makes no sense")
+            if sound.channels > MAX_CHANNELS:
+                raise ValueError(f"it has {sound.channels} channels; at most {MAX_CHANNELS} are mixed to one")
             yield sound.samplerate, _blocks(sound, file)
 
 
@@ -121,7 +124,7 @@ def _blocks(sound: Any, file: BinaryIO) -> Iterator[Samples]:
 
     promised = sound.frames if sound.format != "MP3" else 0  # an MP3 without an index has no length, only a guess
     count = 0
-    limit = MAX_MS * sound.samplerate // 1000
+    limit = MAX_BYTES // 2
     while True:
         try:
             block = sound.read(_BLOCK, dtype="float32", always_2d=True)
@@ -131,7 +134,8 @@ def _blocks(sound: Any, file: BinaryIO) -> Iterator[Samples]:
             break
         count += len(block)
         if count > limit:
-            raise ValueError(f"it is longer than {MAX_MS // 3_600_000} hours")
+            longest = limit // sound.samplerate
+            raise ValueError(f"it is too long: {longest // 60} min {longest % 60} s can be held at its {sound.samplerate} Hz")
         yield block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
     if sound.format in ("WAV", "WAVEX") and _wav_lacks(file):
         raise ValueError("it is cut short: the header promises more sound than the file holds")

@@ -11,7 +11,7 @@ from typing import Any
 from playbook.errors import UsageError, reason_of
 from playbook.folders import file_name
 from playbook.formats.findings import Findings
-from playbook.formats.source import parse
+from playbook.formats.source import need_file, parse, read_file
 
 ID = "id"
 """The column that names the rows. A playbook that declares a variable of this name gets it, any other does not."""
@@ -59,7 +59,7 @@ def rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """
     line = 1
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with need_file(path).open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
             file.seek(0)
             part = "," if "," in first else next((char for char in ";\t" if char in first), ",")
@@ -138,7 +138,7 @@ def check_tapes(chosen: Sequence[Case]) -> None:
 def variables(file: Path) -> Mapping[str, Any]:
     """The variables that a playbook declares, as they are written; whether that is right is the language's to say."""
     try:
-        root = parse(file.read_bytes(), file, str(file), Findings())
+        root = parse(read_file(file), file, str(file), Findings())
     except OSError:
         return {}
     data: Any = None if root is None else root.data

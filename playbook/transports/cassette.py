@@ -33,6 +33,7 @@ from typing import Any, Literal, TypeVar, get_args
 from playbook.clock import Clock, wall_time
 from playbook.errors import MASK, RecordError, SetupError, reason_of
 from playbook.formats.schema import compile_schema, load_schema
+from playbook.formats.source import read_file
 from playbook.record.redact import names_secret
 from playbook.transports.http import Answer, NetworkError, Request, Send
 from playbook.transports.listener import Dialled
@@ -65,6 +66,8 @@ Mode = Literal["once", "new_episodes", "none", "all"]
 Kind = Literal["room", "socket", "stream"]
 P = TypeVar("P", bound=Played)
 
+MAX_BYTES = 512 * 1024 * 1024
+"""A cassette that is larger is refused."""
 _KEPT_HEADERS = ("content-type", "retry-after", "location")
 _SECRET_LOOKS = re.compile(r"\beyJ[\w.-]+|(?<=[?&]t=)[^&\s\"']+|(?<=Bearer )[\w.~+/=-]+|djJ8[\w-]{20,}={0,2}")
 _MARK = re.compile(r" \[playbook [0-9a-f]{12}\]")
@@ -343,7 +346,7 @@ class Cassette:
 
     def _read(self) -> Iterator[tuple[int, Any]]:
         try:
-            text = self.path.read_text("utf-8")
+            text = read_file(self.path, MAX_BYTES).decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise RecordError(f"{self.path} cannot be read: {error}") from error
         for number, raw in enumerate(text.removesuffix("\n").split("\n"), 1):
