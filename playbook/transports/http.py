@@ -5,12 +5,14 @@ One `Http` per session: one client, a bound on every wait and on every body. Fiv
 * **At most once.** Every request names its retry class. What may have been carried out is never sent again, unless it is `SAFE` to repeat.
 * **Every failure is a `ProviderError`** that says what is known: `refused` (surely not carried out), `ambiguous` (nobody knows). A
   vendor's file gives statuses their meaning by `explain`.
-* **An answer belongs to its request.** Each request has a connection of its own. On a connection that is kept for the next request, an
-  answer that a server or a proxy sends twice is taken for the next one's, and no look at the connection is late enough to be sure.
+* **An answer belongs to its request.** A connection on which more has come than the answer that was asked for is thrown away before the
+  next request could take the rest for its own answer.
 * **A web page is no answer**, whatever its status says: a proxy or a network's login page sent it (`Answer.foreign`).
 * **No credential leaves this room**: they are headers of the client, not of a `Request`, and are removed from what vendors say.
 
-`Send` is the seam: cassettes wrap the real one (`Http.wrap`) and see requests without credentials.
+`Send` is the seam: cassettes wrap the real one (`Http.wrap`) and see requests without credentials. A connection that the server
+closes in the very moment in which we use it again looks like an answer that was lost; connections idle for 4 seconds are therefore not
+used again, and servers commonly close theirs after 5 or more.
 
 httpx itself is imported with the first request, because it costs a tenth of a second.
 """
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 CONNECT_S = 5.0
 ANSWER_S = 10.0
+KEEPALIVE_S = 4.0
 MAX_BODY = 1_000_000
 UPLOAD_BYTES_PER_S = 50_000
 """The slowest line on which an upload may still succeed; it lengthens the whole request's time."""
@@ -430,6 +433,7 @@ class Wire:
                     return Answer(response.status_code, response.headers, await self._body(response))
                 finally:
                     await response.aclose()
+                    await _keep_clean(client)
         except (httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise NetworkError(f"no connection to {self.host} within {CONNECT_S:g} s", outcome="refused") from error
         except (httpx.ConnectError, httpx.ProxyError, httpx.UnsupportedProtocol) as error:
@@ -470,7 +474,7 @@ class Wire:
             base_url=self.base_url,
             headers={"Accept-Encoding": "identity", "User-Agent": "avatar-playbook", **self.headers},
             timeout=httpx.Timeout(self._answer_s, connect=CONNECT_S, pool=CONNECT_S),
-            limits=httpx.Limits(max_connections=20, max_keepalive_connections=0),
+            limits=httpx.Limits(max_connections=20, max_keepalive_connections=4, keepalive_expiry=KEEPALIVE_S),
             follow_redirects=False,
             trust_env=not is_loopback(self.host),  # a proxy that is set for the world must not be asked for this machine
             verify=verify,
@@ -530,6 +534,22 @@ class Wire:
         if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
             return NetworkError(f"connection refused by {self.host}", outcome="refused", remedy="nothing listens there: check the base URL")
         return NetworkError(f"no connection to {self.host}: {_why(error)}", outcome="refused")
+
+
+async def _keep_clean(client: httpx.AsyncClient) -> None:
+    """Close every idle connection on which more has been read than the answers that were asked for.
+
+    (What comes later, while a connection is idle, httpcore itself takes for a reason to close it.) httpcore has no public way to tell what
+    it has read; where that cannot be found, the connection is closed.
+    """
+    transports = (client._transport, *client._mounts.values())
+    for connection in [kept for transport in transports for kept in getattr(getattr(transport, "_pool", None), "connections", ())]:
+        inner = connection
+        while hasattr(inner, "_connection"):
+            inner = inner._connection
+        state = getattr(inner, "_h11_state", None)
+        if connection.is_idle() and (state is None or state.trailing_data[0]):
+            await connection.aclose()
 
 
 def _causes(error: BaseException | None, depth: int = 12) -> Iterator[BaseException]:
