@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from playbook import clock
-    from playbook.api import Cue, Outcome, load, plan, run
+    from playbook.api import Cue, Outcome, Session, load, open_session, plan, run
     from playbook.errors import (
         AuthorError,
         PlaybookError,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from playbook.model import Plan
 
 _HOMES = {
-    "playbook.api": ("Cue", "Outcome", "load", "plan", "run"),
+    "playbook.api": ("Cue", "Outcome", "Session", "load", "open_session", "plan", "run"),
     "playbook.model": ("Plan",),
     "playbook.errors": (
         "AuthorError",
@@ -54,10 +54,12 @@ __all__ = [
     "ProviderError",
     "RecordError",
     "RunError",
+    "Session",
     "SetupError",
     "UsageError",
     "clock",
     "load",
+    "open_session",
     "plan",
     "run",
 ]

@@ -12,21 +12,27 @@ With the command line and the pytest plug-in this is the only place that reads t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from playbook.errors import UsageError
+from playbook.folders import run_folder
 from playbook.language import Inputs, compile_file, compile_text
 from playbook.model import Plan
-from playbook.perform.assemble import staged
-from playbook.perform.performance import Cue, Options, Outcome
+from playbook.perform.assemble import journal_folder, staged
+from playbook.perform.performance import Cue, Options, Outcome, Runner
 from playbook.perform.world import World, cache_folder, variables
+from playbook.ports import Viewer
+from playbook.sessions.kept import KeptSession, Terms
+from playbook.sessions.pool import LASTS_MS
+from playbook.transports.factory import transports_for
 
-__all__ = ["Cue", "Outcome", "load", "plan", "run"]
+__all__ = ["Cue", "Outcome", "Session", "load", "open_session", "plan", "run"]
 
 
 def load(
@@ -102,6 +108,97 @@ async def run(
     )
     async with staged(plan, options) as runner:
         return await runner.run()
+
+
+@contextlib.asynccontextmanager
+async def open_session(
+    provider: str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    lasts_ms: int = LASTS_MS,
+    env: Mapping[str, str] | None = None,
+) -> AsyncIterator[Session]:
+    """Open a session for as long as the context lasts, and perform one plan after another on it.
+
+        async with playbook.open_session("tavus", {"pal_id": "p…"}) as session:
+            first = await session.perform(plan)
+            second = await session.perform(another)
+
+    Args:
+        provider: its name.
+        settings: its settings, as `session:` of a playbook has them.
+        folder: what belongs to the session (`session.json`); one of its own below `runs` unless given, which is gone afterwards.
+        lasts_ms: how long it may last; a vendor that takes a limit is told.
+        env: credentials and addresses, if not the process's own environment.
+
+    Raises:
+        AuthorError: the settings are wrong; `problems` holds everything that was found.
+        SetupError: a credential is missing, a folder cannot be written.
+        ProviderError: the session cannot be opened, or (at the end) not be ended.
+    """
+    env = os.environ if env is None else env
+    world = _world(cache_folder(env))
+    shown = plan({"version": 1, "name": provider, "provider": provider, "session": settings or {}, "timeline": [{"wait": "1ms"}]}, env=env)
+    found = world.provider(provider)
+    assert found is not None, "the plan could be made"
+    terms = Terms(
+        provider=found,
+        settings=shown.session,
+        env=env,
+        transports=transports_for(provider, env),
+        name=provider,
+        lasts_ms=lasts_ms,
+    )
+    path = run_folder(None if folder is None else Path(folder), f"{provider}-session")
+    try:
+        kept = KeptSession(terms, path, state_dir=journal_folder(shown, env))
+        try:
+            await kept.open()
+            yield Session(kept)
+        finally:
+            await kept.aclose("the program is done with it")
+    finally:
+        if folder is None:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+class Session:
+    """A session that is open (`open_session`)."""
+
+    def __init__(self, kept: KeptSession) -> None:
+        self._kept = kept
+
+    @property
+    def id(self) -> str:
+        """The vendor's name for it."""
+        return self._kept.session_id or ""
+
+    @property
+    def viewer(self) -> Viewer | None:
+        """What shows it to an audience; `token` in it is a credential."""
+        return self._kept.viewer
+
+    async def perform(
+        self,
+        plan: Plan,
+        *,
+        folder: str | os.PathLike[str] | None = None,
+        cues: Sequence[Cue] = (),
+        watch: Callable[[dict[str, Any]], None] | None = None,
+    ) -> Outcome:
+        """Perform a plan on it. Arguments and outcome are those of `run`; a failed performance is an outcome, not an exception, and says in
+        `resume_at` where the show can go on (`plan.after`).
+
+        Raises:
+            UsageError: the plan is for another provider or has other settings (it says which), the session is closed or has died, another
+                performance has it, or the folder is in use.
+            SetupError: the folder cannot be written, or a voice is missing.
+            RunError: it would surely stall: it waits for a trigger that no cue gives.
+        """
+        where = None if folder is None else Path(folder)
+        return await Runner(plan, Options(folder=where, cues=cues, watch=watch), self._kept).run()
 
 
 @lru_cache(maxsize=4)

@@ -9,12 +9,13 @@ performed is in `events`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, Literal
 
-from playbook.errors import Place, Problem
+from playbook.errors import Place, Problem, UsageError, near_or_all
 
 # --- evidence ---------------------------------------------------------------------------------------------------------
 
@@ -274,8 +275,31 @@ class Plan:
         """The steps that say a text."""
         return tuple(step for step in self.steps if isinstance(step.action, Say) and step.skipped is None)
 
+    def after(self, step: str, *, again: bool = False, elapsed_ms: int | None = None) -> Plan:
+        """The rest of the show, after a step (or from it on: `again`), as a plan of its own, which begins when its session is ready.
+
+        Steps with an `at` keep their distances to each other. `elapsed_ms` is how long the show has gone on when the rest begins; without
+        it, as long as the last `at` before the rest says. Raises `UsageError` when there is no such step.
+        """
+        ids = [each.id for each in self.steps]
+        if step not in ids:
+            raise UsageError(f"the plan has no step '{step}'", remedy=near_or_all(step, ids))
+        first = ids.index(step) + (not again)
+        if elapsed_ms is None:
+            elapsed_ms = max((each.at_ms for each in self.steps[: first + again] if each.at_ms is not None), default=0)
+        steps = tuple(_sooner(each, elapsed_ms) for each in self.steps[first:])
+        whole = f"{self.sha256} after {first} steps, {elapsed_ms} ms"
+        return replace(self, steps=steps, start=Start(), sha256=hashlib.sha256(whole.encode()).hexdigest())
+
     def place_of(self, setting: str = "") -> Place | None:
         """Where a session setting was written, or what contains it."""
         while setting and setting not in self.written:
             setting = setting.rpartition(".")[0]
         return self.written.get(setting)
+
+
+def _sooner(step: Step, elapsed_ms: int) -> Step:
+    """The step in a show of which so much is over: of a time that has passed nothing is left."""
+    if step.at_ms is None:
+        return step
+    return replace(step, at_ms=step.at_ms - elapsed_ms if step.at_ms > elapsed_ms else None)

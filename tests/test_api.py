@@ -18,7 +18,19 @@ from .logs import checked, of
 def test_public_names():
     """These names are public, each is there, and nothing else is promised."""
     errors = {"AuthorError", "PlaybookError", "PolicyError", "ProviderError", "RecordError", "RunError", "SetupError", "UsageError"}
-    assert set(playbook.__all__) == {"Cue", "Outcome", "Plan", "Problem", "clock", "load", "plan", "run", *errors}
+    assert set(playbook.__all__) == {
+        "Cue",
+        "Outcome",
+        "Plan",
+        "Problem",
+        "Session",
+        "clock",
+        "load",
+        "open_session",
+        "plan",
+        "run",
+        *errors,
+    }
     assert all(getattr(playbook, name) is not None for name in playbook.__all__)
     assert dir(playbook) == sorted(playbook.__all__)
     with pytest.raises(AttributeError, match="no attribute 'playbok'"):

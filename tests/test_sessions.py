@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +13,25 @@ from typing import Any
 
 import pytest
 
+import playbook
+import playbook.clock
 from playbook import clock
 from playbook.clock import Clock
 from playbook.errors import UsageError
 from playbook.journal.journal import Journal
 from playbook.model import Plan
 from playbook.perform.performance import Options, Outcome, Runner
+from playbook.providers import registry
+from playbook.providers.tavus.emulator import TavusEmulator
+from playbook.providers.tavus.provider import TavusProvider
 from playbook.sessions.kept import KeptSession, Terms
 from playbook.sessions.pool import Pool
+from tests.commands import Shell
 from tests.contract import STANDS, Stand, compile_on, write_playbook
 from tests.logs import checked, closings, of
+from tests.scripts import plan as plan_by_hand
+from tests.scripts import say
+from tests.served import serving
 
 SHOW = """\
   - say: Good morning to you all.
@@ -233,3 +244,172 @@ def test_a_session_that_dies_between_two_shows_and_in_one(tmp_path: Path):
         on(name, test)
         for path in tmp_path.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+# --- reports that come late, and shows that go on elsewhere ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ids", ["md5", "same"])
+@pytest.mark.parametrize("fault", ["end-late", "end-twice", "end-missing", "start-missing"])
+def test_reports_of_the_first_performance_change_nothing_in_the_second(fault: str, ids: str, tmp_path: Path):
+    """They come late, twice or never, also after the second has begun, whose steps have the same ids: its log is as without the fault."""
+    first = "".join(f"  - say: This is line {n}, and it takes its time.\n    id: line-{n}\n    on_error: continue\n" for n in (1, 2))
+
+    async def times(stand: Stand, faults: list[str]) -> tuple[list[Any], Outcome]:
+        emulator = stand.emulator
+        assert emulator is not None
+        kept = kept_on(stand, tmp_path / f"pool-{len(faults)}")
+        plan = compile_on(write_playbook(tmp_path / "a", stand, first))
+        emulator.set_faults(faults)
+        impatient = replace(plan, limits=replace(plan.limits, speech_margin_ms=200))  # the show goes on before the late report
+        await show(kept, impatient, tmp_path / f"first-{len(faults)}")
+        emulator.set_faults([])
+        assert kept.state == "open"
+        second = compile_on(write_playbook(tmp_path / "b", stand, SHOW.replace("id: hello", "id: line-1").replace("id: bye", "id: line-2")))
+        outcome = await show(kept, second, tmp_path / f"second-{len(faults)}")
+        await kept.aclose()
+        told = ("event", "task", "at_ms", "evidence", "interrupted")
+        log = [tuple(line.get(name) for name in told) for line in checked(outcome.folder) if line.get("event", "").startswith("speech")]
+        return log, outcome
+
+    async def main() -> None:
+        logs = []
+        for faults in ([], [f"{fault}@2"]):
+            async with Stand(TavusProvider(), settings=TavusProvider.stands["tavus"], emulator=TavusEmulator(ids=ids)).open() as stand:
+                log, outcome = await times(stand, faults)
+                assert outcome.result.exit_code == 0, outcome.result.reason
+                logs.append(log)
+        assert len(logs[0]) == 6
+        assert logs[1] == logs[0]
+
+    clock.run(main(), "virtual")
+
+
+def test_what_failed_at_one_provider_goes_on_at_another(tmp_path: Path):
+    """The session dies in the middle of a line: the rest is performed by another vendor, from that line on; no line is heard to its end
+    twice, and all are heard to their ends."""
+    steps = "".join(f"  - say: This is line number {n} of the show.\n    id: line-{n}\n" for n in range(1, 6))
+
+    async def main() -> None:
+        async with STANDS["tavus"]() as first, STANDS["kaltura"]() as second:
+            plan = compile_on(write_playbook(tmp_path, first, steps))
+            assert first.emulator is not None
+            first.emulator.set_faults(["session-dies@line-3"])
+            kept = kept_on(first, tmp_path / "first")
+            failed = await show(kept, plan, tmp_path / "one")
+            assert (failed.result.exit_code, failed.resume_at) == (4, "line-3")
+            other = compile_on(write_playbook(tmp_path / "other", second, steps))
+            rest = other.after(failed.resume_at, again=True)
+            assert [step.id for step in rest.steps if step.speaks] == ["line-3", "line-4", "line-5"]
+            elsewhere = kept_on(second, tmp_path / "second")
+            outcome = await show(elsewhere, rest, tmp_path / "two")
+            assert (outcome.result.exit_code, outcome.resume_at) == (0, None)
+            await elsewhere.aclose()
+            ends = [line for run in (failed, outcome) for line in closings(checked(run.folder)).values()]
+            whole = [line["task"] for line in ends if not line.get("interrupted") and line["evidence"] != "timeout"]
+            assert whole == [f"line-{n}" for n in range(1, 6)]
+
+    clock.run(main(), "virtual")
+
+
+def test_the_rest_of_a_show_keeps_its_times():
+    """After a step, or from it on; later times count from where the rest begins; an unknown step is named with what was meant."""
+    whole = plan_by_hand(say("one"), say("two", at_ms=10_000), say("three", at_ms=14_000), say("four"))
+    assert [(step.id, step.at_ms) for step in whole.after("two", again=True).steps][:3] == [("two", None), ("three", 4_000), ("four", None)]
+    assert [(step.id, step.at_ms) for step in whole.after("two").steps][:2] == [("three", 4_000), ("four", None)]
+    assert [step.at_ms for step in whole.after("one", elapsed_ms=3_000).steps][:2] == [7_000, 11_000]
+    assert whole.after("two").sha256 != whole.after("two", again=True).sha256 != whole.sha256
+    with pytest.raises(UsageError, match="no step 'fuor'"):
+        whole.after("fuor")
+
+
+def test_a_cancelled_performance_gives_its_session_back(tmp_path: Path):
+    """What was being said is interrupted, and the next performance begins in silence; where that cannot be, the session is ended."""
+
+    async def test(stand: Stand) -> None:
+        plan = compile_on(write_playbook(tmp_path, stand, SHOW))
+        kept = kept_on(stand, tmp_path / "pool")
+        cut = asyncio.ensure_future(show(kept, plan, tmp_path / "cut"))
+        now = Clock()
+        await now.sleep_until(1_500)
+        cut.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cut
+        if kept.state == "open":
+            assert (await show(kept, plan, tmp_path / "again")).result.exit_code == 0
+            await kept.aclose()
+        else:
+            with pytest.raises(UsageError, match="the session is closed"):
+                await show(kept, plan, tmp_path / "again")
+        assert stand.emulator is None or stand.emulator.open_sessions == ()
+
+    for name in ("tavus", "kaltura", "local"):
+        on(name, test)
+        shutil.rmtree(tmp_path)
+        tmp_path.mkdir()
+
+
+# --- in the world ---------------------------------------------------------------------------------------------------------
+
+TWO_SESSIONS = """
+import asyncio, os
+import playbook
+
+async def main():
+    one, two = ({"visualConfig": {"id": id}} for id in ("a", "b"))
+    async with playbook.open_session("kaltura", one), playbook.open_session("kaltura", two):
+        print("open", flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def test_two_sessions_of_a_process_that_was_killed_are_ended(shell: Shell):
+    """`kill -9`: `sessions end --gone` ends both, and removes what would let a viewer in."""
+    with serving("kaltura") as emulator:
+        shell.env |= emulator.environment()
+        process = subprocess.Popen([sys.executable, "-c", TWO_SESSIONS], env=shell.env, cwd=shell.folder, stdout=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "open\n"
+            assert len(emulator.open_sessions) == 2
+            assert len(list(shell.folder.glob("runs/*/session.json"))) == 2
+        finally:
+            process.kill()
+            process.communicate()
+        done = shell.call("sessions", "end", "--gone")
+        assert (done.code, done.out.count(": ended")) == (0, 2), done
+        assert emulator.open_sessions == ()
+    assert list(shell.folder.glob("runs/*/session.json")) == []
+
+
+def test_a_program_performs_one_plan_after_another(shell: Shell):
+    """`open_session`: several plans on one session, whose id and viewer it tells; wrong settings are the problems that `check` has."""
+    timeline: list[Any] = [{"say": "Good morning."}, {"say": "Good night."}]
+    settings = {"visualConfig": {"id": "a"}, "voiceConfig": {"id": "v"}}
+    plan = playbook.plan({"version": 1, "provider": "kaltura", "session": settings, "start": "0s", "timeline": timeline}, env=shell.env)
+
+    async def main() -> None:
+        emulator = registry.emulator("kaltura")(viewer_after_ms=0)
+        async with emulator.serve():
+            env = shell.env | emulator.environment()
+            async with playbook.open_session("kaltura", settings, env=env) as session:
+                outcomes = [await session.perform(plan, folder=f"run-{n}") for n in (1, 2)]
+                assert [outcome.result.exit_code for outcome in outcomes] == [0, 0]
+                assert session.id == "session-1"
+                assert session.viewer is not None
+                assert session.viewer.kind == "whep"
+            assert (emulator.created, emulator.open_sessions) == (1, ())
+            with pytest.raises(playbook.UsageError, match="the session is closed"):
+                await session.perform(plan)
+            with pytest.raises(playbook.AuthorError, match="PB202"):
+                async with playbook.open_session("kaltura", {}, env=env):
+                    raise AssertionError("it was opened")
+            emulator.set_faults(["quota-at-create"])
+            with pytest.raises(playbook.ProviderError):
+                async with playbook.open_session("kaltura", settings, env=env):
+                    raise AssertionError("it was opened")
+
+    playbook.clock.run(main(), "virtual")
+    assert list(Path("runs").iterdir()) == []

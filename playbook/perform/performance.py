@@ -47,6 +47,7 @@ from playbook.folders import withdraw
 from playbook.formats.durations import parse_duration
 from playbook.model import Plan, WaitEvent
 from playbook.perform.folder import RunFolder, sound_of
+from playbook.perform.resume import resume_at
 from playbook.ports import CLOSE_BUDGET_S, CREATE_BUDGET_S, Transports
 from playbook.providers import registry
 from playbook.providers.base import Provider
@@ -117,12 +118,14 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A run that is over. `failures` are the expectations that did not come true."""
+    """A run that is over. `failures` are the expectations that did not come true. `resume_at` is, where it failed, the step at which
+    the show can go on (`Plan.after`): the line to say again, never one that was heard to its end."""
 
     result: Result
     summary: RunSummary
     folder: Path
     failures: tuple[Conflict, ...] = ()
+    resume_at: str | None = None
 
 
 class Stall(RunError):
@@ -488,7 +491,8 @@ class Runner:
             result = Result("error", 4, f"disk: {self.folder} cannot be written: {reason_of(error)}")
         if self._disk is not None and result.exit_code == 0:  # it was said to its end, but there is no proof of it
             result = Result("error", 4, self._disk)
-        return Outcome(result, summary, self._folder.path, failures)
+        resume = resume_at(self.plan, summary) if result.exit_code else None
+        return Outcome(result, summary, self._folder.path, failures, resume)
 
     def _close_log(self) -> str | None:
         """Why the log could not be kept, if so."""

@@ -113,6 +113,8 @@ class RunSummary:
     session: str | None = None
     opened_ms: int | None = None
     zero_ms: int | None = None
+    closing_ms: int | None = None
+    """When it was ordered that the session be closed."""
     end: str | None = None
     reason: str | None = None
     last_ms: int = 0
@@ -222,6 +224,8 @@ class RunSummary:
             if len(utterance.text) < MAX_TEXT:
                 utterance.text += line.get("text", "")
             utterance.audio_sha256 = line.get("audio_sha256")
+        elif line["command"] == "close_session":
+            self.closing_ms = line["at_ms"]
         elif line["command"] == "interrupt" and (step := self.steps.get(line.get("step", ""))) is not None:
             step.interrupts = True
 
