@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import Shell
+from tests.served import playbook_for, serving
 
 HELLO = "version: 1\nprovider: local\ntimeline:\n  - say: Hello.\n  - end:\n"
 LOBBY = """\
@@ -152,3 +153,23 @@ def test_systemd_is_told(kiosk: Shell, tmp_path: Path):
             pass
         assert told == b"STOPPING=1"
         assert process.wait(20) == 143
+
+
+def test_sessions_that_a_kill_left_open_are_ended(kiosk: Shell):
+    """kill -9 while a billed session is open: the next start ends that session first, and keeps one of its own."""
+    with serving("kaltura") as emulator:
+        kiosk.env.update(emulator.environment())
+        kiosk.write("hello.yaml", playbook_for("kaltura", "  - say: Hello.\n  - end:\n"))
+        kiosk.write("lobby.yaml", LOBBY.replace("[local,", "[kaltura, local,"))
+        process = kiosk.start("kiosk", "lobby.yaml")
+        kiosk.until(process, "show hello (idle): passed on kaltura")
+        (left,) = emulator.open_sessions
+        os.kill(child(process), signal.SIGKILL)
+        kiosk.until(process, "left open when the kiosk was killed: ended")
+        kiosk.until(process, "show hello (idle): passed on kaltura")
+        assert not left.alive
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
+        assert emulator.created == 2
+        assert not emulator.open_sessions
+    assert not list(Path("kiosk/lobby/sessions").rglob("session.json"))

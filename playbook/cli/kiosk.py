@@ -237,13 +237,42 @@ def _live(args: Namespace, programme: Programme, world: World) -> int:
         async with prepared(programme, world, setting) as (operation, cause):
             lines: Any = _Lines(operation, setting.say)
             at_terminal = sys.stdin.isatty()
+            leftovers = asyncio.create_task(_end_leftovers(args, world, folder, setting.say))
             with _stopped_by_signals(operation) as code, given(lines, at_terminal=at_terminal, to_the_end=not at_terminal):
                 if ends is not None:
                     asyncio.get_running_loop().add_reader(ends, operation.stop, "the supervisor has ended")
                 await operation.run(until, cause=cause)
+            await leftovers
             return code()
 
     return clocks.run(main())
+
+
+async def _end_leftovers(args: Namespace, world: World, folder: Path, say: Callable[[str], None]) -> None:
+    """End the sessions that an earlier process of this kiosk left open when it was killed."""
+    if args.emulate:
+        return
+    from playbook.cli.sessions import end_one
+    from playbook.journal.journal import Journal, state_folder
+
+    try:
+        journal = Journal(state_folder(args.env), redact=args.redact)
+        known = journal.open_sessions()
+    except PlaybookError as error:
+        say(f"the journal of sessions cannot be read: {error.message}")
+        return
+    named = {record.session for record in known}
+    for record in [each for each in known if each.alive is False and _is_in(each.folder, folder)]:
+        try:
+            what = await end_one(record, world, args.env, named)
+            journal.ended(record.key, what)
+            say(f"{record.provider} {record.session or record.key}, left open when the kiosk was killed: {what}")
+        except PlaybookError as error:
+            say(f"{record.provider} {record.session or record.key} was left open, and cannot be ended: {error.message}")
+
+
+def _is_in(inner: Path | None, outer: Path) -> bool:
+    return inner is not None and inner.resolve().is_relative_to(outer.resolve())
 
 
 def _pipes(env: Mapping[str, str]) -> tuple[int | None, int | None]:

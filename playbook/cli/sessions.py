@@ -137,7 +137,7 @@ def _end(args: Namespace, journal: Journal) -> int:
     bugs: list[Exception] = []
     for record in records:
         try:
-            what = clocks.run(_end_one(record, world, args.env, named))
+            what = clocks.run(end_one(record, world, args.env, named))
             if record.key in ours:
                 journal.ended(record.key, what)
                 if record.folder is not None:
@@ -191,7 +191,7 @@ def _chosen(args: Namespace, known: list[SessionRecord]) -> list[SessionRecord]:
     return chosen
 
 
-async def _end_one(record: SessionRecord, world: World, env: Mapping[str, str], known: Collection[str | None]) -> str:
+async def end_one(record: SessionRecord, world: World, env: Mapping[str, str], known: Collection[str | None]) -> str:
     """End one, and say what became of it."""
     try:
         provider = world.provider(record.provider)
