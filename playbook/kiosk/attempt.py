@@ -28,10 +28,11 @@ Verdict = Literal["done", "stopped", "left", "disk"]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a show goes on: at a step, of which `within_ms` are over if it is a wait."""
+    """Where a show goes on: at a step, of which `within_ms` are over if it is a wait. `in_line`: a line that had been sent."""
 
     step: str
     within_ms: int = 0
+    in_line: bool = False
 
 
 class Attempt:
@@ -59,7 +60,7 @@ class Attempt:
         self.gave_up: str | None = None
         """Why we ended it ourselves, to go on with the next rung."""
         self._clock, self._watch = clock, watch
-        self._in_line = self._stopped = False
+        self._stopped = False
         options = Options(
             folder=folder,
             env=means.env,
@@ -128,11 +129,6 @@ class Attempt:
     def result(self) -> Result | None:
         return self.runner.engine.result
 
-    @property
-    def died_in_line(self) -> bool:
-        """Whether a line was being said when it ended."""
-        return self._in_line
-
     def resume(self) -> Place | None:
         """Where the show goes on; None: nothing of it is left."""
         for step in self.plan.steps:
@@ -145,7 +141,7 @@ class Attempt:
                 continue
             began = None if run is None else run.started_ms
             within = self.ended_ms - self.began_ms - began if began is not None and isinstance(step.action, Wait) else 0
-            return Place(step.id, max(0, within))
+            return Place(step.id, max(0, within), said is not None)
         return None
 
     @property
@@ -160,12 +156,8 @@ class Attempt:
             return
         self.summary.take(line)
         event = line.get("event")
-        if event == "speech_started":
-            self._in_line = True
-            if self.first_sound_ms is None:
-                self.first_sound_ms = self._clock.now_ms() - line.get("ago_ms", 0)
-        elif event == "speech_ended" and self.runner.engine.result is None:
-            self._in_line = False
+        if event == "speech_started" and self.first_sound_ms is None:
+            self.first_sound_ms = self._clock.now_ms() - line.get("ago_ms", 0)
         self._watch(line)
         if line.get("command") == "close_session" or "end" in line:
             self._finish()

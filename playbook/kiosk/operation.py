@@ -11,7 +11,7 @@ import contextlib
 import datetime as dt
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from playbook.clock import Clock, wall_time
@@ -301,10 +301,10 @@ class Operation:
             return
         before, show.place = show.place, attempt.resume()
         if before is not None and show.place is not None and before.step == show.place.step:
-            show.place = Place(before.step, before.within_ms + show.place.within_ms)
+            show.place = replace(show.place, within_ms=before.within_ms + show.place.within_ms)
         show.zero_ms = attempt.zero_ms if show.zero_ms is None else show.zero_ms
         if show.died_ms is None:
-            show.died_ms, show.died_in_line = attempt.ended_ms, attempt.died_in_line
+            show.died_ms, show.died_in_line = attempt.ended_ms, show.place is not None and show.place.in_line
 
     def _leave(self, show: _Show, rung: str, cause: str) -> None:
         show.refused.add(rung)
