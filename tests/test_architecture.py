@@ -30,6 +30,8 @@ ROOMS = (
     ("kiosk",),
     ("api", "suite"),
     ("report",),
+    ("controls",),
+    ("stage",),
     ("cli", "pytest_plugin"),
     ("__main__",),
 )

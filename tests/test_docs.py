@@ -33,6 +33,7 @@ TEXTS = {page: page.read_text("utf-8") for page in ALL}
 
 LEFT_OUT = {
     r"playbook emulate ": "serves until it is stopped; tests/test_cli_emulate.py starts it",
+    r"playbook stage ": "serves until it is stopped; tests/test_stage.py starts it",
     r"playbook run playbooks/avaturn-text-echo.yaml --out": "needs a key of Avaturn, and somebody who presses Enter",
     r"playbook run playbooks/tavus-\w+.yaml --var": "needs a key of Tavus, and somebody who presses Enter",
     r"playbook run playbooks/kaltura-tour.yaml --var": "needs a key of Kaltura, and somebody who presses Enter",

@@ -27,7 +27,7 @@ class Device:
     def __init__(self) -> None:
         self.now_ms, self.calls = 0, []
         self.speaker = Loudspeaker(self.open, lambda: self.now_ms)
-        self.show = ShowRecorder(self.speaker.begin)
+        self.show = ShowRecorder([self.speaker])
 
     def open(self, fill):
         self.fill = fill

@@ -29,6 +29,8 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "plan": ("author", "show when each line will be heard"),
     "run": ("perform", "perform a playbook"),
     "kiosk": ("kiosk", "perform shows unattended, for ever, or rehearse a week of them"),
+    "stage": ("stage", "show it on a page, and run it from another one"),
+    "report": ("report", "show a run's report again, or its page"),
     "replay": ("prove", "prove that a recorded run would still go the same way"),
     "diff": ("prove", "compare two runs or two plans"),
     "test": ("test", "perform many playbooks and compare each with its baseline"),

@@ -126,7 +126,7 @@ class _Show:
                 cues=args.trigger or (),
                 interactive=self.at_terminal or bool(args.triggers),
                 watch=watch,
-                live=None if self.loudspeaker is None else self.loudspeaker.begin,
+                live=() if self.loudspeaker is None else (self.loudspeaker,),
                 provider=self.provider,
             )
             how: dict[str, Any] = {"emulate": args.emulate, "cassette": self.cassette, "faults": args.fault or (), "idle": self.idle}

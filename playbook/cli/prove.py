@@ -38,8 +38,8 @@ def replay(args: Namespace) -> int:
     from playbook.record.replay import replay as prove
     from playbook.record.runlog import read_log
 
-    log = read_log(_there(args.run))
-    recorded = _recorded_plan(args.run)
+    log = read_log(there(args.run))
+    recorded = recorded_plan(args.run)
     today, why_not = _today(args, log.header, recorded)
     plan = recorded or today
     if plan is None:
@@ -91,7 +91,7 @@ def _run_text(summary: Any, colour: bool) -> str:
     return f"\n{paint('the run, as it was recorded', BOLD, colour=colour)}\n{run_report(end, summary, width=width(), colour=colour)}"
 
 
-def _there(path: Path) -> Path:
+def there(path: Path) -> Path:
     if not path.exists():
         raise UsageError(f"there is no file or folder {path}")
     if path.is_dir() and not (path / "run.jsonl").exists():
@@ -99,7 +99,7 @@ def _there(path: Path) -> Path:
     return path
 
 
-def _recorded_plan(run: Path) -> Plan | None:
+def recorded_plan(run: Path) -> Plan | None:
     """The plan that lies beside a log."""
     path = (run if run.is_dir() else run.parent) / "plan.json"
     return _read_plan(path) if path.exists() else None
@@ -197,7 +197,7 @@ def _plan_of(run: Path) -> Performance:
     """What a run had to do, to be compared with a plan: what it did cannot be."""
     from playbook.record.performance import of_plan
 
-    plan = _recorded_plan(run)
+    plan = recorded_plan(run)
     if plan is None:
         raise UsageError(f"there is no plan.json beside {run}, and a plan is compared with a plan", remedy="name a run folder that has one")
     return of_plan(plan, f"{run}, its plan")
@@ -212,7 +212,7 @@ def _performance(args: Namespace, path: Path) -> Performance:
         return of_plan(compile_file(path, World(cache_folder(args.env)), inputs(args), provider=args.provider), str(path))
     if path.suffix == ".json" and path.is_file() and not _begins_as_log(path):
         return of_plan(_read_plan(path), str(path))
-    return of_log(read_log(_there(path)), str(path))
+    return of_log(read_log(there(path)), str(path))
 
 
 def _begins_as_log(path: Path) -> bool:

@@ -56,7 +56,7 @@ from playbook.record.redact import Redactor
 from playbook.record.runlog import Line
 from playbook.record.summary import RunSummary
 from playbook.sessions.kept import KeptSession, Lease, Terms, length_ms
-from playbook.speech.show import Placement, ShowRecorder
+from playbook.speech.show import Listener, ShowRecorder
 from playbook.transports.factory import transports_for
 
 IMPATIENT_S = 2.0
@@ -98,7 +98,8 @@ class Options:
     `env` holds credentials and addresses. `transports`: those that it describes, unless given. `interactive` says that triggers can
     still come from outside. `watch` sees every line of the log.
     `objection` is asked when a show has come to its end: why the run failed all the same, or None.
-    `live` hears of every sound that we make, at the moment when it begins. Without `keep_sound` neither sound nor captions are written.
+    `live` hears of every sound that we make, at the moment when it begins or changes. Without `keep_sound` neither sound nor captions are
+    written.
     Without `catch_signals` the process's signals are somebody else's.
     """
 
@@ -109,7 +110,7 @@ class Options:
     interactive: bool = False
     watch: Callable[[Line], None] | None = None
     objection: Callable[[], str | None] = lambda: None
-    live: Callable[[Placement], None] | None = None
+    live: Sequence[Listener] = ()
     transports: Transports | None = None
     provider: Provider | None = None
     keep_sound: bool = True
@@ -164,6 +165,10 @@ class Runner:
         self._opened = self._closed = self._cut = False
 
     # --- from outside -----------------------------------------------------------------------------------------------
+
+    def words(self, task: str) -> Sequence[tuple[int, int]]:
+        """When the words of a line begin that we speak, and where they stand in it: as far as is known by now."""
+        return self._show.words.get(task, ())
 
     def stop(self, reason: str) -> None:
         """Stop in order: the speech, the session, the log. Asked twice: at once, but the session is still closed."""

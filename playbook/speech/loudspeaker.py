@@ -113,6 +113,9 @@ class Loudspeaker:
         self._quiet.clear()
         self._wanted.put((placement, self._now_ms()))
 
+    def changed(self, placement: Placement) -> None:
+        """Nothing to do: what is played is asked at every block."""
+
     @property
     def waiting(self) -> int:
         """How many sounds were begun of which the device has not had a sample yet."""

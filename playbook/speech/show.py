@@ -13,7 +13,7 @@ import wave
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from playbook.speech.audio import Sound, resample, to_samples
 from playbook.speech.mouth import Mouth, of_level
@@ -43,14 +43,24 @@ class Placement:
         return self.shapes or of_level(sound)
 
 
+class Listener(Protocol):
+    """Who lets the show be heard while it goes on."""
+
+    def begin(self, placement: Placement) -> None:
+        """It sounds from now on."""
+
+    def changed(self, placement: Placement) -> None:
+        """Its end has moved, or it was cut off."""
+
+
 class ShowRecorder:
     """Collects what sounds and writes it. `words` holds, by task, when its words begin (after its speech started) and where they stand.
-    `live` hears of every placement at once.
+    Each of `live` hears of every placement at once.
 
     A session that serves one performance after another tells its own times and its own names of tasks: `began_ms` is when, by the
     session's clock, this performance began, and `prefix` what stands before its tasks."""
 
-    def __init__(self, live: Callable[[Placement], None] | None = None, *, began_ms: int = 0, prefix: str = "") -> None:
+    def __init__(self, live: Sequence[Listener] = (), *, began_ms: int = 0, prefix: str = "") -> None:
         self.words: dict[str, Sequence[tuple[int, int]]] = {}
         self._began_ms, self._prefix = began_ms, prefix
         self._live = live
@@ -66,8 +76,8 @@ class ShowRecorder:
         """From `start_ms` on the sound is heard, from `from_ms` to `to_ms` of it. `load` is called when the file is written."""
         placement = Placement(start_ms - self._began_ms, load, from_ms, to_ms, shapes)
         self._placements.append(placement)
-        if self._live is not None:
-            self._live(placement)
+        for listener in self._live:
+            listener.begin(placement)
         return placement
 
     def mark(self, task: str, marks: Sequence[tuple[int, int]]) -> None:
@@ -75,10 +85,20 @@ class ShowRecorder:
         name = task.removeprefix(self._prefix)
         self.words[name] = (*self.words.get(name, ()), *marks)
 
+    def extend(self, placement: Placement, to_ms: int | None) -> None:
+        """It goes on, to there, without a seam."""
+        placement.to_ms = to_ms
+        self._changed(placement)
+
+    def _changed(self, placement: Placement) -> None:
+        for listener in self._live:
+            listener.changed(placement)
+
     def cut(self, at_ms: int) -> None:
         """Whatever sounds at this moment falls silent. What is placed later is not touched."""
         for placement in self._placements[self._uncut :]:
             placement.cut_ms = at_ms - self._began_ms
+            self._changed(placement)
         self._uncut = len(self._placements)
 
     def write(self, path: Path, end_ms: int) -> bool:

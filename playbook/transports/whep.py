@@ -155,6 +155,35 @@ class EdgesOf:
             self._tell(StreamEdge(edge.what, max(0, round(self._clock.now_ms() - edge.at_ms))))
 
 
+class Place:
+    """A viewer's place in a stream, taken by a POST of its offer and given back by a DELETE. `http` gives the way to an origin;
+    `vendor_host` is whose stream it is."""
+
+    def __init__(self, url: str, http: Callable[[str], Http], *, vendor_host: str, resource_of: ResourceOf) -> None:
+        self._url, self._make_http, self._vendor_host, self._resource_of = url, http, vendor_host, resource_of
+        self._resource: str | None = None
+
+    async def take(self, offer: str) -> str:
+        """Offer to receive. Gives the answer's SDP. Raises `ProviderError`."""
+        headers = {"Content-Type": "application/sdp"}
+        answer = await self._request("POST", self._url, retry=Retry.NEVER, content=offer.encode(), headers=headers)
+        self._resource = self._resource_of(self._url, answer.headers.get("location"))
+        return answer.body.decode("utf-8", "replace")
+
+    async def give_back(self) -> None:
+        """Somebody else can have it. Never raises."""
+        if self._resource is not None:
+            resource, self._resource = self._resource, None
+            with contextlib.suppress(ProviderError, SetupError):
+                await self._request("DELETE", resource, retry=Retry.SAFE, budget_ms=3_000)
+
+    async def _request(self, method: str, url: str, **request: Any) -> Answer:
+        parts = urlsplit(url)
+        await asyncio.to_thread(_refuse_private, parts.hostname or "", self._vendor_host)
+        async with self._make_http(f"{parts.scheme}://{parts.netloc}") as http:
+            return await http.request(method, parts.path + (f"?{parts.query}" if parts.query else ""), **request)
+
+
 class WhepStream:
     """A stream by WebRTC. `http` gives the way to an origin; `vendor_host` is whose stream it is."""
 
@@ -168,26 +197,23 @@ class WhepStream:
         resource_of: ResourceOf,
         file: Path | None = None,
     ) -> None:
-        self._address, self._make_http, self._resource_of, self._vendor_host = address, http, resource_of, vendor_host
+        self._address = address
+        self._place = Place(address.url, http, vendor_host=vendor_host, resource_of=resource_of)
         self._clock = Clock()
         self._tell = tell
         self._edges = EdgesOf(self._clock, tell, file)
         self._connection: RTCPeerConnection | None = None
-        self._resource: str | None = None
         self._reader: asyncio.Task[None] | None = None
         self._came: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._over = False
 
     async def open(self) -> None:
         self._connection, offer = await self._offer()
-        answer = await self._request(
-            "POST", self._address.url, retry=Retry.NEVER, content=offer.encode(), headers={"Content-Type": "application/sdp"}
-        )
-        self._resource = self._resource_of(self._address.url, answer.headers.get("location"))
+        answer = await self._place.take(offer)
         from aiortc import RTCSessionDescription
 
         try:
-            await self._connection.setRemoteDescription(RTCSessionDescription(answer.body.decode("utf-8", "replace"), "answer"))
+            await self._connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
         except ValueError as error:  # what is no SDP, or none that fits our offer
             raise ProviderError(f"the stream's answer cannot be used: {error}") from error
         try:
@@ -205,16 +231,7 @@ class WhepStream:
         if self._connection is not None:
             with contextlib.suppress(Exception):  # whatever a library's state: the place is given back below
                 await self._connection.close()
-        if self._resource is not None:
-            resource, self._resource = self._resource, None
-            with contextlib.suppress(ProviderError, SetupError):
-                await self._request("DELETE", resource, retry=Retry.SAFE, budget_ms=3_000)
-
-    async def _request(self, method: str, url: str, **request: Any) -> Answer:
-        parts = urlsplit(url)
-        await asyncio.to_thread(_refuse_private, parts.hostname or "", self._vendor_host)
-        async with self._make_http(f"{parts.scheme}://{parts.netloc}") as http:
-            return await http.request(method, parts.path + (f"?{parts.query}" if parts.query else ""), **request)
+        await self._place.give_back()
 
     # the connection
 

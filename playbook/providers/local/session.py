@@ -228,7 +228,7 @@ class LocalSession:
             return
         to_ms = None if part.to_ms == script.length_ms else part.to_ms
         if line.placement is not None and line.part is not None and line.part.script is script and start == self._free_ms:
-            line.placement.to_ms = to_ms  # without a seam
+            show.extend(line.placement, to_ms)
         else:
             line.placement = show.place(start, script.load, part.from_ms, to_ms, script.mouth)
         if script.marks and not script.missing and line.spoken is not None and not line.spoken.masked:

@@ -1,0 +1,375 @@
+"""Performs the playbook on every `go`, again and again; reads the file anew when it has changed; tells the pages.
+
+One performance at a time. What controls the show comes in through `signal`, whoever sent it. What a signal means within a performance is
+the engine's business; between two of them `go` begins one, `goto STEP` begins one at that step, `panic` makes the pages silent, and the
+rest means nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal as signals
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from playbook.errors import AuthorError, PlaybookError, Problem
+from playbook.model import Plan
+from playbook.perform.performance import SIGNALS, Options, Outcome, Runner
+from playbook.record.runlog import Line
+from playbook.stage.board import Board, problems_to_json
+from playbook.stage.guard import Guard
+from playbook.stage.hub import Hub, Page
+from playbook.stage.sounds import Sounds
+
+BOUNCE_MS = 300
+"""A person who presses `go` again so soon meant it once."""
+PEOPLE = ("page", "keyboard")
+WATCH_S = 0.4
+"""How often the playbook's files are looked at."""
+TOGETHER_S = 0.03
+"""What changes within this time is told to the pages at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How the stage performs: `compile` makes the plan (raises `AuthorError`), `perform` a runner for it with these options."""
+
+    compile: Callable[[], Plan]
+    perform: Callable[[Plan, Options], AbstractAsyncContextManager[Runner]]
+    options: Options
+    files: Callable[[], Iterable[Path]] = tuple
+    """What the plan is made of beside the playbook and its parts."""
+    told: Callable[[Outcome | PlaybookError], None] = lambda _: None
+    """Hears how each performance went."""
+
+
+class Director:
+    """The show of one stage. `run` performs until it is stopped; everything else may be called from the same loop meanwhile."""
+
+    def __init__(self, file: Path, manner: Manner, guard: Guard) -> None:
+        self.file, self._manner = file, manner
+        self.board = Board(playbook=file.stem)
+        self.plan: Plan | None = None
+        self.outcome: Outcome | None = None
+        self._loop = asyncio.get_running_loop()
+        self.hub = Hub(guard, self.now_ms, self._pages_changed)
+        self.sounds = Sounds(lambda message: self.hub.tell("audience", message), self.now_ms)
+        self._runner: Runner | None = None
+        self._begin = asyncio.Event()
+        self._first: str | None = None
+        self.stopped: str | None = None
+        self._pressed_ms = -1e9
+        self._offset_ms = 0.0
+        self._performances = 0
+        self._caption: dict[str, Any] | None = None
+        self._ignored: str | None = None
+        self._flush: asyncio.TimerHandle | None = None
+        self._shown: list[dict[str, Any]] = []
+        self._seen: dict[str, tuple[int, int]] = {}
+        self._new_plan: Plan | None = None
+
+    def now_ms(self) -> float:
+        """The server's clock."""
+        return self._loop.time() * 1000
+
+    # --- the playbook -------------------------------------------------------------------------------------------------
+
+    def read(self, plan: Plan) -> None:
+        """This plan is the next to be performed."""
+        self._new_plan = plan
+        self._seen = self._look(_files(plan))
+        if self._runner is None:
+            self._take_new_plan()
+        else:
+            self.board.problems = problems_to_json(plan.warnings)
+        self._changed()
+
+    def _take_new_plan(self) -> None:
+        if self._new_plan is not None:
+            self.plan, self._new_plan = self._new_plan, None
+            self.board.load(self.plan)
+
+    def _look(self, files: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """What the files are like by now."""
+        found: dict[str, tuple[int, int]] = {}
+        for file in {str(self.file), *files, *map(str, self._manner.files())}:
+            try:
+                stat = Path(file).stat()
+                found[file] = stat.st_mtime_ns, stat.st_size
+            except OSError:
+                found[file] = 0, 0
+        return found
+
+    async def watch(self) -> None:
+        """Read the playbook anew whenever one of its files has changed, for ever."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if self._look(self._seen) == self._seen:
+                continue
+            self._seen = self._look(self._seen)
+            try:
+                plan = await asyncio.to_thread(self._manner.compile)
+            except AuthorError as error:
+                self._show_problems(error.problems)
+                self._seen |= self._look(_places(error.problems))
+            except PlaybookError as error:
+                self._show_problems([Problem("PB100", error.message, remedy=error.remedy)])
+            else:
+                self.read(plan)
+
+    def _show_problems(self, problems: Iterable[Problem]) -> None:
+        self.board.problems = problems_to_json(tuple(problems))
+        self._changed()
+
+    @property
+    def _broken(self) -> bool:
+        return any(problem["severity"] == "error" for problem in self.board.problems)
+
+    # --- signals ------------------------------------------------------------------------------------------------------
+
+    def signal(self, name: str, source: str, step: str | None = None) -> str | None:
+        """Somebody asks for something. Gives the reason where it is ignored."""
+        if name == "go" and source in PEOPLE:
+            bounced = self.now_ms() - self._pressed_ms < BOUNCE_MS
+            self._pressed_ms = self.now_ms()
+            if bounced:
+                return None
+        if name == "panic":
+            self.sounds.silence()
+            self._caption = None
+        if name == "goto" and (step is None or step not in self.board.rows):
+            return f"there is no step '{step}'" if step is not None else "goto needs a step"
+        if self._runner is not None:
+            return self._offer(self._runner, name)
+        if name in ("go", "goto"):
+            return self._ask_to_begin(step)
+        return None if name == "panic" else "nothing is being performed"
+
+    def _ask_to_begin(self, step: str | None) -> str | None:
+        if self._broken:
+            return "the playbook has problems"
+        if self._begin.is_set():
+            return "the show begins already"
+        self._first = step
+        self._begin.set()
+        return None
+
+    def _offer(self, runner: Runner, name: str) -> str | None:
+        self._ignored = None
+        if name == "end":
+            runner.stop("end")
+        elif name == "go":
+            if (awaited := self.board.awaits) is None:
+                return "nothing waits for go"
+            runner.trigger(awaited)
+        else:
+            runner.trigger(name)
+        return self._ignored
+
+    def stop(self, reason: str) -> None:
+        """End the stage: the performance in order, then the rest."""
+        self.stopped = reason
+        if self._runner is not None:
+            self._runner.stop(reason)
+        self._begin.set()
+
+    # --- performing ---------------------------------------------------------------------------------------------------
+
+    async def run(self, *, once: bool = False) -> None:
+        """Perform on every `go` until somebody stops it; `once`: now, and no more."""
+        if once:
+            self._begin.set()
+        while True:
+            with self._own_signals():
+                await self._begin.wait()
+            self._begin.clear()
+            if self.stopped is not None:
+                return
+            self._take_new_plan()
+            await self._perform()
+            if once or self.stopped is not None:
+                return
+
+    async def _perform(self) -> None:
+        plan = self.plan
+        assert plan is not None
+        self._performances += 1
+        options = self._options()
+        self.board.begin()
+        self._changed()
+        try:
+            async with self._manner.perform(plan, options) as runner:
+                self._runner = runner
+                self._offset_ms = float("inf")
+                self.sounds.follow(lambda at_ms: at_ms + self._offset_ms)
+                outcome = await runner.run()
+        except PlaybookError as error:
+            self._over({"end": "error", "exit_code": error.exit_code, "reason": error.message, "folder": None})
+            self._manner.told(error)
+        else:
+            self.outcome = outcome
+            result = outcome.result
+            self._over({"end": result.end, "exit_code": result.exit_code, "reason": result.reason, "folder": str(outcome.folder)})
+            self._manner.told(outcome)
+            if result.end == "stopped" and result.reason in [number.name for number in SIGNALS]:
+                self.stopped = result.reason
+        finally:
+            self._runner = None
+
+    def _over(self, result: Mapping[str, Any]) -> None:
+        self.board.over(result)
+        self._take_new_plan()
+        self._caption = None
+        self.hub.tell("audience", {"type": "clear"})
+        self._changed()
+
+    def _options(self) -> Options:
+        from dataclasses import replace
+
+        options = self._manner.options
+        folder = None if options.folder is None else options.folder / str(self._performances)
+        return replace(options, folder=folder, watch=self._watch(options.watch), live=(*options.live, self.sounds), interactive=True)
+
+    def _watch(self, also: Callable[[Line], None] | None) -> Callable[[Line], None]:
+        def watch(line: Line) -> None:
+            if also is not None:
+                also(line)
+            self._take(line)
+
+        return watch
+
+    def _take(self, line: Line) -> None:
+        """A line of the log: for machines as it is, for the pages what follows from it."""
+        self.hub.tell("events", line)
+        if "at_ms" in line:
+            self._offset_ms = min(self._offset_ms, self.now_ms() - line["at_ms"])
+        self.board.take(line)
+        if line.get("note") == "ignored":
+            self._ignored = line["reason"]
+        if line.get("command") in ("say", "play_audio"):
+            self.hub.tell("audience", {"type": "voice"})
+        elif line.get("event") == "speech_started":
+            self._show_caption(line)
+        elif line.get("event") == "speech_ended" and (row := self.board.row_of(line)) is not None:
+            self._hide_caption(row.step.id)
+        self._changed()
+
+    def _show_caption(self, line: Line) -> None:
+        row = self.board.row_of(line)
+        text = None if row is None else getattr(row.step.action, "shown", None)
+        if row is None or text is None or self._runner is None:
+            return
+        marks = self._runner.words(line["task"])
+        start = self.now_ms() - line.get("ago_ms", 0)
+        self._caption = {"type": "caption", "id": row.step.id, "text": text, "start": start, "marks": [list(mark) for mark in marks]}
+        self.hub.tell("audience", self._caption)
+
+    def _hide_caption(self, step: str) -> None:
+        if self._caption is not None and self._caption["id"] == step:
+            self._caption = None
+            self.hub.tell("audience", {"type": "clear"})
+
+    @contextlib.contextmanager
+    def _own_signals(self) -> Any:
+        """Between two performances SIGINT and its like end the stage; within one they are the runner's."""
+        for number in SIGNALS:
+            with contextlib.suppress(RuntimeError, ValueError):  # not the main thread
+                if number.name != "SIGHUP" or signals.getsignal(number) != signals.SIG_IGN:
+                    self._loop.add_signal_handler(number, self.stop, number.name)
+        try:
+            yield
+        finally:
+            for number in SIGNALS:
+                self._loop.remove_signal_handler(number)
+
+    # --- the pages ----------------------------------------------------------------------------------------------------
+
+    def greet_audience(self, page: Page) -> None:
+        """What an audience's page begins with: what is shown, and what sounds at this moment."""
+        page.send({"type": "stage", "title": self.board.playbook, "colours": {}})
+        page.send({"type": "viewer", "viewer": {"kind": "local"}})
+        if self._caption is not None:
+            page.send(self._caption)
+        for sound in self.sounds.now():
+            page.send(sound)
+
+    def greet_operator(self, page: Page) -> None:
+        """What an operator's page begins with."""
+        page.send({"type": "state", "state": self.state()})
+
+    async def hear_audience(self, page: Page, message: Mapping[str, Any]) -> None:
+        """What an audience's page says."""
+
+    def state(self) -> dict[str, Any]:
+        """What `GET /api/state` answers."""
+        state = self.board.to_json()
+        return {**state, **self._moment(state)}
+
+    def _moment(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """What changes by itself, at this moment."""
+        now = self.now_ms()
+        zero = self.board.zero_ms
+        session, plan = state["session"], self.plan
+        if session is not None and plan is not None:
+            age = max(0, round(now - self._offset_ms - session["opened_ms"]))
+            price = plan.capabilities.price_per_minute
+            longest = [ms for ms in (plan.limits.max_duration_ms, plan.capabilities.usable_ms) if ms is not None]
+            session = {
+                "id": session["id"],
+                "reason": session["reason"],
+                "age_ms": age,
+                "cost": None if price is None else round(age / 60_000 * price, 4),
+                "left_ms": min(longest) - age if longest else None,
+            }
+        return {
+            "clock_ms": round(now),
+            "at_ms": None if zero is None or self._runner is None else round(now - self._offset_ms - zero),
+            "session": session,
+            "viewers": [{"page": page.name, "state": page.status} for page in self.hub.pages("audience")],
+        }
+
+    def _pages_changed(self) -> None:
+        self._changed()
+
+    def _changed(self) -> None:
+        """Tell the operators soon."""
+        if self._flush is None:
+            self._flush = self._loop.call_later(TOGETHER_S, self._tell_operators)
+
+    def _tell_operators(self) -> None:
+        self._flush = None
+        state = self.state()
+        steps = state["steps"]
+        if [step["id"] for step in steps] != [step["id"] for step in self._shown]:
+            self.hub.tell("operator", {"type": "state", "state": state})
+        else:
+            changed = [step for step, before in zip(steps, self._shown, strict=True) if step != before]
+            self.hub.tell("operator", {"type": "change", "state": {**state, "steps": changed}})
+        self._shown = steps
+
+    @contextlib.asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """The playbook's files are watched until this is left."""
+        task = asyncio.ensure_future(self.watch())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            if self._flush is not None:
+                self._flush.cancel()
+
+
+def _files(plan: Plan) -> set[str]:
+    """What a plan was made of: the files of its steps, and its sounds."""
+    places = {place.file for step in plan.steps for place in (step.place, *step.via) if place is not None}
+    return places | {sound for sound in plan.sounds.values() if isinstance(sound, str)}
+
+
+def _places(problems: Iterable[Problem]) -> set[str]:
+    return {place.file for problem in problems for place in (problem.place, *problem.via) if place is not None}

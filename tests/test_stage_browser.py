@@ -1,0 +1,289 @@
+"""The stage's pages in a real browser: what an audience sees and hears, and what an operator does."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .logs import checked
+from .stages import CHROMIUM, SHOW, Stage, staging, until
+
+pytestmark = pytest.mark.browser
+
+AUTOPLAY = "--autoplay-policy=no-user-gesture-required"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """The browser, with sound that needs no click."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", AUTOPLAY])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def lobby(tmp_path_factory: pytest.TempPathFactory, speech_cache: Path) -> Iterator[Stage]:
+    folder = tmp_path_factory.mktemp("stage")
+    (folder / "lobby.yaml").write_text(SHOW, "utf-8")
+    with staging(folder / "lobby.yaml", "--out", str(folder / "shows"), cache=speech_cache) as stage:
+        yield stage
+
+
+@pytest.fixture
+def stage(lobby: Stage) -> Iterator[Stage]:
+    yield lobby
+    if lobby.state()["phase"] != "idle":
+        lobby.signal("end")
+        lobby.until_phase("idle")
+
+
+@contextlib.contextmanager
+def page(browser: Any, address: str, **context: Any) -> Iterator[Any]:
+    """A page in a browser of its own; what goes wrong in it fails the test."""
+    wrong: list[str] = []
+    made = browser.new_context(**context)
+    opened = made.new_page()
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("console", lambda told: wrong.append(told.text) if "Content Security Policy" in told.text else None)
+    opened.goto(address)
+    try:
+        yield opened
+    finally:
+        made.close()
+    assert wrong == []
+
+
+WATCH = """() => {
+  const seen = globalThis.seen = [];
+  const look = () => {
+    const heard = stage.sound.position();
+    seen.push({at: heard && heard.at, shape: document.querySelector(".face").dataset.shape ?? "rest", level: stage.sound.level(),
+      mouth: stage.face.mouth.down, caption: document.querySelector("#captions.shown")?.textContent ?? ""});
+    requestAnimationFrame(look);
+  };
+  look();
+}"""
+
+
+def watch(audience: Any) -> None:
+    """Note at every frame what is heard, what the mouth does, and what the captions say."""
+    audience.evaluate(WATCH)
+
+
+def joined(stage: Stage) -> None:
+    until(lambda: [viewer["state"] for viewer in stage.state()["viewers"]] == ["joined"], "the page has joined")
+
+
+# --- the audience -----------------------------------------------------------------------------------------------------------
+
+
+def test_lips_move_while_a_line_is_heard_and_rest_between_lines(stage: Stage, chromium: Any):
+    """The page plays the line; while it is heard the mouth takes several shapes, between two lines it rests; captions are as said."""
+    with page(chromium, stage.audience) as audience:
+        joined(stage)
+        watch(audience)
+        stage.signal("go")
+        until(lambda: stage.step("long")["speaking"], "the second line is heard")
+        seen = audience.evaluate("seen")
+    spoken = [each for each in seen if each["at"] is not None and each["caption"].startswith("Welcome")]
+    between = [each for each in seen[seen.index(spoken[-1]) :] if each["at"] is None]
+    assert len({each["shape"] for each in spoken}) >= 2
+    assert max(each["mouth"] for each in spoken) > 10
+    assert max(each["level"] for each in spoken) > 0.05, "it is heard"
+    assert {each["shape"] for each in between} == {"rest"}
+    assert between[-1]["mouth"] < 4
+    assert "Welcome to the lobby, dear friend." in {each["caption"] for each in seen}
+
+
+def test_a_reload_in_the_middle_of_a_line_goes_on_where_it_is(stage: Stage, chromium: Any):
+    """After a reload the same line is heard from where it is by now, with its caption."""
+    with page(chromium, stage.audience) as audience:
+        joined(stage)
+        stage.signal("go")
+        until(lambda: stage.step("long")["speaking"], "the long line is heard")
+        before = until(lambda: audience.evaluate("stage.sound.position()?.at"), "it is heard in the page")
+        audience.reload()
+        after = until(lambda: audience.evaluate("globalThis.stage?.sound.position()?.at"), "it is heard again")
+        assert after > before
+        assert audience.locator("#captions").text_content().startswith("This is a rather long")
+
+
+def test_panic_in_the_middle_of_a_word_is_silence_at_once(stage: Stage, chromium: Any):
+    """Escape on the operator's page: within 300 ms nothing is heard on the audience's."""
+    with page(chromium, stage.audience) as audience, page(chromium, stage.operator) as operator:
+        joined(stage)
+        stage.signal("go")
+        until(lambda: stage.step("long")["speaking"], "the long line is heard")
+        until(lambda: audience.evaluate("stage.sound.level()") > 0.02, "there is sound")
+        audience.evaluate(
+            """() => { globalThis.loud = []; const look = () => { if (stage.sound.level() > 0.003) loud.push(Date.now());
+            requestAnimationFrame(look); }; look(); }"""
+        )
+        pressed = operator.evaluate(
+            "() => { document.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape', cancelable: true})); return Date.now(); }"
+        )
+        until(lambda: audience.evaluate("Date.now()") > pressed + 1000, "a second has passed")
+        assert max(audience.evaluate("loud"), default=0) - pressed < 300
+        assert not audience.locator("#captions.shown").count()
+
+
+def test_the_server_is_killed_and_started_again(tmp_path: Path, speech_cache: Path, chromium: Any):
+    """Both pages say that the stage is not there, come back by themselves, and the next show is heard."""
+    file = tmp_path / "lobby.yaml"
+    file.write_text(SHOW, "utf-8")
+    with staging(file, cache=speech_cache) as first:
+        port = first.base.rpartition(":")[2]
+        opened = contextlib.ExitStack()
+        audience = opened.enter_context(page(chromium, first.audience))
+        operator = opened.enter_context(page(chromium, first.operator))
+        joined(first)
+        first.process.kill()
+        first.process.wait()
+    with opened:
+        audience.wait_for_selector("#notice:has-text('not there')")
+        operator.wait_for_selector("body.lost")
+        with staging(file, "--port", port, cache=speech_cache) as second:
+            joined(second)
+            operator.wait_for_selector("body:not(.lost)")
+            assert audience.locator("#notice").is_hidden()
+            second.signal("go")
+            until(lambda: audience.evaluate("stage.sound.level()") > 0.02, "it is heard")
+
+
+def test_a_blocked_autoplay_is_told_to_the_operator_and_ends_with_a_click(stage: Stage, chromium: Any):
+    """Without a gesture the page shows its button and counts as blocked; after the click it has joined, and begins the show if it was
+    opened for that."""
+    strict = chromium.browser_type.launch(
+        executable_path=CHROMIUM, args=["--no-sandbox", "--autoplay-policy=document-user-activation-required"]
+    )
+    with page(strict, stage.audience + "?begin") as audience:
+        until(lambda: [viewer["state"] for viewer in stage.state()["viewers"]] == ["blocked"], "it is blocked")
+        assert audience.locator("#start").is_visible()
+        assert stage.state()["phase"] == "idle"
+        audience.click("#start")
+        joined(stage)
+        until(lambda: audience.evaluate("stage.sound.level()") > 0.02, "the show is heard")
+        assert audience.locator("#veil").is_hidden()
+    strict.close()
+
+
+def test_a_hostile_text_stays_text(tmp_path: Path, speech_cache: Path, chromium: Any):
+    """Markup in a line is shown as it was written, by captions and cue sheet, and runs nothing."""
+    file = tmp_path / "evil.yaml"
+    evil = "<img src=x onerror=alert(1)><b>bold</b> says hello to everybody."
+    file.write_text(SHOW.replace("Welcome to the lobby, dear friend.", f"'{evil}'"), "utf-8")
+    with staging(file, cache=speech_cache) as stage, page(chromium, stage.audience) as audience, page(chromium, stage.operator) as operator:
+        joined(stage)
+        stage.signal("go")
+        audience.wait_for_selector("#captions.shown")
+        assert audience.locator("#captions").text_content() == evil
+        assert operator.locator("#cues li").first.text_content().count("<b>bold</b>") == 1
+        assert audience.locator("#captions img, #captions b").count() == operator.locator("main img, #cues b").count() == 0
+
+
+def test_captions_go_by_the_address(stage: Stage, chromium: Any):
+    """`captions=off` hides them, for eyes but not for a screen reader; `size` and colours come from the address, and a colour that is none
+    is left out."""
+    with page(chromium, stage.audience + "?captions=off&skin=rgb(1,2,3)&hair=url(x)") as audience:
+        joined(stage)
+        stage.signal("go")
+        until(lambda: audience.locator("#spoken").text_content(), "a screen reader is told")
+        assert audience.evaluate("document.querySelector('#captions').getBoundingClientRect().width") <= 1
+        assert audience.evaluate("document.documentElement.style.getPropertyValue('--skin')") == "rgb(1,2,3)"
+        assert audience.evaluate("document.documentElement.style.getPropertyValue('--hair')") == ""
+
+
+# --- the operator -----------------------------------------------------------------------------------------------------------
+
+
+def test_go_pressed_ten_times_in_a_second_is_one_go(stage: Stage, chromium: Any):
+    """The space bar bounces: one performance begins, and the trigger that it waits for later is not given."""
+    with page(chromium, stage.operator) as operator:
+        operator.wait_for_selector("#cues li")
+        operator.evaluate(
+            """async () => { for (let i = 0; i < 10; i++) {
+            document.dispatchEvent(new KeyboardEvent('keydown', {key: ' ', cancelable: true}));
+            await new Promise((done) => setTimeout(done, 100)); } }"""
+        )
+        until(lambda: stage.state()["awaits"] == "next", "the show waits for its trigger")
+        operator.keyboard.press("Space")
+        until(lambda: stage.state()["step"] in ("bye", None), "go gave the trigger that was waited for")
+        stage.until_phase("idle")
+    log = checked(Path(stage.state()["result"]["folder"]))
+    assert [line["trigger"] for line in log if line.get("event") == "trigger"] == ["next"]
+
+
+def test_two_operators_see_the_same(stage: Stage, chromium: Any):
+    """What one presses, the other sees: the live line, and after the end the result."""
+    with page(chromium, stage.operator) as one, page(chromium, stage.operator) as two:
+        two.wait_for_selector("#cues li")
+        one.wait_for_selector("#cues li")
+        one.click("#go")
+        two.wait_for_selector("#cues .running .tag:has-text('speaking')")
+        assert two.locator("#now-text").text_content() == "Welcome to the lobby, dear friend."
+        two.click("#end")
+        assert stage.state()["phase"] == "running", "one click ends nothing"
+        two.click("#end")
+        one.wait_for_selector("#result:has-text('stopped')")
+
+
+def test_the_keyboard_alone_runs_the_show(stage: Stage, chromium: Any):
+    """Tab, arrows and keys: space goes wherever the focus is, and does not press the button that has it."""
+    with page(chromium, stage.operator) as operator:
+        operator.wait_for_selector("#cues li")
+        operator.focus("#cues li:first-child button")
+        operator.keyboard.press("ArrowDown")
+        assert operator.evaluate("document.activeElement.textContent").find("wait 700ms") >= 0
+        operator.focus("#skip")
+        operator.keyboard.press("Space")
+        until(lambda: stage.state()["phase"] == "running", "space is go")
+        assert operator.locator("#toast").text_content() == "", "and skip was not pressed"
+
+
+def test_a_phone_has_everything_within_reach(stage: Stage, chromium: Any):
+    """At 390 by 844 nothing is wider than the screen, and each control is at least 44 by 44."""
+    with page(chromium, stage.operator, viewport={"width": 390, "height": 844}, has_touch=True) as operator:
+        operator.wait_for_selector("#cues li")
+        assert operator.evaluate("document.documentElement.scrollWidth") <= 390
+        boxes = [operator.locator(f"#{id}").bounding_box() for id in ("go", "hold", "skip", "end", "panic")]
+        assert all(box["width"] >= 44 and box["height"] >= 44 and box["y"] + box["height"] <= 844 for box in boxes)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(stage: Stage, chromium: Any, scheme: str):
+    """axe-core, on both pages, while a line is heard."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    with (
+        page(chromium, stage.audience, color_scheme=scheme) as audience,
+        page(chromium, stage.operator, color_scheme=scheme) as operator,
+    ):
+        joined(stage)
+        stage.signal("go")
+        until(lambda: stage.step("long")["speaking"], "the long line is heard")
+        for opened in (audience, operator):
+            until(lambda: opened.evaluate("!document.getAnimations().some((each) => each.playState === 'running')"), "it is drawn")  # noqa: B023
+            found = Axe().run(opened)
+            assert found.violations_count == 0, found.generate_report()
+
+
+def test_the_pages_are_small_and_ask_nobody_else(stage: Stage, chromium: Any):
+    """Everything that both pages load is below 150 KB together, and comes from the stage."""
+    asked: list[str] = []
+    sizes: dict[str, int] = {}
+    made = chromium.new_context()
+    opened = made.new_page()
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.on("response", lambda answer: sizes.update({answer.url: len(answer.body())}) if answer.status == 200 else None)
+    for address in (stage.audience, stage.operator):
+        opened.goto(address, wait_until="networkidle")
+    made.close()
+    assert {url for url in asked if not url.startswith((stage.base, "data:"))} == set()
+    assert sum(sizes.values()) < 150_000
