@@ -88,6 +88,17 @@ class _Line:
 class EchoSession(TavusSession):
     """One conversation by messages."""
 
+    max_bytes = MAX_MESSAGE_BYTES
+    """The largest message, as JSON."""
+    piece_ms = PIECE_MS
+    """How much of a sound goes in one message."""
+    untaken = UNTAKEN
+    """How many messages with pieces of a sound may be on their way."""
+
+    def deliver(self, message: Mapping[str, Any]) -> asyncio.Future[None]:
+        """Send a message to the face. What becomes of it stands in the future, at most a `ProviderError`."""
+        return self.room.send(message)
+
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         settings = self.settings
@@ -186,7 +197,7 @@ class EchoSession(TavusSession):
 
     async def _send_text(self, command: SayText) -> None:
         line = self._line(command.task)
-        pieces = list(split(command.text, MAX_MESSAGE_BYTES - len(encode(self._echo(command.task, command.final, text="")))))
+        pieces = list(split(command.text, self.max_bytes - len(encode(self._echo(command.task, command.final, text="")))))
         if len(pieces) > 1:
             line.text = None
         line.sent = True
@@ -194,7 +205,7 @@ class EchoSession(TavusSession):
             if line.stopped:
                 return
             try:
-                await self.room.send(self._echo(command.task, command.final and number == len(pieces), text=piece))
+                await self.deliver(self._echo(command.task, command.final and number == len(pieces), text=piece))
             except ProviderError as error:
                 self._done_with(line)
                 if number > 1:
@@ -203,7 +214,7 @@ class EchoSession(TavusSession):
 
     async def _send_sound(self, line: _Line, pcm: bytes) -> asyncio.Task[None] | None:
         """Send the first piece of a sound. The rest, if there is one, is sent by plan in the task that is returned."""
-        size = 2 * self._rate * PIECE_MS // 1000
+        size = 2 * self._rate * self.piece_ms // 1000
         line.sent = True
         try:
             await self._send_piece(line, pcm[:size], final=len(pcm) <= size)
@@ -225,7 +236,7 @@ class EchoSession(TavusSession):
                 elif late_ms > STALL_MS:
                     start_ms += late_ms
                 untaken.append(self._send_piece(line, pcm[at : at + size], final=at + size >= len(pcm)))
-                while untaken and (untaken[0].done() or len(untaken) > UNTAKEN):
+                while untaken and (untaken[0].done() or len(untaken) > self.untaken):
                     await untaken.popleft()
             for answer in untaken:
                 await answer
@@ -234,7 +245,7 @@ class EchoSession(TavusSession):
             self.emit(ProviderFailed(f"only a part of the sound was sent: {error.message}", outcome="ambiguous", task=line.task))
 
     def _send_piece(self, line: _Line, pcm: bytes, *, final: bool) -> asyncio.Future[None]:
-        return self.room.send(self._echo(line.task, final, audio=base64.b64encode(pcm).decode()))
+        return self.deliver(self._echo(line.task, final, audio=base64.b64encode(pcm).decode()))
 
     def _echo(self, task: str, final: bool, *, text: str | None = None, audio: str | None = None) -> dict[str, Any]:
         """The message, as documented (https://docs.tavus.io/sections/event-schemas/conversation-echo)."""
@@ -255,7 +266,7 @@ class EchoSession(TavusSession):
         super().interrupt(command)
 
     async def _interrupt(self, command: StopSpeaking) -> TaskAccepted:
-        await self.room.send(self._message("conversation.interrupt"))
+        await self.deliver(self._message("conversation.interrupt"))
         clock = self.context.clock
         clock.call_at(clock.now_ms() + GRACE_MS, self._settle)
         return TaskAccepted(command.task, reason=self.take_remark())

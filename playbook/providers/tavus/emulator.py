@@ -93,6 +93,11 @@ class Options(options.Options):
     """How much later than it is reported the face's sound comes."""
 
 
+MAX_BODY_BYTES = 65_536
+_NO_REPORTS = frozenset({"end-missing", "end-early", "end-late", "end-twice", "start-missing", "wrong-id"})
+"""Faults of reports, which nobody gets who is not in the room."""
+
+
 class TavusEmulator(Emulator):
     """The vendor."""
 
@@ -108,6 +113,8 @@ class TavusEmulator(Emulator):
     def impossible(cls, settings: Mapping[str, Any]) -> frozenset[str]:
         # By microphone an interrupt is the end of our own sound: there is nothing that could get lost, and no rest that could be spoken.
         microphone = settings.get("echo_via") == "microphone"
+        if settings.get("echo_via") == "rest":
+            return _NO_REPORTS if not settings.get("listen") else frozenset()
         return cls.never | ({"interrupt-lost", "speech-after-interrupt"} if microphone else frozenset())
 
     def __init__(self, *, faults: Iterable[Chosen | str] = (), **given: Any) -> None:
@@ -192,6 +199,7 @@ class TavusEmulator(Emulator):
             self._route("/v2/conversations/{id}", "GET", self._show),
             self._route("/v2/conversations/{id}", "DELETE", self._delete),
             self._route("/v2/conversations/{id}/end", "POST", self._end),
+            self._route("/v2/conversations/{id}/send-app-message", "POST", self._send),
             self._route("/v2/faces", "GET", self._list_faces),
             self._route("/v2/replicas", "GET", self._list_faces),
         ]
@@ -266,6 +274,27 @@ class TavusEmulator(Emulator):
             raise HTTPException(400, "Conversation has already ended")
         conversation.end("end")
         return Response(status_code=200)
+
+    async def _send(self, request: Request) -> Response:
+        """A message to the face by REST."""
+        conversation = self._conversation(request)
+        if len(await request.body()) > MAX_BODY_BYTES:
+            return JSONResponse({"error": f"Request body exceeds {MAX_BODY_BYTES} bytes"}, 413)
+        message = await _body(request, None)
+        if not conversation.alive:
+            raise HTTPException(400, "App messages can only be sent to active conversations.")
+        if not conversation.admits_request():
+            return JSONResponse({"error": "Too many requests"}, 429)
+        properties = message.get("properties")
+        echo = properties if message.get("event_type") == "conversation.echo" and isinstance(properties, dict) else {}
+        name = str(echo.get("inference_id") or "")
+        line = conversation.queue.line(name, str(echo.get("text") or ""))
+
+        def accept() -> Response:
+            conversation.said(None, message)
+            return JSONResponse({"status": "queued"})
+
+        return await self.take(conversation, line, accept) if echo else accept()
 
     async def _delete(self, request: Request) -> Response:
         conversation = self._conversation(request)

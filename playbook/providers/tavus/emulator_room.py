@@ -38,6 +38,8 @@ DIES_MS = EARLY_MS = 300
 """Of sound from a microphone, whose length nobody knows: when a session dies in it, and when its end is reported too early."""
 LISTEN_MS = 100
 """How often a face that hears sound looks whether it has ended."""
+REQUESTS, WINDOW_MS = 120, 60_000
+"""How many messages by REST are taken in which time."""
 SILENCE_MS = 800
 """How much silence a listener is sent after speech."""
 HTTP_ERROR = 'Connection(Api(RoomLookup(RoomInfoFetchFailed(IoError(Custom { kind: Other, error: "HTTP error: %s" })))))'
@@ -66,6 +68,8 @@ class Conversation(LiveSession):
         self.events: list[dict[str, Any]] = []
         self.guests: list[Guest] = []
         self._people: list[Participant] = []
+        self._kept: list[Any] = []  # messages by REST that came before the face
+        self._requests: deque[int] = deque()  # when those came that count
         self._seen = False
         self._seq = itertools.count(1)
         self._held: list[dict[str, Any]] = []
@@ -125,10 +129,13 @@ class Conversation(LiveSession):
         if not self.alive:
             return
         self.face_here = True
+        kept, self._kept = self._kept, []
         self._announce("joined", self.face)
         for kind, field in (("system.pal_joined", "face_id"), ("system.replica_joined", "replica_id")):
             self._event(kind, {field: self.emulator.face_of(self.wanted)})
             self._say("system", kind, {field: self.emulator.face_of(self.wanted)})
+        for message in kept:
+            self._take_in(message)
 
     def face_leaves(self) -> None:
         """The face is gone, as if it had crashed."""
@@ -163,12 +170,30 @@ class Conversation(LiveSession):
 
     # what we are told
 
-    def said(self, guest: Guest, message: Any) -> None:
-        """A message to all. Without a face nobody takes it in, and what is not understood is passed over."""
+    def admits_request(self) -> bool:
+        """Whether one more message by REST is taken now."""
+        now = self.clock.now_ms()
+        while self._requests and self._requests[0] <= now - WINDOW_MS:
+            self._requests.popleft()
+        if len(self._requests) >= REQUESTS:
+            return False
+        self._requests.append(now)
+        return True
+
+    def said(self, guest: Guest | None, message: Any) -> None:
+        """A message to all, or (None: by REST) to the face alone, for which it is kept until that has come. What is not understood is
+        passed over."""
         self.emulator.note("message", session=self.id, message=_shown(message))
+        if guest is None and not self.face_here:
+            self._kept.append(message)
+            return
         for other in self.guests:
-            if other is not guest:
+            if guest is not None and other is not guest:
                 other.message(message, guest.id)
+        self._take_in(message)
+
+    def _take_in(self, message: Any) -> None:
+        """What the face makes of a message."""
         if not (self.face_here and isinstance(message, dict) and message.get("message_type") == "conversation"):
             return
         if message.get("conversation_id") not in (None, self.id):

@@ -23,6 +23,8 @@ MESSAGES_ONLY = ("listen", "pace", "lead", "sample_rate", "done_as")
 MICROPHONE_ONLY = ("track", "voice", "rate", "pitch")
 TAIL_MS = 500
 """How long after the reported end of the last line the audience may still hear it: reports travel faster than sound and picture."""
+REST_LATENCY_MS = 1_000
+"""How long after the acceptance of a request a line is expected to be heard (no figure is published)."""
 TRACK_TAIL_MS = 1_500
 """The same for our own track, which the face speaks only after it has heard it."""
 
@@ -43,6 +45,7 @@ class TavusProvider:
     }
     stands: Mapping[str, Mapping[str, Any]] = {
         "tavus": {"pal_id": "p5c0ffee1234"},
+        "tavus-rest": {"pal_id": "p5c0ffee1234", "echo_via": "rest"},
         "tavus-microphone": {"pal_id": "p5c0ffee1234", "echo_via": "microphone"},
     }
 
@@ -50,13 +53,15 @@ class TavusProvider:
         self.local_voice = local_voice or new_voice
 
     def capabilities(self, settings: Mapping[str, Any]) -> Capabilities:
-        microphone = settings.get("echo_via") == "microphone"
+        way = settings.get("echo_via", "messages")
+        microphone, deaf = way == "microphone", way == "rest" and not settings.get("listen")
         longest_s = (settings.get("properties") or {}).get("max_call_duration")
         return Capabilities(
-            speech="exact" if microphone else "reported",
+            speech="exact" if microphone else "none" if deaf else "reported",
             interrupt="all",
             own_voice=microphone,
-            tail_ms=TRACK_TAIL_MS if microphone else TAIL_MS,
+            start_latency_ms=REST_LATENCY_MS if deaf else 0,
+            tail_ms=TRACK_TAIL_MS if microphone or deaf else TAIL_MS,
             max_session_ms=None if longest_s is None else longest_s * 1000,
             price_per_minute=settings.get("price_per_minute"),
             opens_only=TEST_MODE if settings.get("test_mode") else None,
@@ -93,6 +98,10 @@ class TavusProvider:
             from playbook.providers.tavus.microphone import MicrophoneSession
 
             return MicrophoneSession(context, self.local_voice())
+        if context.settings.get("echo_via") == "rest":
+            from playbook.providers.tavus.rest import RestSession
+
+            return RestSession(context)
         from playbook.providers.tavus.echo import EchoSession
 
         return EchoSession(context)

@@ -106,6 +106,11 @@ class TavusSession(QueuedSession):
 
     # what a way of speaking adds
 
+    @property
+    def joins(self) -> bool:
+        """Whether we are in the room ourselves."""
+        return True
+
     def told(self, kind: str, message: Mapping[str, Any], properties: Mapping[str, Any]) -> None:
         """A message of Tavus that does not concern the room."""
 
@@ -178,10 +183,11 @@ class TavusSession(QueuedSession):
     async def _create(self, pal: Mapping[str, str]) -> None:
         context = self.context
         given = {name: value for name, value in self.settings.items() if name not in OURS}
+        longest_s = math.ceil(context.lasts_ms / 1000) + MARGIN_S
         limits = {
-            "max_call_duration": math.ceil(context.lasts_ms / 1000) + MARGIN_S,
+            "max_call_duration": longest_s,
             "participant_left_timeout": LEFT_S,
-            "participant_absent_timeout": ABSENT_S,
+            "participant_absent_timeout": ABSENT_S if self.joins else longest_s,
         }
         properties = limits | dict(self.settings.get("properties") or {})
         absent_s = properties["participant_absent_timeout"]
@@ -338,7 +344,7 @@ def account(env: Mapping[str, str]) -> str:
     return hashlib.sha256(f"playbook {api_key(env)['x-api-key']}".encode()).hexdigest()[:8]
 
 
-def _path(conversation: str) -> str:
+def conversation_path(conversation: str) -> str:
     return f"{CONVERSATIONS}/{quote(conversation, safe='')}"
 
 
@@ -348,12 +354,12 @@ async def end(http: Http, conversation: str, *, look: bool = True) -> Mapping[st
     clock, tries = Clock(), iter(STILL_ACTIVE_MS)
     while True:
         try:
-            await http.request("POST", f"{_path(conversation)}/end", retry=Retry.SAFE)
+            await http.request("POST", f"{conversation_path(conversation)}/end", retry=Retry.SAFE)
         except ProviderError as error:
             if error.status not in (400, 404, 409, 410):
                 raise
             try:
-                facts = (await http.request("GET", _path(conversation), params=VERBOSE, retry=Retry.SAFE)).fields()
+                facts = (await http.request("GET", conversation_path(conversation), params=VERBOSE, retry=Retry.SAFE)).fields()
             except ProviderError as unknown:
                 if unknown.status in (400, 404, 410):
                     return {}
@@ -374,7 +380,7 @@ async def _look(http: Http, conversation: str) -> Mapping[str, Any]:
     """What Tavus says of a conversation, if it says so soon."""
     with contextlib.suppress(ProviderError, TimeoutError):
         async with asyncio.timeout(WHY_S):
-            return (await http.request("GET", _path(conversation), params=VERBOSE, retry=Retry.NEVER)).fields()
+            return (await http.request("GET", conversation_path(conversation), params=VERBOSE, retry=Retry.NEVER)).fields()
     return {}
 
 
@@ -431,6 +437,12 @@ def _either(item: Mapping[str, Any], *names: str) -> str | None:
 def explain(answer: Answer, said: str) -> ProviderError | None:
     """The meaning of a status, and what to do. (Concurrency and credits are not documented; both were seen.)"""
     status = answer.status
+    if (status == 400 and "active conversations" in said) or (status in (404, 410) and "no longer available" in said):
+        return ProviderError(f"the conversation is over ({status}): {said}", outcome="lost")
+    if status == 502 and "could not be delivered" in said:
+        return ProviderError(f"Tavus could not deliver the message (502): {said}")
+    if status == 504:
+        return ProviderError(f"nobody knows whether Tavus delivered the message (504): {said}", outcome="ambiguous")
     if status == 400 and "concurrent" in said.lower():
         what = "no more concurrent conversations are allowed (400); `playbook sessions reconcile --provider tavus` lists the open ones"
         return ProviderError(f"{what}: {said}")
