@@ -88,8 +88,10 @@ class World:
         if found is None:
             return
         yield from found.check(plan)
-        if plan.capabilities.own_voice:
+        if plan.capabilities.own_voice and self.local.voice.available:
             yield from self.local.failures(plan)
+            if plan.provider != "local":
+                yield from self.local.unknown(plan)
         if plan.provider == "local":  # which has its own word for it, and must not cost the import below
             return
         from playbook.providers.base import SpeaksLocally

@@ -326,6 +326,8 @@ class Voice:
     def _speak_slowly(self, job: _Job) -> None:
         """By a child that is kept, since it takes long to start; by another one, or by eSpeak NG, where that ends."""
         with self._lock:
+            if job.key in self._known:  # by another thread, meanwhile
+                return None
             for _ in range(2):
                 if job.engine.name not in self._kept:
                     self._kept[job.engine.name] = Child(job.engine.command())

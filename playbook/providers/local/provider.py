@@ -1,7 +1,9 @@
 """The `local` provider: our own voice, or silence of the right length. No key and no network.
 
 Without the extra `voice` every line is silence for the time that `speech.pacing` gives it, and its evidence is `estimated`. With it, all
-lines are spoken before the session opens, so that a run only plays: lines one after another without a gap, each to the millisecond.
+lines are spoken before the session opens, so that a run only plays: lines one after another without a gap, each to the millisecond. A
+voice that takes long (`Engine.instant` is false) is waited for on the virtual clock alone: otherwise the session opens when the first
+sentence is there, and the others are spoken while the show goes on.
 
 A line that comes in chunks is one utterance and is spoken in one breath: since the plan knows all of its text, a word that a chunk cuts
 in two still sounds like a word. A chunk lets be heard what it completes; when the next one is late there is silence until it comes.
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from playbook.errors import Problem
 from playbook.model import Capabilities, Chunk, Length, Plan, Say
+from playbook.speech.audio import Sound, silence
 from playbook.speech.clauses import without
 from playbook.speech.mouth import Mouth
 from playbook.speech.pacing import estimate_ms
@@ -26,7 +29,7 @@ from playbook.speech.voice import FAILED_REMEDY, MAX_CHARS, NORMAL_RATE, REMEDY,
 if TYPE_CHECKING:
     from playbook.providers.base import Context
     from playbook.providers.local.session import LocalSession
-    from playbook.speech.audio import Sound
+    from playbook.speech.voice import Speech
 
 BATCH = 64
 """How many lines are spoken ahead before the session looks whether somebody wants it closed."""
@@ -126,6 +129,10 @@ class LocalProvider:
                 message = f"no voice is installed: {which} silence of an estimated length"
                 yield Problem("PB455", message, lines[0].place, REMEDY, "warning", via=lines[0].via)
             return
+        yield from self.unknown(plan)
+
+    def unknown(self, plan: Plan) -> Iterator[Problem]:
+        """Voices and languages that do not exist, or are not installed."""
         base = settings_of(plan)
         if base.voice or base.language:
             try:
@@ -186,11 +193,7 @@ class LocalProvider:
         """How a text goes: as it was spoken ahead, else by estimate."""
         speech = self.voice.known(text, settings)
         if speech is not None:
-            marks = tuple((word.at_ms, word.start) for word in speech.words)
-            ends = tuple(word.start + len(word.text) for word in speech.words)
-            remarks = ["marks: estimated"] * (speech.marks == "estimated") + [speech.remark] * (speech.remark is not None)
-            remark = "; ".join(filter(None, remarks)) or None
-            return Script(text, speech.duration_ms, marks, ends, lambda: speech.sound, speech.unspoken, speech.mouth, remark)
+            return script_of(speech)
         return Script(text, estimate_ms(text, self.voice.language(settings), (settings.rate or NORMAL_RATE) / NORMAL_RATE))
 
     def _scripts(self, plan: Plan) -> Iterator[Script | None]:
@@ -205,6 +208,21 @@ class LocalProvider:
                 yield self.script(step.action.text, self.line_settings(base, step.action.voice))
             else:
                 yield None
+
+
+def script_of(speech: Speech, pause_ms: int = 0) -> Script:
+    """How a text goes that was spoken, with a pause after it."""
+    remarks = ["marks: estimated" if speech.marks == "estimated" else None, speech.remark]
+    return Script(
+        speech.text,
+        speech.duration_ms + pause_ms,
+        tuple((word.at_ms, word.start) for word in speech.words),
+        tuple(word.start + len(word.text) for word in speech.words),
+        lambda: Sound(speech.sound.pcm + silence(pause_ms, speech.rate).pcm, speech.rate),
+        speech.unspoken,
+        speech.mouth,
+        "; ".join(filter(None, remarks)) or None,
+    )
 
 
 def settings_of(plan: Plan) -> Settings:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from playbook.errors import MASK, SetupError
 from playbook.events import (
@@ -114,32 +115,46 @@ class LocalSession:
         self._lines: dict[str, _Line] = {}  # open, in the order in which they are heard
         self._stopped: set[str] = set()
         self._free_ms = 0  # when the last line was over
-        self._preparing: asyncio.Task[None] | None = None
-        self._closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ready = self._closed = False
 
     def load(self, material: Material) -> None:
         self._material, self._show = material, material.show
         self._speaker = Speaker(self._provider, material.plan)
+        if self._ready:
+            self._begin(self._speaker.speak_on)
 
     def open(self) -> None:
         if self._material is not None and self._provider.unspoken(self._material.plan):
-            self._preparing = asyncio.ensure_future(self._prepare())
+            self._begin(self._prepare)
         else:
             self._opened()
 
     async def _prepare(self) -> None:
         try:
-            await self._speaker.speak_ahead()
+            await self._speaker.speak_ahead(streams=self._clock.name == "system")
         except SetupError as error:
             self._emit(ProviderFailed(error.message))
-        except Exception as error:
-            self._context.crash(error)
-        else:
-            self._opened()
+            return
+        self._opened()
+        await self._speaker.speak_on()
+
+    def _begin(self, work: Callable[..., Coroutine[Any, Any, None]], *given: Any) -> None:
+        async def guarded() -> None:
+            try:
+                await work(*given)
+            except Exception as error:
+                self._context.crash(error)
+
+        task = asyncio.ensure_future(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _opened(self) -> None:
         silent = f"no voice is installed: lines are silent and their lengths estimated; {REMEDY}"
-        self._emit(SessionOpened("local", None if self._voice.available else silent))
+        slow = None if self._material is None else self._speaker.slowness()
+        self._ready = True
+        self._emit(SessionOpened("local", slow if self._voice.available else silent))
 
     def say(self, command: SayText) -> None:
         if command.task in self._stopped:
@@ -147,8 +162,38 @@ class LocalSession:
             return
         line = self._lines.get(command.task) or _Line(command.task, SpokenLine())
         assert line.spoken is not None
+        if self._speaker.must_wait(line.spoken, command):
+            self._lines[command.task] = line
+            self._begin(self._feed, line, line.spoken, command)
+        else:
+            self._take(line, line.spoken, command)
+
+    async def _feed(self, line: _Line, spoken: SpokenLine, command: SayText) -> None:
+        """Let a line be heard piece by piece, as each is spoken; one in chunks when all of it is."""
         try:
-            stretch = self._speaker.next(line.spoken, command)
+            if not (command.chunk == 1 and command.final):
+                await self._speaker.have_spoken(spoken, command)
+                if self._lines.get(line.task) is line:
+                    self._take(line, spoken, command)
+                return
+            async for script, last in self._speaker.pieces(spoken, command):
+                if self._lines.get(line.task) is not line:  # interrupted, or the session is over
+                    return
+                if line.part is None and not line.parts:
+                    self._emit(TaskAccepted(command.task, chunk=command.chunk, reason=script.remark))
+                line.final = last
+                line.parts.append(_Part(script, 0, script.length_ms, self._clock.now_ms()))
+                self._advance()
+        except SetupError as error:
+            if self._lines.get(line.task) is line:
+                del self._lines[line.task]
+                self._emit(ProviderFailed(error.message, task=command.task, chunk=command.chunk))
+                self._advance()
+
+    def _take(self, line: _Line, spoken: SpokenLine, command: SayText) -> None:
+        """Let a chunk be heard that is spoken, or is at once."""
+        try:
+            stretch = self._speaker.next(spoken, command)
         except SetupError as error:
             self._emit(ProviderFailed(error.message, task=command.task, chunk=command.chunk))
             return
@@ -181,8 +226,8 @@ class LocalSession:
         if self._closed:
             return
         self._closed = True
-        if self._preparing is not None:
-            self._preparing.cancel()
+        for task in self._tasks:
+            task.cancel()
         self._silence(self._clock.now_ms())
         self._emit(SessionClosed())
 

@@ -7,19 +7,22 @@ line that the plan does not know is spoken by itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from playbook.errors import MASK
+from playbook.errors import MASK, SetupError
 from playbook.events import SayText
 from playbook.model import Plan, Say
-from playbook.providers.local.provider import BATCH, LocalProvider, Marks, Script, settings_of
+from playbook.providers.local.provider import BATCH, LocalProvider, Marks, Script, script_of, settings_of
 from playbook.speech.mouth import Mouth, between
 from playbook.speech.voice import Settings, VoiceMissing
 
 if TYPE_CHECKING:
     from playbook.speech.audio import Sound
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,10 @@ def not_spoken(missing: Sequence[str], *, masked: bool) -> str | None:
     return f"the voice did not speak '{named}'"
 
 
+async def _in_a_thread(work: Callable[..., T], *given: Any) -> T:
+    return await asyncio.get_running_loop().run_in_executor(None, work, *given)
+
+
 class Speaker:
     """Speaks the lines of one plan."""
 
@@ -80,6 +87,9 @@ class Speaker:
         self._provider, self._voice, self._plan = provider, provider.voice, plan
         self._base = settings_of(plan)
         self._voice.on_failure = "fail" if plan.session.get("on_voice_failure") == "fail" else "espeak"
+        self._nobody_waits = asyncio.Event()
+        self._nobody_waits.set()
+        self._wait_for = 0  # pieces that somebody waits for
         self._planned = {step.id: step.action for step in plan.steps if isinstance(step.action, Say) and step.skipped is None}
 
     def need_voice(self) -> None:
@@ -87,11 +97,54 @@ class Speaker:
         if self._planned and not self._voice.available:
             raise VoiceMissing
 
-    async def speak_ahead(self) -> None:
-        """Have all lines spoken before a session costs anything."""
+    async def speak_ahead(self, *, streams: bool = False) -> None:
+        """Have all lines spoken before a session costs anything. With `streams`, of what takes long only the first piece of the first
+        line, without which nothing can begin."""
         jobs = self._provider.unspoken(self._plan)
-        for at in range(0, len(jobs), BATCH):
-            await asyncio.get_running_loop().run_in_executor(None, self._voice.speak_many, jobs[at : at + BATCH])
+        slow = [job for job in jobs if not self._voice.instant(job[1])] if streams else []
+        now = [job for job in jobs if job not in slow]
+        if slow:
+            await _in_a_thread(self._voice.recall, slow)
+            now += [(self._voice.parts(text, settings)[0].text, settings) for text, settings in slow[:1]]
+        for at in range(0, len(now), BATCH):
+            await _in_a_thread(self._voice.speak_many, now[at : at + BATCH])
+
+    async def speak_on(self) -> None:
+        """Have the rest spoken, piece by piece, in the order of the show; what somebody waits for goes first."""
+        for text, settings in [job for job in self._provider.unspoken(self._plan) if not self._voice.instant(job[1])]:
+            for piece in self._voice.parts(text, settings):
+                await self._nobody_waits.wait()
+                with suppress(SetupError):  # whoever says the line meets it again
+                    await _in_a_thread(self._voice.speak, piece.text, settings)
+
+    def must_wait(self, line: SpokenLine, command: SayText) -> bool:
+        """Whether a chunk is not spoken yet and takes long to be."""
+        if not self._voice.available:
+            return False
+        text, settings, _ = self._what(line, command)
+        return not self._voice.instant(settings) and self._voice.known(text, settings) is None
+
+    async def pieces(self, line: SpokenLine, command: SayText) -> AsyncIterator[tuple[Script, bool]]:
+        """What a line in one chunk lets be heard, piece by piece as each is spoken, and whether it is the last."""
+        text, settings, whole = self._what(line, command)
+        self._mark(line, command, whole)
+        pieces = self._voice.parts(text, settings)
+        for n, piece in enumerate(pieces, 1):
+            self._waiting(1)
+            try:
+                speech = await _in_a_thread(self._voice.speak, piece.text, settings)
+            finally:
+                self._waiting(-1)
+            yield script_of(speech, piece.pause_ms if n < len(pieces) else 0), n == len(pieces)
+
+    def _waiting(self, more: int) -> None:
+        self._wait_for += more
+        (self._nobody_waits.clear if self._wait_for else self._nobody_waits.set)()
+
+    def slowness(self) -> str | None:
+        """What to tell where a voice takes longer to speak than its sound lasts."""
+        slow = [f"{name} needs {factor:.1f} s for a second of sound" for name, factor in self._voice.factor.items() if factor > 1]
+        return f"{'; '.join(slow)} on this machine: pauses between sentences may be heard" if slow else None
 
     def begin(self, command: SayText) -> SpokenLine:
         """The line that this is the first chunk of, before any of it has come."""
@@ -101,11 +154,15 @@ class Speaker:
         self._mark(line, command, whole)
         return line
 
-    async def speak(self, line: SpokenLine, command: SayText) -> Stretch:
-        """`next`, but what was not spoken ahead is spoken in a thread, so that nobody else has to wait."""
+    async def have_spoken(self, line: SpokenLine, command: SayText) -> None:
+        """What was not spoken ahead is spoken in a thread, so that nobody else has to wait."""
         text, settings, _ = self._what(line, command)
         if self._voice.known(text, settings) is None:
-            await asyncio.get_running_loop().run_in_executor(None, self._voice.speak, text, settings)
+            await _in_a_thread(self._voice.speak, text, settings)
+
+    async def speak(self, line: SpokenLine, command: SayText) -> Stretch:
+        """`next`, of what may not have been spoken ahead."""
+        await self.have_spoken(line, command)
         return self.next(line, command)
 
     def next(self, line: SpokenLine, command: SayText) -> Stretch:
