@@ -1,47 +1,36 @@
-"""Where the contract test meets each provider: a `Stand` per provider and mode, with an emulator where there is one.
+"""Where tests meet each provider: a `Stand` for each of its ways to perform, at its emulator where there is one (`playbook.testing`).
 
-To add a provider, write a function that gives its `Stand` and name it in `STANDS`. `Stage` is a session on a stand, with a list in place
-of the runner; `perform` is a whole run (`tests/shown.py` performs one from a text, on a clock of its own, and checks what it left).
+`Stage` is a session on a stand, with a list in place of the runner; `perform` is a whole run (`tests/shown.py` performs
+one from a text, on a clock of its own, and checks what it left).
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import json
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from playbook.clock import Clock
-from playbook.emulators.base import Emulator
-from playbook.events import Event
-from playbook.journal.journal import Journal
 from playbook.language import Inputs, compile_file
 from playbook.model import AudioEcho, Length, Plan, Step
-from playbook.perform.folder import sound_of
 from playbook.perform.performance import Options, Outcome, Runner
 from playbook.perform.world import World
-from playbook.ports import Transports, Viewer
 from playbook.providers import registry
-from playbook.providers.avaturn.provider import AvaturnProvider
-from playbook.providers.base import Context, Material, Provider
-from playbook.providers.kaltura.provider import KalturaProvider
+from playbook.providers.base import Provider, SpeaksLocally
 from playbook.providers.local.provider import LocalProvider
-from playbook.providers.tavus.provider import TavusProvider
-from playbook.sessions.kept import length_ms
 from playbook.speech.audio import silence
 from playbook.speech.voice import Voice
-from playbook.transports.factory import Before, MakeRoom, MakeSocket, Wrapped, transports_for
+from playbook.testing.stands import CHIME, CHIME_SHA, Staged, Stand, playbook_text, stands_of
+from playbook.transports.factory import Before, MakeRoom, MakeSocket, MakeStream, Wrapped
 from playbook.transports.http import Send
 from playbook.transports.listener import Dialled
 from playbook.transports.room import OnEvent, Room
+from playbook.transports.whep import OnStream, Stream
 from tests import scripts
-from tests.served import SESSIONS
 from tests.sounds import to_wav
+
+__all__ = ["CHIME", "CHIME_SHA", "Stand", "playbook_text", "stands_of"]
 
 VOICE = Voice()
 """The real voice, which all tests of a process share: what one of them has let it say, the others need not wait for."""
@@ -52,62 +41,28 @@ def voice() -> Voice:
     return VOICE
 
 
-@dataclass(frozen=True)
-class Stand:
-    """A provider and what it needs: an environment, session settings, what stands before its transports; and its emulator."""
-
-    provider: Provider
-    env: Mapping[str, str] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    emulator: Emulator | None = None
-    before: Before | None = None
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[Stand]:
-        """The stand while its emulator serves, with the way there in its environment; what the stand says itself comes before that."""
-        if (emulator := self.emulator) is None:
-            yield self
-        else:
-            async with emulator.serve():
-                yield replace(self, env={**emulator.environment(), **self.env})
-
-    def transports(self) -> Transports:
-        """Its way to the outside."""
-        real = transports_for(self.provider.name, self.env)
-        return real if self.before is None else Wrapped(real, self.before)
-
-    @property
-    def credentials(self) -> set[str]:
-        """What must never be seen of it: keys of the environment, and what the emulator handed out."""
-        keys = {self.env.get(name, "") for way in self.provider.credentials for name in way} - {""}
-        return keys | (self.emulator._sealed if self.emulator is not None else set())
+def provided(name: str) -> Provider:
+    """A provider of ours, whose local voice is the shared one."""
+    if name == LocalProvider.name:
+        return LocalProvider(VOICE)
+    provider = registry.find(name)
+    assert provider is not None
+    if isinstance(provider, SpeaksLocally):
+        provider.local_voice = voice
+    return provider
 
 
-def _emulated(provider: Callable[[], Provider], name: str, **settings: Any) -> Callable[[], AbstractAsyncContextManager[Stand]]:
-    """A stand at an emulator, where somebody watches from the start; with these settings, or with the vendor's least."""
-    watched = {} if name == "tavus" else {"viewer_after_ms": 0}
-    return lambda: Stand(provider(), settings=settings or SESSIONS[name], emulator=registry.emulator(name)(**watched)).open()
-
-
-EXTERNAL: Mapping[str, Any] = {"type": "external", "url": "wss://avatar.example.com/playbook"}
-
+PROVIDERS: Sequence[Callable[[], Provider]] = [partial(provided, name) for name in registry.OURS]
+"""What makes each provider of ours."""
 STANDS: Mapping[str, Callable[[], AbstractAsyncContextManager[Stand]]] = {
-    "local": lambda: Stand(LocalProvider(VOICE)).open(),
-    "kaltura": _emulated(KalturaProvider, "kaltura"),
-    "avaturn": _emulated(AvaturnProvider, "avaturn"),
-    "avaturn-external": _emulated(lambda: AvaturnProvider(voice), "avaturn", conversation_engine=EXTERNAL),
-    "tavus": _emulated(TavusProvider, "tavus"),
-    "tavus-microphone": _emulated(lambda: TavusProvider(voice), "tavus", **SESSIONS["tavus"], echo_via="microphone"),
+    name: partial(lambda stand: stand().open(), stand) for make in PROVIDERS for name, stand in stands_of(make).items()
 }
+"""A stand for each of their ways to perform, at its emulator."""
 
 
 def chime(ms: int = 400, rate: int = 16_000) -> bytes:
     """A WAV file of that length."""
     return to_wav(silence(ms, rate))
-
-
-CHIME = chime()
-CHIME_SHA = hashlib.sha256(CHIME).hexdigest()
 
 
 def plan_for(stand: Stand, *steps: Step) -> Plan:
@@ -125,63 +80,7 @@ def sound(id: str, **step: Any) -> Step:
     return Step(id, AudioEcho("chime.wav", CHIME_SHA, 400), length=Length(400), **step)
 
 
-class Stage:
-    """A session on a stand, with `events` in place of a runner."""
-
-    def __init__(self, stand: Stand, plan: Plan, folder: Path) -> None:
-        self.stand = stand
-        self.clock = Clock()
-        self.events: list[Event] = []
-        self.published: list[Viewer] = []
-        self.secrets: set[str] = set()
-        self.crashes: list[BaseException] = []
-        self.journal = Journal(folder)
-        self._more = asyncio.Event()
-        self.session = stand.provider.connect(
-            Context(
-                settings=plan.session,
-                capabilities=plan.capabilities,
-                name=plan.name,
-                lasts_ms=length_ms(plan),
-                clock=self.clock,
-                emit=self._emit,
-                env=stand.env,
-                journal=self.journal.entry("a-run", "a-playbook"),
-                seal=self.secrets.add,
-                publish=self.published.append,
-                crash=self.crashes.append,
-                transports=stand.transports(),
-                place_of=plan.place_of,
-            )
-        )
-        self.session.load(Material(plan=plan, sound=partial(sound_of, plan)))
-
-    def _emit(self, event: Event) -> None:
-        self.events.append(event)
-        self._more.set()
-
-    def of(self, kind: type[Event], task: str | None = None) -> list[Any]:
-        """The events of one kind, or those of them that name a task."""
-        return [event for event in self.events if isinstance(event, kind) and task in (None, getattr(event, "task", None))]
-
-    async def until(self, kind: type[Event], task: str | None = None, count: int = 1) -> Any:
-        """Wait until so many events of this kind have come. Gives the last."""
-        async with asyncio.timeout(120):
-            while len(self.of(kind, task)) < count:
-                self._more.clear()
-                await self._more.wait()
-        assert not self.crashes, self.crashes
-        return self.of(kind, task)[-1]
-
-    async def pass_ms(self, ms: int) -> None:
-        """Let time go by."""
-        await self.clock.sleep_until(self.clock.now_ms() + ms)
-
-
-def playbook_text(stand: Stand, timeline: str, head: str = "start: 0s") -> str:
-    """A playbook for a stand."""
-    session = f"session: {json.dumps(dict(stand.settings))}\n" if stand.settings else ""
-    return f"version: 1\nprovider: {stand.provider.name}\n{session}{head}\ntimeline:\n{timeline}"
+Stage = Staged
 
 
 def write_playbook(folder: Path, stand: Stand, timeline: str, head: str = "start: 0s") -> Path:
@@ -224,6 +123,9 @@ class Between:
 
     def listener(self, url: str, make: MakeSocket) -> Dialled:
         return make()
+
+    def whep(self, tell: OnStream, make: MakeStream) -> Stream:
+        return make(tell)
 
 
 async def perform(stand: Stand, plan: Plan, folder: Path, **options: Any) -> Outcome:

@@ -28,7 +28,7 @@ ROOMS = (
     ("perform",),
     ("testing",),
     ("kiosk",),
-    ("api", "suite"),
+    ("api", "suite", "testing"),
     ("report",),
     ("controls",),
     ("stage",),

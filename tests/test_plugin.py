@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -78,3 +81,11 @@ def test_a_plug_in_that_does_not_load_hides_nobody(shell: Shell, verb: str):
     assert (done.code, done.err) == (4, "error: the provider 'broken' cannot be loaded: No module named 'no_such_module'\n")
     assert {"providers": "says text", "schema": '"kaltura-session"'}[verb] in done.out
     assert "local" in done.out
+
+
+def test_a_plug_in_runs_the_contract_test(plugged: Shell):
+    """By `playbook.testing`: its one way to perform keeps to all of the contract, and nothing is left out."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(PLUGIN / "check_prompter.py")]
+    done = subprocess.run(command, env=plugged.env, cwd=plugged.folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"(\d+) passed in", done.stdout)[1] == "16", done.stdout  # type: ignore[index]  # it is there

@@ -67,14 +67,22 @@ def has_emulator(provider: Provider) -> bool:
     return bool(getattr(provider, "emulator", ""))
 
 
+def emulator_of(provider: Provider) -> type[Emulator] | None:
+    """The emulator that a provider names."""
+    if not has_emulator(provider):
+        return None
+    kind: type[Emulator] = _named(provider.emulator)
+    return kind
+
+
 def emulator(name: str) -> type[Emulator]:
     """The emulator of the provider of that name. Raises `UsageError` when there is none."""
     provider = find(name)
-    if provider is None or not has_emulator(provider):
+    kind = None if provider is None else emulator_of(provider)
+    if kind is None:
         needless = provider is not None and not provider.capabilities({}).remote
         remedy = f"the {name} provider needs none" if needless else near_or_all(name, emulated())
         raise UsageError(f"there is no emulator of '{name}'", remedy=remedy)
-    kind: type[Emulator] = _named(provider.emulator)
     return kind
 
 

@@ -1,7 +1,8 @@
 """The smallest provider, to copy: a prompter, which puts each line where a person reads it aloud. `pip install .` plugs it in.
 
 `playbook/providers/base.py` says what a provider owes. `QueuedSession` does the part of it that is the same for everybody; a vendor over
-HTTP adds `transports.http`, the journal and its errors, as `playbook/providers/kaltura/provider.py` does.
+HTTP adds `context.transports.http`, the journal and its errors, as `playbook/providers/kaltura` does. `check_prompter.py` asks of it what
+`playbook.testing` asks of every provider.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ class Prompter:
     name = "prompter"
     schema = str(Path(__file__).with_name("prompter.schema.json"))
     credentials = ()
+    emulator = ""
+    problems: Mapping[str, str] = {}
+    stands: Mapping[str, Mapping[str, Any]] = {"prompter": {"file": "prompter.txt"}}
 
     def capabilities(self, settings: Mapping[str, Any]) -> Capabilities:
         return Capabilities(audio_echo=False, interrupt="none")  # and it does not tell when somebody speaks: lengths are estimated
