@@ -25,7 +25,8 @@ from playbook.folders import run_folder
 from playbook.language import Inputs, compile_file, compile_text
 from playbook.model import Plan
 from playbook.perform.assemble import journal_folder, staged
-from playbook.perform.performance import Cue, Options, Outcome, Runner
+from playbook.perform.performance import Options, Outcome, Runner
+from playbook.perform.steering import Cue
 from playbook.perform.world import World, cache_folder, variables
 from playbook.ports import Viewer
 from playbook.sessions.kept import KeptSession, Terms

@@ -28,7 +28,11 @@ class Timer(StrEnum):
     START = "start"
     """The delay before timeline zero is over."""
     MAX_DURATION = "max_duration"
-    """The session has reached a limit."""
+    """The show has reached its limit, which counts from timeline zero."""
+    MAX_WAIT = "max_wait"
+    """The session has waited for its beginning, or was held, as long as it may."""
+    MAX_SESSION = "max_session"
+    """The session has reached the vendor's limit, or what it may cost."""
     STOP = "stop"
     """Speech had its time to stop before the session is closed."""
     TAIL = "tail"
@@ -49,6 +53,10 @@ class Timer(StrEnum):
     """A line should be heard from now on."""
     SPEECH = "speech"
     """A line should have ended."""
+    SILENCE = "silence"
+    """The silence of a line has lasted so long that it is its end."""
+    GRACE = "grace"
+    """An interrupt was acknowledged, and what was to begin before it had its time to be reported."""
     CHUNK = "chunk"
     """The pause before the next piece of a line is over."""
 
@@ -242,6 +250,15 @@ class Signal:
 SIGNALS = ("go", "hold", "resume", "skip", "goto", "panic", "end")
 """The signals that have a meaning of their own. Any other name is a trigger's."""
 
+
+def read_signal(text: str, source: str, step: str | None = None) -> Signal | Trigger:
+    """A signal, or a trigger by its name, as somebody writes it: `goto intro` with its step. `go` is the trigger that is waited for."""
+    name, _, rest = text.strip().partition(" ")
+    if name == "goto":
+        return Signal(name, source, step or rest.strip() or None)
+    return Signal(text, source) if text in SIGNALS and text != "go" else Trigger(text, source)
+
+
 Event = (
     SessionOpened
     | TaskAccepted
@@ -345,10 +362,10 @@ class StepStarted:
 
 @dataclass(frozen=True, slots=True)
 class StepFinished:
-    """The cursor left a step. `outcome`: `done`, `failed`, `timeout`, `cut`."""
+    """The cursor left a step. `outcome`: `done`, `failed`, `timeout`, `cut`, `skipped` (by a signal)."""
 
     step: str
-    outcome: Literal["done", "failed", "timeout", "cut"]
+    outcome: Literal["done", "failed", "timeout", "cut", "skipped"]
     reason: str | None = None
 
 

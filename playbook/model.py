@@ -187,9 +187,22 @@ class Limits:
     """What a run may use. `require_evidence` is the least grade every utterance must reach for exit 0."""
 
     max_duration_ms: int | None = None
+    """Of the show, from timeline zero; what it is held does not count."""
     max_cost: float | None = None
     require_evidence: Evidence | None = None
     speech_margin_ms: int = 10_000
+    max_wait_ms: int | None = None
+    """How long an open session may wait for its beginning, and be held; None: as long as the show may take."""
+
+    @property
+    def wait_ms(self) -> int | None:
+        """How long it may wait and be held, where that is known."""
+        return self.max_duration_ms if self.max_wait_ms is None else self.max_wait_ms
+
+    @property
+    def longest_ms(self) -> int | None:
+        """How long a session may last that waits and performs as long as it may, where that is known."""
+        return None if self.max_duration_ms is None or self.wait_ms is None else self.max_duration_ms + self.wait_ms
 
 
 Scope = Literal["none", "current", "all", "unknown"]
@@ -238,10 +251,16 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What makes timeline zero: `ready` (the session opened), a delay after it (`delay`, `delay_ms`), or the trigger `go`."""
+    """What makes timeline zero: `ready` (the session opened), a delay after it (`delay`, `delay_ms`), the signal `go`, or somebody who
+    watches (`viewer`; `go` begins it at once)."""
 
-    kind: Literal["ready", "delay", "go"] = "ready"
+    kind: Literal["ready", "delay", "go", "viewer"] = "ready"
     delay_ms: int = 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for somebody."""
+        return self.kind in ("go", "viewer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +309,20 @@ class Plan:
         steps = tuple(_sooner(each, elapsed_ms) for each in self.steps[first:])
         whole = f"{self.sha256} after {first} steps, {elapsed_ms} ms"
         return replace(self, steps=steps, start=Start(), sha256=hashlib.sha256(whole.encode()).hexdigest())
+
+    def index(self, step: str) -> int | None:
+        """The place of the step of that id in `steps`."""
+        return next((at for at, each in enumerate(self.steps) if each.id == step), None)
+
+    def due_ms(self, index: int) -> int:
+        """When the step at that place is due on the timeline, by the plan's own lengths. A trigger that is waited for takes no time."""
+        due_ms = 0
+        for step in self.steps[:index]:
+            if step.skipped is None:
+                due_ms = max(due_ms, step.at_ms or 0)
+                stays = step.length.ms if step.until == "ended" else step.until
+                due_ms += stays if isinstance(stays, int) else 0
+        return max(due_ms, self.steps[index].at_ms or 0)
 
     def place_of(self, setting: str = "") -> Place | None:
         """Where a session setting was written, or what contains it."""

@@ -23,7 +23,8 @@ import pytest
 
 if TYPE_CHECKING:
     from playbook.clock import ClockName
-    from playbook.perform.performance import Cue, Outcome
+    from playbook.perform.performance import Outcome
+    from playbook.perform.steering import Cue
     from playbook.suite import Result, Setup
 
 SUFFIX = ".playbook.yaml"
@@ -85,7 +86,7 @@ def _cues(config: pytest.Config) -> tuple[Cue, ...]:
     given = _option(config, "trigger")
     if not given:
         return ()
-    from playbook.perform.performance import Cue
+    from playbook.perform.steering import Cue
 
     try:
         return tuple(map(Cue.parse, given))

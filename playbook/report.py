@@ -244,10 +244,9 @@ def _totals(plan: Plan, *, exact: bool) -> list[str]:
         f"{count(len(spoken), 'line')}, {count(words, 'word')}, {clock_time(speech)} of speech; {sure}",
     ]
     if plan.start.kind != "ready":
-        begins = (
-            "when the trigger 'go' comes" if plan.start.kind == "go" else f"{show_duration(plan.start.delay_ms)} after the session opened"
-        )
-        lines.append(f"the timeline begins {begins}")
+        begins = {"go": "when the trigger 'go' comes", "viewer": "when somebody watches, or with `go`"}
+        after = f"{show_duration(plan.start.delay_ms)} after the session opened"
+        lines.append(f"the timeline begins {begins.get(plan.start.kind, after)}")
     price = plan.capabilities.price_per_minute
     if price:
         lines.append(f"about {total_ms(plan) / 60_000 * price:.2f} at {price:g} a minute")
@@ -328,7 +327,7 @@ def _told(summary: RunSummary) -> list[str]:
     """How much there was, and how much of it was not as planned: one word for each line, and for each step that is none, or that did not
     work though its line was said."""
     counts = summary.counts()
-    words = {said.task: _word(said) for said in summary.utterances.values()}
+    words = {said.step: _word(said) for said in summary.last_said()}
     lines = list(words.values())
     steps = [step.outcome for step in summary.steps.values() if words.get(step.id) is None]
     told = [count(counts["steps"] - counts["skipped"], "step"), count(counts["utterances"], "line")]
@@ -341,6 +340,9 @@ def _told(summary: RunSummary) -> list[str]:
         told.append(count(conflicts, "conflict"))
     if summary.unmet_count:
         told.append(f"{count(summary.unmet_count, 'expectation')} not met")
+    if summary.steered:
+        names = ", ".join(dict.fromkeys(signal["name"] for signal in summary.signals))
+        told.append(f"steered ({names})" + (f", held for {summary.held_ms / 1000:.1f} s" if summary.held_ms else ""))
     return told
 
 
@@ -356,9 +358,9 @@ def _utterance_row(said: Utterance, summary: RunSummary, zero: int, sounds: Mapp
     start = _start(said, zero)
     unknown = said.evidence == "timeout" and not said.interrupted and said.length_ms is None  # we only know when we gave up
     lasted = "-" if start in ("never", "?") or said.lasted_ms is None else "?" if unknown else seconds(said.lasted_ms)
-    text = one_line(said.text) if said.audio_sha256 is None else sounds.get(said.task, "♪")
+    text = one_line(said.text) if said.audio_sha256 is None else sounds.get(said.step, "♪")
     notes = []
-    step = summary.steps.get(said.task)
+    step = summary.steps.get(said.step)
     if said.interrupted and _word(said) == "cut":
         notes.append(f"cut after “{one_line(said.heard)}”" if said.heard else "cut")
     if said.remark:
@@ -424,9 +426,12 @@ def run_to_json(result: Result, summary: RunSummary, failures: Sequence[Conflict
         "duration_ms": summary.last_ms,
         "counts": summary.counts(),
         "failures": [{"step": failure.step, "reason": failure.reason} for failure in failures],
+        "signals": [{key: signal[key] for key in ("at_ms", "name", "step", "source") if key in signal} for signal in summary.signals],
+        "held_ms": summary.held_ms,
         "utterances": [
             {
-                "step": said.task,
+                "step": said.step,
+                "task": said.task,
                 "text": said.text,
                 "sent_ms": said.sent_ms,
                 "accepted_ms": said.accepted_ms,
@@ -434,6 +439,7 @@ def run_to_json(result: Result, summary: RunSummary, failures: Sequence[Conflict
                 "ended_ms": said.ended_ms,
                 "lasted_ms": said.lasted_ms,
                 "evidence": said.grade,
+                "source": said.raised_by or said.source,
                 "interrupted": said.interrupted,
                 "heard": said.heard,
                 "reason": said.reason,
@@ -488,6 +494,11 @@ def _event_words(line: Line, reason: str) -> str | None:
             return f"stopping: {reason}"
         case "trigger":
             return f"trigger '{one_line(line['trigger'])}'"
+        case "signal":
+            return f"{line['name']} {one_line(line['step'])}" if "step" in line else f"{line['name']}"
+        case "source_joined" | "source_left" | "viewer_joined" | "viewer_left":
+            who = line.get("source") or line.get("viewer")
+            return f"{who} {line['event'].rpartition('_')[2]}" + (f": {reason}" if reason else "")
     return None
 
 
@@ -497,6 +508,8 @@ def _note_words(line: Line, name: str, reason: str) -> str | None:
             return f"{name}: {line['outcome']}" + (f", {reason}" if reason else "")
         case "late":
             return f"{name}: {line['late_ms']} ms late"
+        case "grade_raised":
+            return f"{name}: {line['evidence']}, by {line['source']}"
         case "ignored" if "trigger" in reason:
             return f"ignored: {reason}"
         case "conflict" if "task" in line:

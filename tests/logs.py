@@ -53,7 +53,7 @@ def closings(lines: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The one closing `speech_ended` of each utterance."""
     found: dict[str, dict[str, Any]] = {}
     for line, after in zip(lines, [*lines[1:], {}], strict=True):
-        taken_back = after.get("note") in ("ignored", "conflict") and after.get("task") in (line.get("task"), None)
+        taken_back = after.get("note") in ("ignored", "conflict", "grade_raised") and after.get("task") in (line.get("task"), None)
         if line.get("event") == "speech_ended" and "task" in line and not taken_back:
             assert line["task"] not in found, "closed twice"
             found[line["task"]] = line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
@@ -102,7 +103,7 @@ class FakeProvider:
                 now += self.interrupts_ms
                 self.at(now, TaskAccepted(task))
                 for line, (begin, end) in self.open.items():
-                    if end > now and self.reports and self.interrupts == "taken":
+                    if end > now and self.reports and self.interrupts == "taken" and line not in self.stopped:
                         heard = max(0, now - begin)
                         self.stopped.add(line)
                         self.at(now, SpeechEnded(line, interrupted=True, heard_ms=heard))
@@ -168,3 +169,12 @@ def of(story: list[tuple[int, Any]], kind: type | Callable[[Any], bool]) -> list
     """What of a story is of one kind."""
     test = (lambda item: isinstance(item, kind)) if isinstance(kind, type) else kind
     return [(ms, item) for ms, item in story if test(item)]
+
+
+class Somebody:
+    """A control who is always there: what waits for a signal does not stall."""
+
+    source = "page"
+
+    def attach(self, show: object) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()

@@ -15,7 +15,8 @@ from playbook.emulators.faults import Injection
 from playbook.errors import SetupError
 from playbook.language import Inputs, check_file, compile_file
 from playbook.model import Capabilities
-from playbook.perform.performance import Cue, Options, Runner
+from playbook.perform.performance import Options, Runner
+from playbook.perform.steering import Cue
 from playbook.perform.world import World
 from playbook.providers.avaturn.emulator import AvaturnEmulator
 from playbook.providers.avaturn.provider import AvaturnProvider

@@ -139,7 +139,7 @@ def test_a_refused_start_leaves_no_folder(shell):
     shell.write("stall.yaml", STALL)
     shell.call("new", "first.yaml", "--provider", "kaltura")
     for file, code in (("stall.yaml", 1), ("first.yaml", 4)):
-        assert shell.call("run", file, "--trigger", "go").code == code
+        assert shell.call("run", file, "--trigger", "begin").code == code
     assert list(Path("runs").iterdir()) == []
     assert shell.call("run", "stall.yaml", "--out", "here").err.splitlines()[-1] == "its log is in here"
 

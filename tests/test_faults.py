@@ -190,7 +190,7 @@ def speaks_on(show: Show) -> None:
     assert show.exit == ("passed", 0)
     assert show.two["interrupted"]
     assert show.two["evidence"] == "reported"
-    late = [note for note in show.notes("conflict") if "after the line was closed" in note]
+    late = [note for note in show.notes("conflict") if "ms after it was" in note]
     assert late or "this line had ended" in show.notes("ignored")
 
 

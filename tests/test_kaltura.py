@@ -23,7 +23,8 @@ from playbook.emulators.faults import FAULTS, Injection
 from playbook.errors import AuthorError, PlaybookError, ProviderError, SetupError
 from playbook.journal.journal import Journal
 from playbook.model import Say
-from playbook.perform.performance import Cue, Outcome
+from playbook.perform.performance import Outcome
+from playbook.perform.steering import Cue
 from playbook.providers.kaltura.emulator import APP_TOKEN, APP_TOKEN_ID, KalturaEmulator
 from playbook.providers.kaltura.login import read_login
 from playbook.providers.kaltura.provider import TAIL_MS, KalturaProvider

@@ -15,11 +15,12 @@ from playbook.events import CloseSession, Effect, StopCause, StopRequested, Stop
 from playbook.journal.journal import Journal
 from playbook.language import compile_file
 from playbook.model import Limits, Plan
-from playbook.perform.performance import Cue, Outcome
+from playbook.perform.performance import Outcome
+from playbook.perform.steering import Cue
 from playbook.perform.world import World
 from tests.contract import STANDS, Stand, perform, write_playbook
 from tests.logs import checked, closings, of
-from tests.scripts import FakeProvider, drive, plan, say
+from tests.scripts import FakeProvider, Somebody, drive, plan, say
 from tests.scripts import of as stages
 
 EMULATED = [name for name in STANDS if name != "local"]
@@ -43,7 +44,7 @@ def performed(
 
     async def main() -> tuple[Outcome, list[Any]]:
         async with STANDS[name]() as stand:
-            outcome = await perform(stand, compiled(folder, stand, timeline, head, **session), folder, interactive=True, cues=cues)
+            outcome = await perform(stand, compiled(folder, stand, timeline, head, **session), folder, controls=[Somebody()], cues=cues)
             sessions = [] if stand.emulator is None else stand.emulator.sessions.values()
             assert stand.emulator is None or stand.emulator.open_sessions == ()
             assert Journal(folder / "state").open_sessions() == []
@@ -104,7 +105,7 @@ def test_the_longest_duration_is_enforced(name: str, tmp_path: Path):
     """A show that waits for somebody who does not come is ended after its limit: exit 6, in order, and the session is over in time."""
     outcome, sessions = performed(name, tmp_path, WAITS, "start: 0s\nlimits: {max_duration: 30s}")
     assert (outcome.result.end, outcome.result.exit_code) == ("error", 6)
-    assert outcome.result.reason == "the session reached its limit of 30000 ms"
+    assert outcome.result.reason == "the show reached its limit of 30000 ms"
     assert all(ended_ms < 30_000 + 12_000 for ended_ms, _ in sessions)
     [closed] = of(checked(outcome.folder), "command", "close_session")
     assert closed["at_ms"] - of(checked(outcome.folder), "event", "session_opened")[0]["at_ms"] <= 30_000 + STOP_MS
@@ -121,11 +122,19 @@ def test_a_budget_is_enforced(name: str, tmp_path: Path):
     assert all(ended_ms < 30_000 + 12_000 for ended_ms, _ in sessions)
 
 
-def test_waiting_for_the_start_counts(tmp_path: Path):
-    """The session is billed while nobody gives the sign to begin."""
-    outcome, [(ended_ms, _)] = performed("kaltura", tmp_path, TALK, "start: go\nlimits: {max_duration: 20s}")
-    assert outcome.result.exit_code == 6
-    assert ended_ms < 22_000
+@pytest.mark.parametrize("limits", ["max_wait: 20s", "max_duration: 20s", "max_wait: 20s, max_duration: 10m"])
+def test_a_show_that_nobody_begins(limits: str, tmp_path: Path):
+    """The session is billed while nobody gives the sign to begin: it waits for `max_wait`, or as long as the show may last, and exit 5."""
+    outcome, [(ended_ms, _)] = performed("kaltura", tmp_path, TALK, f"start: go\nlimits: {{{limits}}}")
+    assert (outcome.result.exit_code, outcome.result.reason) == (5, "nobody came: the session has waited 20000 ms")
+    assert 20_000 <= ended_ms < 22_000
+
+
+def test_the_wait_does_not_count_to_the_show(tmp_path: Path):
+    """`max_duration` is the show's: a session that waited for longer still performs it."""
+    head = "start: go\nlimits: {max_wait: 1m, max_duration: 20s}"
+    outcome, _ = performed("kaltura", tmp_path, "  - wait: 15s\n", head, cues=(Cue("go", 40_000),))
+    assert outcome.result.exit_code == 0
 
 
 @pytest.mark.parametrize("name", ["avaturn", "avaturn-external", "tavus", "tavus-microphone"])

@@ -292,7 +292,7 @@ def test_a_line_that_is_not_in_the_plan_is_spoken_all_the_same(provider: LocalPr
         stage.session.say(SayText("x", "x", " And more.", chunk=2, final=True))
         await stage.until(SpeechStarted)
         await stage.clock.sleep_until(both - 10)
-        stage.session.interrupt(StopSpeaking(None, "stop"))
+        stage.session.interrupt(StopSpeaking(None, "~stop"))
 
     one, two = provider.voice.speak("Unplanned."), provider.voice.speak(" And more.")
     both = one.duration_ms + two.duration_ms
@@ -339,7 +339,7 @@ def test_the_next_line_after_an_interrupt_begins_at_once(provider: LocalProvider
     async def script(stage: Stage) -> None:
         stage.say(1)
         await stage.clock.sleep_until(500)
-        stage.session.interrupt(StopSpeaking(None, "stop"))
+        stage.session.interrupt(StopSpeaking(None, "~stop"))
         stage.say(2)
         await stage.until(SpeechEnded, "s2")
 
@@ -355,7 +355,7 @@ def test_a_chunk_of_a_line_that_was_interrupted_is_refused(provider: LocalProvid
     async def script(stage: Stage) -> None:
         stage.say(1, 1)
         await stage.clock.sleep_until(100)
-        stage.session.interrupt(StopSpeaking(None, "stop"))
+        stage.session.interrupt(StopSpeaking(None, "~stop"))
         stage.say(1, 2)
 
     stage = perform(provider, plan(line("Welcome ", "friend.")), script)

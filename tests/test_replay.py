@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from playbook.engine import Engine, Result, cursor, effects, engine, ledger
+from playbook.engine import Engine, Result, cursor, ears, effects, engine, ledger, reckoning, utterances
 from playbook.errors import RecordError
 from playbook.events import SpeechStarted
 from playbook.language import plan_from_json
@@ -80,7 +80,7 @@ MUTATIONS = {
     "a skipped step is not told": ("effects.add(StepSkipped(step.id, step.skipped))", "pass"),
     "a step's beginning is not told": ("self._effects.add(StepStarted(step.id))", "pass"),
     "a late cue is not told": ("effects.add(Late(step.id, due, effects.now_ms - due))", "pass"),
-    "cues count from the beginning of the run": ("due = self.zero_ms + step.at_ms", "due = step.at_ms"),
+    "cues count from the beginning of the run": ("due = self._origin_ms + step.at_ms", "due = step.at_ms"),
     "a chunk is final that is not": ("final = utterance.sent == len(action.chunks)", "final = True"),
     "pauses between chunks are lost": (
         "utterance.next_ms = self._effects.now_ms + utterance.step.action.chunks[utterance.sent].after_ms",
@@ -100,29 +100,29 @@ MUTATIONS = {
     "timeline zero is not told": ("self._effects.add(TimelineZero())", "pass"),
     "the show begins at once": ('elif start.kind == "delay" and start.delay_ms > 0:', "elif False:"),
     "lines are closed as time-outs": (
-        "self._settle(utterance, Evidence.estimated, basis)",
-        "self._settle(utterance, Evidence.timeout, basis)",
+        "self._lines.settle(utterance, Evidence.estimated, basis)",
+        "self._lines.settle(utterance, Evidence.timeout, basis)",
     ),
     "started means accepted": ('if step.until == "started":', 'if step.until == "ended":'),
     "any trigger will do": ("if event.trigger != self._awaits:", "if self._awaits is None:"),
     "nothing is heard of what was cut": ("heard_ms = 0 if started_ms is None else", "heard_ms = 0 if True else"),
     "a lost session is a failed step": ('self._conclude("error", 4, event.reason)', 'self._conclude("failed", 1, event.reason)'),
     "a stall is a success": ('StopCause.STALL: ("failed", "failed", 1)', 'StopCause.STALL: ("failed", "passed", 0)'),
-    "waiting for speech waits for nothing": ("return not self._ledger.open and self._leave", "return self._leave"),
-    "the end does not wait": ("elif not self._ledger.open:", "elif True:"),
+    "waiting for speech waits for nothing": ("return not self._lines.open and self._leave", "return self._leave"),
+    "the end does not wait": ("elif not self._lines.open:", "elif True:"),
     "a limit is forgotten": ("if (limit := session_limit_ms(self.plan)) is not None:", "if (limit := None) is not None:"),
     "a report that comes too late closes again": (
-        "if utterance.task not in self.open:\n            apart",
-        "if False:\n            apart",
+        "if utterance.task not in self._lines.open:",
+        "if False:",
     ),
-    "silence is waited out without a margin": ("+ self._margin_ms", "+ 0"),
-    "the engine raises": ("self.zero_ms = self.due_ms = due_ms", "raise ValueError('broken')"),
+    "silence is waited out without a margin": ("+ margin_ms", "+ 0"),
+    "the engine raises": ("self.zero_ms = self._origin_ms = self.due_ms = due_ms", "raise ValueError('broken')"),
 }
 
 
 def mutant(old: str, new: str) -> type[Engine]:
     """The engine with one of its lines changed: its files anew, as modules that only the result knows."""
-    real = (effects, cursor, ledger, engine)
+    real = (effects, cursor, utterances, ears, reckoning, ledger, engine)
     sources = {module.__name__: Path(module.__file__).read_text("utf-8") for module in real}
     assert any(old in source for source in sources.values()), "the engine no longer has this line: choose another mutation of the same kind"
     changed = {name: types.ModuleType(name) for name in sources}

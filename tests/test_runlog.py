@@ -45,13 +45,13 @@ HEADER = Header(
 )
 
 
-def written(path, story, end="passed", redact=None):
+def written(path, story, end="passed", redact=None, reason=None):
     """A story of the engine as a log file."""
     log = RunLog(path, redact=redact)
     log.header(HEADER)
     for ms, item in story:
         log.write([item], ms)
-    log.end(story[-1][0], end, None, {})
+    log.end(story[-1][0], end, reason, {})
     log.close()
     return path
 

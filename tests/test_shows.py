@@ -16,7 +16,8 @@ from playbook import clock
 from playbook.errors import RunError, SetupError
 from playbook.language import Inputs, compile_file
 from playbook.model import Plan
-from playbook.perform.performance import Cue, Options, Outcome, Runner
+from playbook.perform.performance import Options, Outcome, Runner
+from playbook.perform.steering import Cue
 from playbook.perform.world import World
 from playbook.providers.local.provider import LocalProvider
 from playbook.speech.voice import Voice

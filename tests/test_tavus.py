@@ -20,7 +20,8 @@ from playbook.events import SayText
 from playbook.journal.journal import Journal
 from playbook.language import check_file
 from playbook.model import Capabilities
-from playbook.perform.performance import Cue, Options, Runner
+from playbook.perform.performance import Options, Runner
+from playbook.perform.steering import Cue
 from playbook.perform.world import World
 from playbook.providers.base import EndsSessions, ListsSessions
 from playbook.providers.tavus.echo import PACE, PIECE_MS, RATE, Copies, as_uuid, split
@@ -33,7 +34,7 @@ from playbook.transports.factory import transports_for
 from playbook.transports.room import MAX_MESSAGE_BYTES, encode
 from tests.contract import Between, Stage, Stand, chime, voice
 from tests.logs import ROOT, checked, closings, of
-from tests.scripts import plan, say
+from tests.scripts import Somebody, plan, say
 from tests.shown import plan_of
 from tests.tavus import CREATE, END, HEAD, KEY, PAL, THREE, Shown, perform
 
@@ -128,7 +129,8 @@ timeline:
     ("show", "longest_s"),
     [
         ("timeline: [{wait: 10s}]", 200),
-        ("limits: {max_duration: 10m}\ntimeline: [{wait: 10s}]", 780),
+        ("limits: {max_duration: 10m}\ntimeline: [{wait: 10s}]", 1380),
+        ("limits: {max_duration: 10m, max_wait: 2m}\ntimeline: [{wait: 10s}]", 900),
         ("start: go\ntimeline: [{wait: 10s}]", 3600),
         ("timeline: [{wait: {event: next, timeout: 5s, on_timeout: continue}}]", 3600),
         ("timeline: [{wait: 1h}]", 7380),
@@ -136,7 +138,7 @@ timeline:
 )
 def test_tavus_is_told_when_to_end_what_we_did_not(show, longest_s, tmp_path):
     """Well after the plan's end; an hour where the plan waits for somebody; a limit of the author's, and a margin."""
-    run = perform(f"{HEAD}{show}\n", tmp_path, cues=[Cue("go")], interactive=True)
+    run = perform(f"{HEAD}{show}\n", tmp_path, cues=[Cue("go")], controls=[Somebody()])
     assert run.requests("POST", CREATE)[0]["body"]["properties"]["max_call_duration"] == longest_s
     assert run.code == 0
 
@@ -567,7 +569,7 @@ def test_sound_that_comes_much_later_than_its_report_is_a_conflict(tmp_path):
     run = perform(LISTENING, tmp_path, TavusEmulator(media_ms=900))
     assert run.code == 0
     reasons = [note["reason"] for note in of(run.lines, "note", "conflict") if note["task"] == "one"]
-    assert reasons == ["heard 920 ms after the line was closed"]
+    assert reasons == ["an end was heard at 2200 ms, 920 ms after it was reported at 1280 ms"]
     assert set(run.grades.values()) == {"reported"}
 
 
@@ -796,7 +798,7 @@ def test_the_longest_call_of_the_account_is_found_out_on_the_way(tmp_path):
 def test_a_limit_that_we_know_of_is_kept_by_ourselves(tmp_path):
     """What the author allows Tavus is not used up to its last second: what Tavus cuts off nobody reports."""
     text = HEAD.replace("}", ", properties: {max_call_duration: 30}}") + "timeline:\n  - wait: {event: never}\n"
-    run = perform(text, tmp_path, interactive=True)
+    run = perform(text, tmp_path, controls=[Somebody()])
     assert (run.code, run.reason) == (6, "the session reached its limit of 28500 ms")
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from playbook import clock as clocks
 from playbook.cli.options import Command, Parser, err, in_colour, out, write
-from playbook.cli.triggers import given
+from playbook.controls.reader import lines
 from playbook.errors import AuthorError, PlaybookError, Problem, UsageError
 from playbook.kiosk.notify import unit
 from playbook.kiosk.supervisor import CHILD, supervise
@@ -235,10 +235,16 @@ def _live(args: Namespace, programme: Programme, world: World) -> int:
 
     async def main() -> int:
         async with prepared(programme, world, setting) as (operation, cause):
-            lines: Any = _Lines(operation, setting.say)
             at_terminal = sys.stdin.isatty()
             leftovers = asyncio.create_task(_end_leftovers(args, world, folder, setting.say))
-            with _stopped_by_signals(operation) as code, given(lines, at_terminal=at_terminal, to_the_end=not at_terminal):
+            source = "keyboard" if at_terminal else "stdin"
+
+            def take(name: str) -> None:
+                if (reason := operation.offer(name, source)) is not None:
+                    setting.say(f"the signal '{name}' is ignored: {reason}")
+
+            given = lines(sys.stdin.fileno(), take, lambda: None, terminal=at_terminal)  # its end is no reason to stop
+            with _stopped_by_signals(operation) as code, given:
                 if ends is not None:
                     asyncio.get_running_loop().add_reader(ends, operation.stop, "the supervisor has ended")
                 await operation.run(until, cause=cause)
@@ -307,22 +313,6 @@ def _stopped_by_signals(operation: Operation) -> Iterator[Callable[[], int]]:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.remove_signal_handler(number)
-
-
-class _Lines:
-    """Takes the signals that standard input gives, as a performance does. Its end is no reason to stop."""
-
-    def __init__(self, operation: Operation, say: Callable[[str], None]) -> None:
-        self._operation, self._say = operation, say
-        self._source = "keyboard" if sys.stdin.isatty() else "stdin"
-
-    def trigger(self, name: str) -> None:
-        """A line: a signal's name."""
-        if (reason := self._operation.offer(name, self._source)) is not None:
-            self._say(f"the signal '{name}' is ignored: {reason}")
-
-    def no_more_triggers(self) -> None:
-        """Nothing more comes from there."""
 
 
 # --- in words -------------------------------------------------------------------------------------------------------------

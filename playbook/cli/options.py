@@ -19,7 +19,7 @@ from playbook.record.redact import Redactor
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from playbook.perform.performance import Cue
+    from playbook.perform.steering import Cue
 
 PREFIX = "PLAYBOOK_"
 _YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
@@ -122,7 +122,7 @@ def name_and_value(text: str) -> tuple[str, str]:
 
 def cue(text: str) -> Cue:
     """`NAME@2s`: a trigger that comes at a time of the show; `NAME` alone comes at once."""
-    from playbook.perform.performance import Cue
+    from playbook.perform.steering import Cue
 
     try:
         return Cue.parse(text)

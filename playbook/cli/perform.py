@@ -22,7 +22,7 @@ from playbook import clock as clocks
 from playbook.cli.inputs import add_inputs, load
 from playbook.cli.options import Command, Parser, cue, err, in_colour, is_live, log, name_and_value, out, width
 from playbook.cli.sessions import left_open, remind
-from playbook.cli.triggers import given, has_ended
+from playbook.controls.reader import has_ended
 from playbook.errors import AuthorError, SetupError, UsageError
 from playbook.model import AudioEcho, Plan
 from playbook.perform.world import World, cache_folder
@@ -30,6 +30,7 @@ from playbook.providers import registry
 
 if TYPE_CHECKING:
     from playbook.perform.performance import Outcome, Runner
+    from playbook.ports import Control
     from playbook.speech.loudspeaker import Loudspeaker
     from playbook.transports.cassette import Cassette, Mode
 
@@ -46,7 +47,7 @@ def add_run(parser: Parser) -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, help="the run folder, new or empty (runs/<time>-<name>)")
     parser.add_argument("--play", action="store_true", help="let the local voice be heard (extra `play`)")
     parser.add_argument("--trigger", metavar="NAME@TIME", action="append", type=cue, help="give a trigger at a time of the show")
-    parser.add_argument("--triggers", metavar="-", choices=("-",), help="read triggers from standard input, one name a line")
+    parser.add_argument("--triggers", metavar="-", choices=("-",), help="read signals from standard input, one a line")
     parser.add_argument("--emulate", action="store_true", help="perform it against the provider's emulator, without a key")
     parser.add_argument("--fault", metavar="NAME[@STEP]", action="append", help="let the emulator fail in this way")
     parser.add_argument("--record", metavar="FILE", type=Path, help="record what the provider answers on a cassette")
@@ -67,7 +68,7 @@ def add_run(parser: Parser) -> None:
 def run(args: Namespace) -> int:
     with _ends_in_order():
         plan, world = _planned(args)
-        if args.triggers and _awaits_go(plan, args) and has_ended(sys.stdin):
+        if args.triggers and _awaits_go(plan, args) and has_ended(sys.stdin.fileno()):
             log("nothing ran: the input ended before the trigger 'go' came", args)
             return 5
         return _Show(plan, world, args).perform()
@@ -84,7 +85,7 @@ def _planned(args: Namespace) -> tuple[Plan, World]:
 
 
 def _awaits_go(plan: Plan, args: Namespace) -> bool:
-    return plan.start.kind == "go" and not any(each.trigger == "go" for each in args.trigger or ())
+    return plan.start.waits and not any(each.trigger == "go" for each in args.trigger or ())
 
 
 class _Show:
@@ -115,16 +116,17 @@ class _Show:
 
     async def _perform(self) -> Outcome:
         from playbook.perform.assemble import staged
-        from playbook.perform.performance import Options, Stall
+        from playbook.perform.performance import Options
+        from playbook.perform.steering import Stall
 
         args = self.args
         asyncio.get_running_loop().set_exception_handler(lambda _, context: _aside(context, args, self.runner))
-        with _progress(self.plan, args, interactive=self.at_terminal) as (watch, started):
+        with _progress(self.plan, args, interactive=self.at_terminal) as (watch, started, say):
             options = Options(
                 folder=args.out,
                 env=args.env,
                 cues=args.trigger or (),
-                interactive=self.at_terminal or bool(args.triggers),
+                controls=self._controls(say),
                 watch=watch,
                 live=() if self.loudspeaker is None else (self.loudspeaker,),
                 provider=self.provider,
@@ -133,15 +135,26 @@ class _Show:
             async with staged(self.plan, options, **how) as runner:
                 self.runner = runner
                 started(clocks.Clock().now_ms)
-                with given(runner, at_terminal=self.at_terminal, to_the_end=bool(args.triggers)):
-                    try:
-                        return await runner.run()
-                    except Stall as stall:
-                        rehearsed = f"rehearse with `--trigger {shlex.quote(stall.trigger)}`"
-                        stall.remedy = f"run it at a terminal, or with `--triggers -`, or {rehearsed}"
-                        if args.clock == "virtual" and sys.stdin is not None and sys.stdin.isatty():  # it would wait for no key
-                            stall.remedy = f"{rehearsed}, or with `--clock system`"
-                        raise
+                try:
+                    return await runner.run()
+                except Stall as stall:
+                    rehearsed = f"rehearse with `--trigger {shlex.quote(stall.trigger)}`"
+                    stall.remedy = f"run it at a terminal, or with `--triggers -`, or {rehearsed}"
+                    if args.clock == "virtual" and sys.stdin is not None and sys.stdin.isatty():  # it would wait for no key
+                        stall.remedy = f"{rehearsed}, or with `--clock system`"
+                    raise
+
+    def _controls(self, say: Callable[[str], None]) -> list[Control]:
+        """Who can give signals: whoever sits at the terminal, or what comes through standard input."""
+        if self.at_terminal:
+            from playbook.controls.keyboard import Keyboard
+
+            return [Keyboard(say, sys.stdin.fileno())]
+        if self.args.triggers:
+            from playbook.controls.stdin import StandardInput
+
+            return [StandardInput(sys.stdin.fileno())]
+        return []
 
     def _tell(self, outcome: Outcome) -> int:
         """How it went, and the exit code."""
@@ -242,17 +255,17 @@ def _show(outcome: Outcome, plan: Plan, args: Namespace) -> None:
 @contextlib.contextmanager
 def _progress(
     plan: Plan, args: Namespace, *, interactive: bool
-) -> Iterator[tuple[Callable[[dict[str, Any]], None] | None, Callable[[Callable[[], int]], None]]]:
-    """What watches the log, and what is told the run's time."""
+) -> Iterator[tuple[Callable[[dict[str, Any]], None] | None, Callable[[Callable[[], int]], None], Callable[[str], None]]]:
+    """What watches the log, what is told the run's time, and what shows a line of a control's."""
     if args.quiet:
-        yield None, lambda _: None
+        yield None, lambda _: None, lambda _: None
         return
     from playbook.cli.progress import Progress
 
     live = is_live(sys.stderr, args.env) and args.clock == "system"
     colour = in_colour(sys.stderr, args.env)
     with Progress(plan, sys.stderr, live=live, colour=colour, interactive=interactive, redact=args.redact) as progress:
-        yield progress.watch, lambda now_ms: setattr(progress, "now_ms", now_ms)
+        yield progress.watch, lambda now_ms: setattr(progress, "now_ms", now_ms), progress.say
 
 
 # what stands in for the vendor

@@ -7,6 +7,7 @@ loop only drops the log's lines into a queue.
 from __future__ import annotations
 
 import shutil
+import textwrap
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from playbook.model import Plan, Step
 from playbook.record.runlog import Line
 from playbook.report import Now, now_line, progress_line
 
+TOLD = "told"
+"""What stands for a line that is not the log's."""
 TICK_S = 0.1
 PATIENCE_S = 2.0
 """How long the end of a run waits for a screen that does not take its lines."""
@@ -64,6 +67,10 @@ class Progress:
         self._lines.append(line)
         self._wake.set()
 
+    def say(self, text: str) -> None:
+        """Show a line that is not the log's."""
+        self.watch({TOLD: text})
+
     # the thread
 
     def _work(self) -> None:
@@ -86,9 +93,13 @@ class Progress:
 
     def _take(self, line: Line) -> str:
         """What a line of the log adds to the screen."""
+        width = shutil.get_terminal_size().columns if self._stream.isatty() else None
+        if TOLD in line:
+            told = self._redact(line[TOLD])
+            return (told if width is None else textwrap.fill(told, width)) + "\n"
         if line.get("note") == "timeline_zero":
             self._zero_ms = line["at_ms"]
-        if line.get("event") == "session_opened" and self._plan.start.kind == "go":
+        if line.get("event") == "session_opened" and self._plan.start.waits:
             self._now = Now(None, self._first(), line["at_ms"], awaits="go")
         elif line.get("note") == "step_started":
             step, after = self._steps[line["step"]]
@@ -97,7 +108,6 @@ class Progress:
             self._now = replace(self._now, since_ms=line["at_ms"], heard=True)
         elif line.get("note") == "timeline_zero" or line.get("command") == "close_session" or "end" in line:
             self._now = None
-        width = shutil.get_terminal_size().columns if self._stream.isatty() else None
         ids = self._wide if width is None else min(self._wide, width // ID_SHARE)
         again = line.get("note") == "step_finished" and line.get("reason", "") == self._told
         text = None if again else progress_line(line, self._all, self._zero_ms, ids=ids, width=width, colour=self._colour)

@@ -1,7 +1,11 @@
 """The cursor: which step the show is in, and when it was due.
 
-Deadlines are absolute, and the cursor carries the time at which a step was *due*, so waits do not drift. Only a delay that an
-audience would notice moves the schedule. The cursor knows nothing of speech: a line is a step that somebody else says is over.
+* Deadlines are absolute, and the cursor carries the time at which a step was *due*, so waits do not drift. Only a delay that an audience
+  would notice moves the schedule.
+* `hold` lets nothing new begin. What is left of waits and time-outs stands still meanwhile, and what has an `at` moves by the time held.
+* `jump` moves the whole timeline, so that the step it leads to is due when it is reached.
+
+The cursor knows nothing of speech: a line is a step that somebody else says is over.
 """
 
 from __future__ import annotations
@@ -12,34 +16,54 @@ from playbook.engine.effects import NOTICEABLE_MS, Effects
 from playbook.events import Late, StepFinished, StepSkipped, StepStarted, TimelineZero, Timer
 from playbook.model import Plan, Step
 
-Outcome = Literal["done", "failed", "timeout", "cut"]
+Outcome = Literal["done", "failed", "timeout", "cut", "skipped"]
 
-STEP_TIMERS = (Timer.AT, Timer.WAIT, Timer.EVENT, Timer.UNTIL, Timer.TIMEOUT)
+HELD_TIMERS = (Timer.AT, Timer.WAIT, Timer.EVENT, Timer.TIMEOUT)
+STEP_TIMERS = (*HELD_TIMERS, Timer.UNTIL)
 
 
 class Cursor:
     """Walks through the steps of one plan."""
 
     def __init__(self, plan: Plan, effects: Effects) -> None:
-        self._steps, self._effects = plan.steps, effects
+        self._plan, self._effects = plan, effects
         self.step: Step | None = None
         """The step that the show is in, or whose own time has not come yet."""
         self.entered = False
         """Whether it has begun: its `at` has come."""
+        self.task = ""
+        """Its name among all the steps that are performed: the step's, and a number when it is performed again."""
         self.due_ms = 0
         """When the step was due; between two steps, when the next one is."""
         self.zero_ms = 0
         """Timeline zero, on the run's time."""
+        self.held_since_ms: int | None = None
+        """Since when nothing new begins."""
+        self._origin_ms = 0  # of `at`: timeline zero, and what holds and jumps have moved it by
+        self._left: dict[Timer, int] = {}  # of the step's timers, while they stand still
         self._index = -1
+        self._jumped = False
+        self._performed: dict[str, int] = {}  # how often each step was
+
+    @property
+    def held(self) -> bool:
+        """Whether nothing new begins."""
+        return self.held_since_ms is not None
 
     @property
     def over(self) -> bool:
         """There is no further step. (A plan ends with `end`; one that was put together by hand may not.)"""
-        return self._index >= len(self._steps)
+        return self._index >= len(self._plan.steps)
+
+    @property
+    def standing_by(self) -> Step | None:
+        """The step that comes next."""
+        after = self._plan.steps[self._index + 1 :]
+        return next((step for step in after if step.skipped is None), None)
 
     def begin(self, due_ms: int) -> None:
         """This is timeline zero."""
-        self.zero_ms = self.due_ms = due_ms
+        self.zero_ms = self._origin_ms = self.due_ms = due_ms
         self._effects.add(TimelineZero())
 
     def next(self) -> Step | None:
@@ -49,13 +73,17 @@ class Cursor:
             self._index += 1
             if self.over:
                 return None
-            step = self._steps[self._index]
+            step = self._plan.steps[self._index]
             if step.skipped is None:
                 break
             effects.add(StepSkipped(step.id, step.skipped))
         self.step, self.entered = step, False
+        if self._jumped:
+            self._jumped = False
+            self.due_ms = effects.now_ms
+            self._origin_ms = effects.now_ms - (step.at_ms if step.at_ms is not None else self._plan.due_ms(self._index))
         if step.at_ms is not None:
-            due = self.zero_ms + step.at_ms
+            due = self._origin_ms + step.at_ms
             if due > effects.now_ms:
                 effects.start(step.id, Timer.AT, due)
                 return None
@@ -68,6 +96,8 @@ class Cursor:
     def enter(self, step: Step) -> None:
         """The step begins."""
         self.entered = True
+        count = self._performed[step.id] = self._performed.get(step.id, 0) + 1
+        self.task = step.id if count == 1 else f"{step.id}~{count}"
         self._effects.add(StepStarted(step.id))
         if step.timeout_ms is not None:
             self._effects.start(step.id, Timer.TIMEOUT, self.due_ms + step.timeout_ms)
@@ -77,12 +107,45 @@ class Cursor:
         now = self._effects.now_ms
         self.due_ms = now if due_ms is None or now - due_ms >= NOTICEABLE_MS else due_ms
 
-    def leave(self, outcome: Outcome, reason: str | None = None) -> Step | None:
-        """The step is over, if there is one. Gives it."""
+    def leave(self, outcome: Outcome, reason: str | None = None) -> None:
+        """The step is over, if there is one."""
         step, self.step = self.step, None
-        if step is not None:
-            for timer in STEP_TIMERS:
-                self._effects.cancel(step.id, timer)
-            if self.entered:
-                self._effects.add(StepFinished(step.id, outcome, reason))
-        return step
+        self._left = {}
+        if step is None:
+            return
+        for timer in STEP_TIMERS:
+            self._effects.cancel(step.id, timer)
+        if self.entered:
+            self._effects.add(StepFinished(step.id, outcome, reason))
+        elif outcome == "skipped":
+            self._effects.add(StepSkipped(step.id, reason or outcome))
+
+    def jump(self, index: int) -> None:
+        """The step at this place of the plan comes next."""
+        self._index, self._jumped = index - 1, True
+
+    def hold(self) -> None:
+        """Nothing new begins, and what is left of the step's time stands still."""
+        now = self._effects.now_ms
+        self.held_since_ms = now
+        for timer in HELD_TIMERS if self.step is not None else ():
+            assert self.step is not None
+            due = self._effects.timers.get((self.step.id, timer))
+            if due is not None:
+                self._left[timer] = due - now
+                self._effects.cancel(self.step.id, timer)
+
+    def resume(self) -> int:
+        """The show goes on. Gives the time that it was held."""
+        assert self.held_since_ms is not None
+        now = self._effects.now_ms
+        held, self.held_since_ms = now - self.held_since_ms, None
+        self._origin_ms += held
+        if self.step is None:
+            self.due_ms = now
+            return held
+        self.due_ms += held
+        for timer, left in self._left.items():
+            self._effects.start(self.step.id, timer, now + max(left, 0))
+        self._left = {}
+        return held

@@ -29,6 +29,10 @@ class Effects:
         """The event means nothing now."""
         self.add(Ignored(reason, task))
 
+    def when(self, ago_ms: int | None) -> int:
+        """When something was true that is told now: not in the future, and not before the run began."""
+        return min(self.now_ms, max(0, self.now_ms - (ago_ms or 0)))
+
     def taken(self) -> tuple[Effect, ...]:
         """All that followed."""
         return tuple(self._out)

@@ -7,6 +7,7 @@ rung need not wait for that. What is left of a show begins with the line that wa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,9 @@ from playbook.errors import PlaybookError
 from playbook.kiosk.lending import Means
 from playbook.language import digest
 from playbook.model import Plan, Start, Step, Wait
-from playbook.perform.performance import Cue, Options, Runner
+from playbook.perform.performance import Options, Runner
+from playbook.perform.steering import Cue
+from playbook.ports import Steered
 from playbook.record.summary import RunSummary, Utterance
 from playbook.sessions.kept import KeptSession
 
@@ -33,6 +36,15 @@ class Place:
     step: str
     within_ms: int = 0
     in_line: bool = False
+
+
+class _Kiosk:
+    """The kiosk can always give a performance a signal."""
+
+    source = "program"
+
+    def attach(self, show: Steered) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002 -- `Attempt.give` gives them
+        return contextlib.nullcontext()
 
 
 class Attempt:
@@ -65,8 +77,8 @@ class Attempt:
             folder=folder,
             env=means.env,
             state_dir=means.state_dir,
-            cues=(Cue("go"),) if plan.start.kind == "go" else (),
-            interactive=True,
+            cues=(Cue("go"),) if plan.start.waits else (),
+            controls=(_Kiosk(),),
             watch=self._see,
             provider=means.provider,
             keep_sound=keep_sound,
@@ -101,8 +113,7 @@ class Attempt:
         awaited = self.runner.engine.awaits
         if awaited is None or trigger not in (awaited, "go"):
             return False
-        self.runner.trigger(awaited)
-        return True
+        return self.runner.offer(awaited, source=_Kiosk.source) is None
 
     # --- what became of it
 

@@ -74,9 +74,10 @@ def check_times(plan: Plan, root: Node, findings: Findings) -> None:
     can, limits, timeline = plan.capabilities, plan.limits, cues(plan)
     total = total_ms(plan, timeline)
     planned = show_duration(total)
-    if limits.max_duration_ms is not None and total > limits.max_duration_ms:
+    show_ms = total - plan.start.delay_ms
+    if limits.max_duration_ms is not None and show_ms > limits.max_duration_ms:
         at = root.at(["limits", "max_duration"]).place
-        message = f"the plan takes {planned}, longer than its own limit"
+        message = f"the plan takes {show_duration(show_ms)}, longer than its own limit"
         findings.add("PB415", message, at, "raise the limit, or shorten the show")
     if can.usable_ms is not None and can.max_session_ms is not None and total > can.usable_ms:
         message = f"the plan takes {planned}; {plan.provider} ends the session after {show_duration(can.max_session_ms)}"

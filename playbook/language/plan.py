@@ -264,11 +264,12 @@ def _limits(data: Mapping[str, Any], times: Times) -> Limits:
         max_duration_ms=times.optional(data, "max_duration", "limits", "max_duration"),
         max_cost=data.get("max_cost"),
         require_evidence=None if evidence is None else Evidence[evidence],
+        max_wait_ms=times.optional(data, "max_wait", "limits", "max_wait"),
         **({} if margin is None else {"speech_margin_ms": margin}),
     )
 
 
 def _start(value: Any, times: Times) -> Start:
-    if value == "ready" or value == "go":
+    if value in ("ready", "go", "viewer"):
         return Start(value)
     return Start("delay", times.ms(value, "start"))

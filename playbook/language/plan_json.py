@@ -31,12 +31,20 @@ def digest(plan: Plan) -> str:
         "provider": plan.provider,
         "session": plan.session,
         "start": asdict(plan.start),
-        "limits": asdict(plan.limits),
+        "limits": _limits(plan.limits),
         "expect": _wanted(plan.expect),
         "steps": [_substance(step) for step in plan.steps],
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _limits(limits: Limits) -> dict[str, Any]:
+    """A limit that is not set changes no digest."""
+    fields = asdict(limits)
+    if limits.max_wait_ms is None:
+        del fields["max_wait_ms"]
+    return fields
 
 
 def _substance(step: Step) -> dict[str, Any]:

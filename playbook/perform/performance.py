@@ -28,11 +28,13 @@ from playbook.events import (
     Conflict,
     Effect,
     Event,
+    Ignored,
     OpenSession,
     PlayAudio,
     SayText,
     SessionClosed,
     SessionOpened,
+    Signal,
     SpeechEnded,
     StartTimer,
     StopCause,
@@ -41,14 +43,13 @@ from playbook.events import (
     TimelineZero,
     Timer,
     TimerFired,
-    Trigger,
 )
 from playbook.folders import withdraw
-from playbook.formats.durations import parse_duration
-from playbook.model import Plan, WaitEvent
+from playbook.model import Plan
 from playbook.perform.folder import RunFolder, sound_of
 from playbook.perform.resume import resume_at
-from playbook.ports import CLOSE_BUDGET_S, CREATE_BUDGET_S, Transports
+from playbook.perform.steering import Cue, Steering
+from playbook.ports import CLOSE_BUDGET_S, CREATE_BUDGET_S, Control, Transports
 from playbook.providers import registry
 from playbook.providers.base import Provider
 from playbook.record.expect import failed_expectations, judged
@@ -70,33 +71,12 @@ _under_way: dict[asyncio.AbstractEventLoop, list[Runner]] = {}
 """The runs of each loop. Signals are the process's, so one stops them all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cue:
-    """A trigger that is given by itself, `after_ms` on the timeline (the trigger `go`: after the session opened). For rehearsals."""
-
-    trigger: str
-    after_ms: int = 0
-
-    @classmethod
-    def parse(cls, text: str) -> Cue:
-        """`NAME@2s`: a trigger that comes at a time of the show; `NAME` alone comes at once. Raises `ValueError`."""
-        name, at, time = text.rpartition("@")
-        if not at and text:
-            return cls(text)
-        if not name:
-            raise ValueError(f"'{text}' names no trigger; write NAME@2s")
-        try:
-            return cls(name, parse_duration(time))
-        except ValueError as error:
-            raise ValueError(f"'{time}' in '{text}' {error}; write {name}@2s") from error
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """How to perform a plan. Everything has a default that suits a program; the command line sets the rest.
 
-    `env` holds credentials and addresses. `transports`: those that it describes, unless given. `interactive` says that triggers can
-    still come from outside. `watch` sees every line of the log.
+    `env` holds credentials and addresses. `transports`: those that it describes, unless given. `controls` are those who can
+    give signals from outside. `watch` sees every line of the log.
     `objection` is asked when a show has come to its end: why the run failed all the same, or None.
     `live` hears of every sound that we make, at the moment when it begins or changes. Without `keep_sound` neither sound nor captions are
     written.
@@ -107,7 +87,7 @@ class Options:
     env: Mapping[str, str] = field(default_factory=dict)
     state_dir: Path | None = None
     cues: Sequence[Cue] = ()
-    interactive: bool = False
+    controls: Sequence[Control] = ()
     watch: Callable[[Line], None] | None = None
     objection: Callable[[], str | None] = lambda: None
     live: Sequence[Listener] = ()
@@ -129,18 +109,9 @@ class Outcome:
     resume_at: str | None = None
 
 
-class Stall(RunError):
-    """A show waits for a `trigger` that nobody can give. Whoever knows how one is given here says so in the `remedy`."""
-
-    def __init__(self, where: str, trigger: str) -> None:
-        super().__init__(
-            f"stall: {where} waits for the trigger '{trigger}', which nothing can give", remedy=f"give it as a cue, `Cue({trigger!r})`"
-        )
-        self.trigger = trigger
-
-
 class Runner:
-    """Performs one plan, once: `await Runner(plan, options).run()`. `stop` and `trigger` may be called from the same loop meanwhile.
+    """Performs one plan, once: `await Runner(plan, options).run()`. `stop`, and what a `Steered` has, may be called from the same loop
+    meanwhile.
 
     It leases `session`, or one that it opens for itself. With a session, the options' `env`, `state_dir`, `transports` and `provider` are
     not used."""
@@ -153,12 +124,13 @@ class Runner:
         self.folder: Path | None = None
         self._kept = session
         self._session: Lease
-        self._interactive = self.options.interactive
+        self._steering = Steering(plan, self.engine, self.options.cues, [control.source for control in self.options.controls])
         self._inbox: deque[Event] = deque()
         self._busy = False
         self._timers: dict[tuple[str | None, Timer], asyncio.TimerHandle] = {}  # the engine's
         self._later: list[asyncio.TimerHandle] = []  # the run's own
-        self._expected_triggers: list[str] = []
+        self._asked: Event | None = None  # whose answer somebody waits for, and what that is
+        self._answer: str | None = None
         self._crash: BaseException | None = None
         self._disk: str | None = None
         self._stops = 0
@@ -170,23 +142,45 @@ class Runner:
         """When the words of a line begin that we speak, and where they stand in it: as far as is known by now."""
         return self._show.words.get(task, ())
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str, cause: StopCause = StopCause.INTERRUPT) -> None:
         """Stop in order: the speech, the session, the log. Asked twice: at once, but the session is still closed."""
-        self._stops += 1
-        self._emit(StopRequested(reason, StopCause.INTERRUPT if reason == "SIGINT" else StopCause.TERMINATE))
-        if self._stops > 1 and self.engine.phase == "closing":
-            self._give_up()
+        self._stop(StopRequested(reason, cause))
 
-    def trigger(self, name: str) -> None:
-        """Give a named sign."""
-        self._emit(Trigger(name))
+    def offer(self, signal: str, *, source: str, step: str | None = None) -> str | None:
+        """Give a signal, or a trigger by its name; `step` goes with `goto`. Gives the reason where it is ignored."""
+        event = self._steering.read(signal, source, step, self._clock.now_ms())
+        if isinstance(event, str):
+            return event
+        if isinstance(event, Signal) and event.name == "end":
+            return self._stop(event)
+        return self._ask(event)
 
-    def no_more_triggers(self) -> None:
-        """Nobody outside gives a sign any more; what waits for one has stalled, and a show that waits for its beginning is over."""
-        self._interactive = False
+    def emit(self, event: Event) -> None:
+        """Tell of something that happened. What a command brings about while it is carried out waits its turn."""
+        self._inbox.append(event)
+        if not self._busy:
+            self._drain()
+
+    def no_more(self, source: str) -> None:
+        """This control gives no further signal. Without any, what waits for one has stalled, and a show that waits for its beginning is
+        over."""
+        self._steering.no_more(source)
         self._stop_if_stalled()
         if not self._busy:
             self._drain()
+
+    def _stop(self, event: Event) -> str | None:
+        self._stops += 1
+        answer = self._ask(event)
+        if self._stops > 1 and self.engine.phase == "closing":
+            self._give_up()
+        return answer
+
+    def _ask(self, event: Event) -> str | None:
+        """Emit an event and tell why it was ignored, if it was; when one is being handled now, nobody can tell."""
+        self._asked, self._answer = event, None
+        self.emit(event)
+        return self._answer
 
     async def run(self) -> Outcome:
         """Perform the plan. Raises `UsageError`, `SetupError` or `Stall` before anything began; after that everything is in the outcome,
@@ -215,13 +209,17 @@ class Runner:
                 self._session = lease
                 show = self._show = ShowRecorder(self.options.live, began_ms=lease.began_ms, prefix=lease.prefix)
                 lease.load(partial(sound_of, self.plan), show)
-                self._refuse_a_sure_stall()
+                self._steering.refuse_a_sure_stall()
             except PlaybookError as error:  # a credential is missing, say: the run is over, and its log is whole
                 end = "failed" if isinstance(error, RunError) else "error"
                 self._log.end(self._clock.now_ms(), end, error.message, RunSummary().counts())
                 refused = True
                 raise
-            with self._signals() if self.options.catch_signals else contextlib.nullcontext():
+            with contextlib.ExitStack() as around:
+                if self.options.catch_signals:
+                    around.enter_context(self._signals())
+                for control in self.options.controls:
+                    around.enter_context(control.attach(self))
                 self._begin()
                 cancelled = await self._wait_finished()
                 if self._crash is not None:
@@ -243,20 +241,6 @@ class Runner:
             raise cancelled
         return outcome if disk is None else replace(outcome, result=Result("error", 4, disk))
 
-    def _refuse_a_sure_stall(self) -> None:
-        """A show that waits for a sign that nobody can give is refused before it costs anything."""
-        if self._interactive:
-            return
-        given = {cue.trigger for cue in self.options.cues}
-        waits = [("the start", "go")] if self.plan.start.kind == "go" else []
-        for step in self.plan.steps:
-            action = step.action
-            if isinstance(action, WaitEvent) and action.timeout_ms is None and step.timeout_ms is None and step.skipped is None:
-                waits.append((f"step '{step.id}'", action.event))
-        for where, trigger in waits:
-            if trigger not in given:
-                raise Stall(where, trigger)
-
     def _begin(self) -> None:
         try:
             self._carry_out(self._log_and_filter(self.engine.begin(), self._clock.now_ms()))
@@ -272,18 +256,12 @@ class Runner:
                 await asyncio.wait([self._finished])
             except asyncio.CancelledError as error:
                 cancelled = error
-                self.stop("cancelled")
+                self.stop("cancelled", StopCause.TERMINATE)
                 if self.engine.phase == "closing":  # a program that ends cancels whatever its loop does, this as well
                     self._session.close("cancelled")
         return cancelled
 
     # --- the loop ---------------------------------------------------------------------------------------------------
-
-    def _emit(self, event: Event) -> None:
-        """The inbox. What a command brings about while it is carried out waits its turn."""
-        self._inbox.append(event)
-        if not self._busy:
-            self._drain()
 
     def _drain(self) -> None:
         self._busy = True
@@ -304,7 +282,10 @@ class Runner:
         if self.engine.done or self._crash is not None:
             return
         now = self._clock.now_ms()  # read once: a log whose times are not the engine's could not be replayed
+        asked, event = event is self._asked, self._steering.resolved(event)
         effects = self.engine.handle(event, now)
+        if asked:
+            self._answer = next((effect.reason for effect in effects if isinstance(effect, Ignored)), None)
         self._carry_out(self._log_and_filter((event, *effects), now))
         self._after(event)
 
@@ -334,34 +315,24 @@ class Runner:
             return
         if isinstance(event, SessionOpened):
             self._opened = True
-            self._schedule(lambda cue: self.plan.start.kind == "go" and cue.trigger == "go", self._clock.now_ms())
-        elif isinstance(event, Trigger) and event.trigger in self._expected_triggers:
-            self._expected_triggers.remove(event.trigger)
+            self._steering.schedule(self._clock.now_ms(), opening=True, call_at=self._cue_at)
         self._stop_if_stalled()
 
     def _stop_if_stalled(self) -> None:
-        awaited = self.engine.stalled_on
-        if awaited is not None and not self._interactive and awaited not in self._expected_triggers:
-            step = self.engine.current_step
-            if step is not None:
-                reason, cause = (
-                    f"stall: step '{step.id}' waits for the trigger '{awaited}', which nothing can give any more",
-                    StopCause.STALL,
-                )
-            else:
-                reason, cause = f"nothing ran: the input ended before the trigger '{awaited}' came", StopCause.NOBODY
-            self._inbox.append(StopRequested(reason, cause))
+        if (stop := self._steering.stall()) is not None:
+            self._inbox.append(stop)
 
-    def _schedule(self, wanted: Callable[[Cue], bool], origin_ms: int) -> None:
-        for cue in self.options.cues:
-            if wanted(cue):
-                self._expected_triggers.append(cue.trigger)
-                self._call_at(origin_ms + cue.after_ms, partial(self.trigger, cue.trigger))
+    def _cue_at(self, due_ms: int, cue: str) -> None:
+        def give() -> None:
+            self._steering.came(cue)
+            self.offer(cue, source="cue")
+
+        self._call_at(due_ms, give)
 
     def _timeline_zero(self, _: TimelineZero) -> None:
         zero = self.engine.timeline_zero_ms
         self._show.zero(zero)
-        self._schedule(lambda cue: not (self.plan.start.kind == "go" and cue.trigger == "go"), zero)
+        self._steering.schedule(zero, opening=False, call_at=self._cue_at)
 
     def _start_timer(self, command: StartTimer) -> None:
         key = (command.step, command.reason)
@@ -372,7 +343,7 @@ class Runner:
 
     def _fire(self, key: tuple[str | None, Timer], fired: TimerFired) -> None:
         del self._timers[key]
-        self._emit(fired)
+        self.emit(fired)
 
     def _cancel_timer(self, command: CancelTimer) -> None:
         if (handle := self._timers.pop((command.step, command.reason), None)) is not None:
@@ -393,7 +364,7 @@ class Runner:
         elif self._stops > 1:
             after_s = IMPATIENT_S
         due = self._clock.now_ms() + int(after_s * 1000)
-        self._call_at(due, lambda: self._emit(SessionClosed("ending the session took too long", status="failed")))
+        self._call_at(due, lambda: self.emit(SessionClosed("ending the session took too long", status="failed")))
 
     def _call_at(self, due_ms: int, do: Callable[[], None]) -> None:
         """Do something then, if the run still goes on."""
@@ -422,14 +393,15 @@ class Runner:
         runs = _under_way.setdefault(loop, [])
         runs.append(self)
 
-        def stop_all(name: str) -> None:
+        def stop_all(number: signal.Signals) -> None:
+            cause = StopCause.INTERRUPT if number is signal.SIGINT else StopCause.TERMINATE
             for run in tuple(runs):
-                run.stop(name)
+                run.stop(number.name, cause)
 
         for number in SIGNALS if len(runs) == 1 else ():
             with contextlib.suppress(RuntimeError, ValueError):  # not the main thread
                 if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN:
-                    loop.add_signal_handler(number, stop_all, number.name)
+                    loop.add_signal_handler(number, stop_all, number)
         try:
             yield
         finally:
@@ -456,7 +428,7 @@ class Runner:
         return KeptSession(terms, self._folder.path, state_dir=options.state_dir, clock=self._clock, once=True)
 
     def _lend(self, kept: KeptSession) -> Lease:
-        return kept.lend(self.plan, self._emit, crash=self._crashed, redact=self.redact)
+        return kept.lend(self.plan, self.emit, crash=self._crashed, redact=self.redact)
 
     def _summary(self) -> RunSummary:
         """What the log tells by now. It is read when the show is over, so that a show of any length needs the same memory."""

@@ -1,7 +1,7 @@
 """Expectations, judged on what a log tells: `expect` of steps and of the playbook, and `limits.require_evidence`.
 
 A line that the provider refused, or of which nobody knows whether it was taken, has no evidence, also where the show went on without it
-(`on_error: continue`). Pure.
+(`on_error: continue`). Of a step that was performed again the last performance is judged; what somebody skipped is not. Pure.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def _judge(plan: Plan, summary: RunSummary) -> Iterator[Conflict]:
     least = plan.limits.require_evidence
     whole = plan.expect or Expect()
     redact = Redactor(plan.secrets)  # the log has masks where the line has secrets; so must have what is compared with it
-    for utterance in summary.utterances.values():
-        step = steps.get(utterance.task)
+    for utterance in summary.last_said():
+        step = steps.get(utterance.step)
         if step is None or (step.on_error == "continue" and utterance.evidence is None):
             continue
         if least is not None:
@@ -48,7 +48,9 @@ def _judge(plan: Plan, summary: RunSummary) -> Iterator[Conflict]:
     for step in plan.steps:
         if step.expect is None or step.skipped is not None:
             continue
-        said, done = summary.utterances.get(step.id), summary.steps.get(step.id)
+        said, done = summary.said(step.id), summary.steps.get(step.id)
+        if summary.steered and (done is None or done.outcome == "skipped"):  # somebody did not want it
+            continue
         if done is None:
             yield Conflict("expected to be performed, but the run never came to it", step=step.id)
         elif said is not None:
@@ -63,7 +65,7 @@ def _judge(plan: Plan, summary: RunSummary) -> Iterator[Conflict]:
     for event in whole.absent:
         if event in summary.names:
             yield Conflict(f"expected no {event}, but there was one")
-    yield from _lasts("the show", summary.last_ms - (summary.zero_ms or 0), whole, None)
+    yield from _lasts("the show", summary.last_ms - (summary.zero_ms or 0) - summary.held_ms, whole, None)
 
 
 def _line(said: Utterance, expect: Expect, redact: Redactor) -> Iterator[Conflict]:
@@ -73,18 +75,18 @@ def _line(said: Utterance, expect: Expect, redact: Redactor) -> Iterator[Conflic
         took = None if said.started_ms is None else said.started_ms - said.sent_ms
         if took is None or took > expect.starts_within_ms:
             value = "never started" if took is None else f"took {took} ms"
-            yield Conflict(f"expected to start within {expect.starts_within_ms} ms, but {value}", step=said.task)
+            yield Conflict(f"expected to start within {expect.starts_within_ms} ms, but {value}", step=said.step)
     heard = said.heard if said.interrupted or said.heard is not None else said.text
     if said.untaken is not None and said.started_ms is None:
         heard = ""
     if expect.heard is not None:
         wanted = redact(expect.heard)
         if heard is None or words(heard) != words(wanted):
-            yield Conflict(f"expected to hear '{wanted}', but heard '{heard or ''}'", step=said.task)
+            yield Conflict(f"expected to hear '{wanted}', but heard '{heard or ''}'", step=said.step)
     if expect.heard_contains is not None:
         wanted = redact(expect.heard_contains)
         if heard is None or not _among(words(wanted), words(heard)):
-            yield Conflict(f"expected to hear something with '{wanted}', but heard '{heard or ''}'", step=said.task)
+            yield Conflict(f"expected to hear something with '{wanted}', but heard '{heard or ''}'", step=said.step)
 
 
 def _among(part: tuple[str, ...], whole: tuple[str, ...]) -> bool:
@@ -97,9 +99,9 @@ def _evidence(said: Utterance, least: Evidence, who: str) -> Iterator[Conflict]:
             became = "was refused, and never heard" if said.started_ms is None else f"was refused after {said.heard_ms} ms of it"
         else:
             became = f"may not have been taken{'' if said.started_ms is None else ' whole'}"
-        yield Conflict(f"{who} evidence at least '{least.name}', but the line {became}", step=said.task)
+        yield Conflict(f"{who} evidence at least '{least.name}', but the line {became}", step=said.step)
     elif said.evidence is None or Evidence[said.evidence] < least:
-        yield Conflict(f"{who} evidence at least '{least.name}', but it is '{said.evidence}'", step=said.task)
+        yield Conflict(f"{who} evidence at least '{least.name}', but it is '{said.evidence}'", step=said.step)
 
 
 def _lasts(what: str, value: int | None, expect: Expect, step: str | None) -> Iterator[Conflict]:

@@ -72,10 +72,12 @@ def of_log(log: LogReader, name: str) -> Performance:
 def of_summary(summary: RunSummary, name: str, header: Mapping[str, Any], damage: str | None = None) -> Performance:
     """A run that has been read, to its end or as far as it goes."""
     zero = summary.zero_ms or 0
-    times = {"lasted": summary.last_ms - zero}
+    times = {"lasted": summary.last_ms - zero - summary.held_ms}
     if summary.opened_ms is not None:
         times["opened"] = summary.opened_ms
     facts = {"end": summary.end, "provider": header.get("provider"), "conflicts": summary.conflict_count}
+    if summary.steered:
+        facts["steered"] = ", ".join(dict.fromkeys(signal["name"] for signal in summary.signals))
     return Performance(name, tuple(_acts(summary, zero)), facts, times, damage, playbook=str(header.get("playbook", "")))
 
 
@@ -84,7 +86,7 @@ def _acts(summary: RunSummary, zero: int) -> Iterator[Act]:
     for step in summary.steps.values():
         facts: dict[str, Any] = {"outcome": step.outcome}
         times: dict[str, int] = {}
-        said = summary.utterances.get(step.id)
+        said = summary.said(step.id)
         if step.started_ms is not None:
             times |= {"late": step.late_ms, "ours": step.ours_ms}
         if said is not None:

@@ -1,8 +1,8 @@
 """A run log, understood: steps, utterances and counts, gathered line by line.
 
 Everything that is told about a run (report, captions, expectations, comparison) is told from here and not from the engine, so that it can
-be told of a log that is years old. The one rule of reading: a `speech_ended` line with a task closes that utterance, unless the next line
-is a note (`ignored`, `conflict`) that takes it back.
+be told of a log that is years old. The rules of reading: a `speech_ended` line with a task closes that utterance, unless the next line
+is a note (`ignored`, `conflict`) that takes it back; a `grade_raised` after that is a better grade for it.
 
 What is kept grows with the steps and lines of a show, never with the length of its log: of what may come without end (conflicts, failures,
 a vendor's ids for one line, names that no step has) only the first are kept, as many as somebody would look at, and all are counted.
@@ -24,6 +24,8 @@ GRADES = tuple(grade.name for grade in reversed(Evidence))
 """The best first."""
 REMARKABLE = ("late", "ignored", "conflict", "provider_failed", "interrupted")
 OUTCOMES = ("done", "failed", "timeout", "cut")
+TAKES_BACK = ("ignored", "conflict", "grade_raised")
+"""The notes that say of the end before them that it closed nothing."""
 UNTAKEN = ("refused", "ambiguous")
 """What may become of a line instead of being taken. Then there is no evidence of its speech, whatever grade its end has in the log."""
 MAX_KEPT = 100
@@ -50,6 +52,10 @@ class Utterance:
     length_ms: int | None = None
     """How long it is by its own sound, or by the provider's measure, where that is known."""
     evidence: str | None = None
+    source: str | None = None
+    """Who told of its end."""
+    raised_by: str | None = None
+    """Who agreed with that later, and gave the better grade."""
     interrupted: bool = False
     heard_ms: int | None = None
     heard: str | None = None
@@ -60,6 +66,8 @@ class Utterance:
     """What the provider had to say about how it took the line."""
     untaken: str | None = None
     """`UNTAKEN`, where the line ended by that."""
+    step: str = ""
+    """The step that said it; the task has another name only where the step is performed again."""
     _chunk_ms: int | None = None
     """When the command went out that was not taken yet."""
 
@@ -99,11 +107,17 @@ class StepRun:
     """How late our own timer was that led to it."""
     interrupts: bool = False
     """Whether it ordered an interrupt."""
+    times: int = 0
+    """How often it was performed; the rest is of its last performance."""
+    held_ms: int = 0
+    """How long the show was held while it was in this step."""
 
     @property
     def lasted_ms(self) -> int | None:
         """How long the cursor was in it."""
-        return None if self.started_ms is None or self.finished_ms is None else self.finished_ms - self.started_ms
+        if self.started_ms is None or self.finished_ms is None:
+            return None
+        return max(0, self.finished_ms - self.started_ms - self.held_ms)
 
 
 @dataclass(slots=True)
@@ -120,6 +134,10 @@ class RunSummary:
     last_ms: int = 0
     steps: dict[str, StepRun] = field(default_factory=dict)
     utterances: dict[str, Utterance] = field(default_factory=dict)
+    signals: list[Line] = field(default_factory=list)
+    """The first `MAX_KEPT` signals that steered the show; what was ignored is not among them."""
+    held_ms: int = 0
+    """How long the show was held in all."""
     triggers: dict[str, bool] = field(default_factory=dict)
     """The first `MAX_KEPT` names of triggers that were given, and whether something waited for one."""
     names: set[str] = field(default_factory=set)
@@ -137,18 +155,18 @@ class RunSummary:
     failure_count: int = 0
     _timer_late_ms: int = 0
     _pending: Line | None = None
-    _trigger: str | None = None  # which the next line may say that it was ignored
+    _given: Line | None = None  # a trigger or signal, of which the next line may say that it was ignored
+    _cued: bool = False  # whether a cue gave a trigger that something waited for, by whatever name
+    _held_since_ms: int | None = None
 
     def take(self, line: Line) -> None:
         """Take the next line."""
         self.last_ms = line["at_ms"]
         pending, self._pending = self._pending, None
-        trigger, self._trigger = self._trigger, line.get("trigger") if line.get("event") == "trigger" else None
-        if trigger in self.triggers and line.get("note") != "ignored":
-            self.triggers[trigger] = True
-        if self._trigger is not None and len(self.triggers) < MAX_KEPT:
-            self.triggers.setdefault(self._trigger, False)
-        if pending is not None and not (line.get("note") in ("ignored", "conflict") and line.get("task") in (pending["task"], None)):
+        given, self._given = self._given, line if line.get("event") in ("trigger", "signal") else None
+        if given is not None:
+            self._heed(given, heeded=line.get("note") != "ignored")
+        if pending is not None and not (line.get("note") in TAKES_BACK and line.get("task") in (pending["task"], None)):
             self._end(pending)
         if "event" in line:
             if line.get("outcome") != "settled":  # else the engine says it of its own, whatever it was that led to it
@@ -161,13 +179,14 @@ class RunSummary:
             self._name(line["note"])
             self._note(line)
         elif "end" in line:
+            self._resumed(line["at_ms"])
             self.end, self.reason = line["end"], line.get("reason")
 
     def unheeded(self, triggers: Iterable[str]) -> list[str]:
         """Which of the triggers that were to be given changed nothing, each in a sentence. Of a show that never began, none."""
         if self.zero_ms is None:
             return []
-        names = [name for name in dict.fromkeys(triggers) if not self.triggers.get(name)]
+        names = [name for name in dict.fromkeys(triggers) if not self.triggers.get(name) and not (name == "go" and self._cued)]
         return [
             f"nothing waited for the trigger '{name}'"
             if name in self.triggers
@@ -175,8 +194,26 @@ class RunSummary:
             for name in names
         ]
 
+    @property
+    def steered(self) -> bool:
+        """Whether anybody held, skipped or moved the show, so that it is not the plan's own."""
+        return bool(self.signals)
+
+    def said(self, step: str) -> Utterance | None:
+        """What a step said, when it was last performed."""
+        run = self.steps.get(step)
+        again = None if run is None or run.times < 2 else self.utterances.get(f"{step}~{run.times}")
+        return again or self.utterances.get(step)
+
+    def last_said(self) -> list[Utterance]:
+        """What each step said when it was last performed."""
+        return [said for said in self.utterances.values() if self.said(said.step) is said]
+
     def finish(self) -> None:
         """No line follows for now: an end that the next one could have taken back stands."""
+        if self._given is not None:
+            self._heed(self._given, heeded=True)
+            self._given = None
         if self._pending is not None:
             self._end(self._pending)
             self._pending = None
@@ -196,14 +233,39 @@ class RunSummary:
         counts["late"] = sum(step.late_ms > 0 for step in self.steps.values())
         return counts
 
+    def _heed(self, given: Line, *, heeded: bool) -> None:
+        """A trigger or signal was given, and changed something or not."""
+        name = given["trigger"] if given["event"] == "trigger" else " ".join(filter(None, (given["name"], given.get("step"))))
+        if name in self.triggers or len(self.triggers) < MAX_KEPT:
+            self.triggers[name] = self.triggers.get(name, False) or heeded
+        if not heeded:
+            return
+        if given["event"] == "trigger":
+            self._cued = self._cued or given["source"] == "cue"
+            return
+        if len(self.signals) < MAX_KEPT:
+            self.signals.append(given)
+        if given["name"] in ("hold", "panic") and self._held_since_ms is None:
+            self._held_since_ms = given["at_ms"]
+        elif given["name"] == "resume":
+            self._resumed(given["at_ms"])
+
+    def _resumed(self, at_ms: int) -> None:
+        if self._held_since_ms is not None:
+            held_ms, self._held_since_ms = at_ms - self._held_since_ms, None
+            self.held_ms += held_ms
+            current = next((step for step in reversed(self.steps.values()) if step.started_ms is not None and step.outcome is None), None)
+            if current is not None:
+                current.held_ms += held_ms
+
     def _name(self, name: str) -> None:
         if len(self.names) < MAX_KEPT:
             self.names.add(name)
 
     def _remark(self, line: Line, name: str) -> None:
         self._name(name)
-        whose = line.get("task") or line.get("step")
-        if whose is None:
+        whose = (line.get("task") or line.get("step") or "").partition("~")[0]
+        if not whose:
             return
         known = whose in self.remarks or whose in self.steps or whose in self.utterances
         if known or len(self.remarks) < len(self.steps) + MAX_KEPT:
@@ -219,7 +281,7 @@ class RunSummary:
         if line["command"] == "say" or line["command"] == "play_audio":
             utterance = self.utterances.get(line["task"])
             if utterance is None:
-                utterance = self.utterances[line["task"]] = Utterance(line["task"], sent_ms=line["at_ms"])
+                utterance = self.utterances[line["task"]] = Utterance(line["task"], step=line["step"], sent_ms=line["at_ms"])
             utterance._chunk_ms = line["at_ms"]
             if len(utterance.text) < MAX_TEXT:
                 utterance.text += line.get("text", "")
@@ -234,7 +296,12 @@ class RunSummary:
         if note in REMARKABLE:
             self._remark(line, note)
         if note == "step_started":
+            again = self.steps.pop(line["step"], None)  # what is told of a step is of its last performance
+            if again is not None and again.times:
+                self.remarks.pop(line["step"], None)
             step = self._step(line["step"])
+            step.times = 1 if again is None else again.times + 1
+            step.late_ms = 0 if again is None or again.times else again.late_ms
             step.started_ms, step.ours_ms = line["at_ms"], self._timer_late_ms
         elif note == "step_finished":
             step = self._step(line["step"])
@@ -249,6 +316,8 @@ class RunSummary:
             step.late_ms = max(step.late_ms, line["late_ms"])
         elif note == "ignored":
             self.ignored += 1
+        elif note == "grade_raised" and (utterance := self.utterances.get(line["task"])) is not None:
+            utterance.evidence, utterance.raised_by = line["evidence"], line["source"]
         elif note == "conflict":
             self.conflict_count += 1
             self.unmet_count += "task" not in line
@@ -289,7 +358,7 @@ class RunSummary:
         utterance = self.utterances[line["task"]]
         utterance.ended_ms = line["at_ms"] - line.get("ago_ms", 0)
         utterance.length_ms = line.get("duration_ms", utterance.length_ms)
-        utterance.evidence = line["evidence"]
+        utterance.evidence, utterance.source = line["evidence"], line["source"]
         utterance.interrupted = line.get("interrupted", False)
         if utterance.interrupted:
             self._remark(line, "interrupted")

@@ -21,7 +21,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from playbook.clock import Clock
 from playbook.errors import Place, ProviderError, SetupError, UsageError, reason_of
-from playbook.events import Event, PlayAudio, ProviderFailed, SayText, SessionClosed, SessionOpened, StopSpeaking
+from playbook.events import (
+    Event,
+    PlayAudio,
+    ProviderFailed,
+    SayText,
+    SessionClosed,
+    SessionOpened,
+    SourceJoined,
+    SourceLeft,
+    StopSpeaking,
+)
 from playbook.folders import VIEWER, publish, withdraw
 from playbook.journal.journal import Journal, NoEntry
 from playbook.language import total_ms
@@ -58,12 +68,12 @@ class Terms:
 
 
 def length_ms(plan: Plan) -> int:
-    """How long a session is needed that is opened for this plan alone."""
-    if plan.limits.max_duration_ms is not None:
-        return plan.limits.max_duration_ms
-    waits = plan.start.kind == "go" or any(isinstance(step.action, WaitEvent) and step.skipped is None for step in plan.steps)
+    """How long a session is needed that is opened for this plan alone, with the wait for its beginning."""
+    if plan.limits.longest_ms is not None:
+        return plan.limits.longest_ms
+    waits = plan.start.waits or any(isinstance(step.action, WaitEvent) and step.skipped is None for step in plan.steps)
     planned_ms = 2 * total_ms(plan)
-    return max(planned_ms, WAITS_MS) if waits else planned_ms
+    return (max(planned_ms, WAITS_MS) if waits else planned_ms) + (plan.limits.max_wait_ms or 0)
 
 
 class KeptSession:
@@ -88,6 +98,7 @@ class KeptSession:
         """When it was opened, or began to be, by its clock."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when it was opened, given back or lost, and when it has ended."""
+        self._sources: dict[str, SourceJoined] = {}  # who tells of speech now
         self.lost: str | None = None
         """Why it cannot be spoken through any more."""
         self.failed: str | None = None
@@ -217,8 +228,14 @@ class KeptSession:
         elif isinstance(event, SessionClosed):
             self.failed = event.reason if event.status == "failed" else None
             self._over(self.why or "it has ended")
+        elif isinstance(event, SourceJoined):
+            self._sources[event.source] = event
+        elif isinstance(event, SourceLeft):
+            self._sources.pop(event.source, None)
         if lease is not None:
             lease.take(event)
+            for source in self._sources.values() if isinstance(event, SessionOpened) else ():
+                lease.take(source)  # this performance has not seen it join
         if isinstance(event, (SessionOpened, SessionClosed, ProviderFailed)):
             self._tell()
 

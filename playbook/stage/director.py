@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import signal as signals
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from playbook.errors import AuthorError, PlaybookError, Problem
 from playbook.model import Plan
 from playbook.perform.performance import SIGNALS, Options, Outcome, Runner
+from playbook.ports import Steered
 from playbook.record.runlog import Line
 from playbook.stage.board import Board, problems_to_json
 from playbook.stage.guard import Guard
@@ -47,6 +48,15 @@ class Manner:
     """Hears how each performance went."""
 
 
+class _Pages:
+    """The stage's pages, which are there for every performance: what they signal comes in through the director."""
+
+    source = "page"
+
+    def attach(self, show: Steered) -> AbstractContextManager[None]:  # noqa: ARG002 -- `Director.signal` knows the runner
+        return contextlib.nullcontext()
+
+
 class Director:
     """The show of one stage. `run` performs until it is stopped; everything else may be called from the same loop meanwhile."""
 
@@ -66,7 +76,6 @@ class Director:
         self._offset_ms = 0.0
         self._performances = 0
         self._caption: dict[str, Any] | None = None
-        self._ignored: str | None = None
         self._flush: asyncio.TimerHandle | None = None
         self._shown: list[dict[str, Any]] = []
         self._seen: dict[str, tuple[int, int]] = {}
@@ -144,7 +153,7 @@ class Director:
         if name == "goto" and (step is None or step not in self.board.rows):
             return f"there is no step '{step}'" if step is not None else "goto needs a step"
         if self._runner is not None:
-            return self._offer(self._runner, name)
+            return self._runner.offer(name, source=source, step=step)
         if name in ("go", "goto"):
             return self._ask_to_begin(step)
         return None if name == "panic" else "nothing is being performed"
@@ -157,18 +166,6 @@ class Director:
         self._first = step
         self._begin.set()
         return None
-
-    def _offer(self, runner: Runner, name: str) -> str | None:
-        self._ignored = None
-        if name == "end":
-            runner.stop("end")
-        elif name == "go":
-            if (awaited := self.board.awaits) is None:
-                return "nothing waits for go"
-            runner.trigger(awaited)
-        else:
-            runner.trigger(name)
-        return self._ignored
 
     def stop(self, reason: str) -> None:
         """End the stage: the performance in order, then the rest."""
@@ -232,7 +229,13 @@ class Director:
 
         options = self._manner.options
         folder = None if options.folder is None else options.folder / str(self._performances)
-        return replace(options, folder=folder, watch=self._watch(options.watch), live=(*options.live, self.sounds), interactive=True)
+        return replace(
+            options,
+            folder=folder,
+            watch=self._watch(options.watch),
+            live=(*options.live, self.sounds),
+            controls=(*options.controls, _Pages()),
+        )
 
     def _watch(self, also: Callable[[Line], None] | None) -> Callable[[Line], None]:
         def watch(line: Line) -> None:
@@ -248,8 +251,6 @@ class Director:
         if "at_ms" in line:
             self._offset_ms = min(self._offset_ms, self.now_ms() - line["at_ms"])
         self.board.take(line)
-        if line.get("note") == "ignored":
-            self._ignored = line["reason"]
         if line.get("command") in ("say", "play_audio"):
             self.hub.tell("audience", {"type": "voice"})
         elif line.get("event") == "speech_started":

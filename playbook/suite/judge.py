@@ -14,8 +14,9 @@ from playbook.errors import MASK, AuthorError, PlaybookError, UsageError, format
 from playbook.language import Inputs, check_file, cues, digest
 from playbook.model import End, Plan, Step
 from playbook.perform.assemble import staged
-from playbook.perform.performance import Cue, Options, Outcome, Stall
+from playbook.perform.performance import Options, Outcome
 from playbook.perform.rehearsal import NoSuchLine, aim
+from playbook.perform.steering import Cue, Stall
 from playbook.perform.world import World, cache_folder
 from playbook.record import baseline as baselines
 from playbook.record.diff import VERDICTS, Change, sentence

@@ -89,7 +89,7 @@ class AvaturnProvider:
                     "PB453", f"'{name}' does nothing with the engine {engine}", plan.place_of(name), f"remove it, or use the engine {other}"
                 )
         patience_s = plan.session.get("user_absent_timeout", USER_ABSENT_TIMEOUT_S)
-        start_s = {"ready": 0, "delay": plan.start.delay_ms / 1000, "go": GO_S}[plan.start.kind]
+        start_s = {"ready": 0, "delay": plan.start.delay_ms / 1000, "go": GO_S, "viewer": 0}[plan.start.kind]
         if start_s > patience_s:
             message = f"Avaturn ends the session when nobody has watched for {patience_s} s, and the start may take longer"
             remedy = f"set user_absent_timeout to {math.ceil(start_s)} or more"
