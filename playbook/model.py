@@ -220,6 +220,8 @@ class Capabilities:
     """What an interrupt stops: nothing (it cannot), the current line, all that is queued, or one of the two and nobody knows which."""
     speech: Literal["exact", "reported", "none"] = "none"
     """How we learn of starts and ends: it is our own sound, the vendor reports them, or nobody does and the engine estimates."""
+    source_evidence: Evidence | None = None
+    """The best grade that a source beside the vendor's own reports can give (an ear of ours, the vendor's room), where there is one."""
     voice_per_line: bool = False
     """`voice` on a single line is possible."""
     chunks_held: bool = False
@@ -240,6 +242,11 @@ class Capabilities:
     """Given by the author's settings, for `limits.max_cost` and the estimate of `sessions`."""
     opens_only: str | None = None
     """Why a session can only be opened and ended with these settings (a vendor's test mode): other steps are skipped."""
+
+    @property
+    def best_evidence(self) -> Evidence:
+        """The best grade that a line can close with."""
+        return Evidence.reported if self.speech != "none" else self.source_evidence or Evidence.estimated
 
     @property
     def usable_ms(self) -> int | None:

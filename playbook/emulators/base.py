@@ -196,6 +196,11 @@ class Emulator(ABC):
         """Those that cannot strike a session with these settings."""
         return cls.never
 
+    @classmethod
+    def we_watch(cls, settings: Mapping[str, Any]) -> bool:  # noqa: ARG003 -- for those whose sessions we can watch
+        """Whether with these settings we are the session's viewer, so that in a rehearsal nobody else has to come."""
+        return False
+
     def __init__(self, *, faults: Iterable[Chosen | str] = (), **given: Any) -> None:
         self.options: Any = choose_options(self.options_type, given)
         """(A vendor narrows the type.)"""

@@ -19,10 +19,9 @@ _PLACEHOLDER = re.compile(r"YOUR[-_][A-Z0-9_-]+")
 def check_capabilities(plan: Plan, root: Node, findings: Findings) -> None:
     """What the provider cannot do."""
     can, provider, require = plan.capabilities, plan.provider, plan.limits.require_evidence
-    if require is not None and require > Evidence.estimated and can.speech == "none":
+    if require is not None and require > can.best_evidence:
         place = root.at(["limits", "require_evidence"]).place
-        message = f"{provider} reports no speech, so no line is ever '{require.name}'"
-        findings.add("PB419", message, place, "require `estimated`")
+        findings.add("PB419", _never(plan, require), place, f"require `{can.best_evidence.name}`")
     if plan.expect is not None and plan.expect.evidence is not None:
         _check_evidence(plan, plan.expect.evidence, root.at(["expect", "evidence"]).place, (), findings)
     for step in plan.steps:
@@ -50,9 +49,15 @@ def _lack(step: Step, plan: Plan) -> tuple[str, str, str]:
 
 
 def _check_evidence(plan: Plan, wanted: Evidence, place: Place | None, via: tuple[Place, ...], findings: Findings) -> None:
-    if plan.capabilities.speech == "none" and wanted > Evidence.estimated:
-        message = f"{plan.provider} reports no speech, so no line is ever '{wanted.name}'"
-        findings.add("PB419", message, place, "expect `estimated`", via=via)
+    if wanted > (best := plan.capabilities.best_evidence):
+        findings.add("PB419", _never(plan, wanted), place, f"expect `{best.name}`", via=via)
+
+
+def _never(plan: Plan, wanted: Evidence) -> str:
+    """Why no line reaches a grade."""
+    heard = plan.capabilities.source_evidence is not None
+    why = "is heard, but does not report speech itself" if heard else "reports no speech"
+    return f"{plan.provider} {why}, so no line is ever '{wanted.name}'"
 
 
 def check_placeholders(settings: Any, node: Node, findings: Findings) -> None:

@@ -46,7 +46,7 @@ async def rehearsal(
 
     chosen = [aim(fault, plan) for fault in faults]
     refuse(f"{plan.provider}, as the session is set,", chosen, kind.impossible(plan.session))
-    emulator = kind(faults=chosen, viewer_after_ms=VIEWER_MS)
+    emulator = kind(faults=chosen, viewer_after_ms=None if kind.we_watch(plan.session) else VIEWER_MS)
     emulator.weather(delay_ms=delay_ms, jitter_ms=jitter_ms, seed=seed)
     async with emulator.serve():
         # A real credential has no business here.

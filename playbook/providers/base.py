@@ -34,6 +34,8 @@ from playbook.model import Capabilities, Length, Plan
 from playbook.ports import JournalEntry, SessionRecord, Transports, Viewer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from playbook.speech.audio import Sound
     from playbook.speech.show import ShowRecorder
     from playbook.speech.voice import Voice
@@ -117,7 +119,8 @@ class Context:
     vendor may call the session; `lasts_ms`, how long it has to live. `place_of` tells where a setting was written, for errors.
     `env` holds credentials and base URLs (never read `os.environ`); `transports` are the only way to the outside. `seal` registers a value
     that must never be shown, and `redact` takes all of those out of a text (the log does so by itself; this is for what is cut before it
-    gets there). `publish` writes `session.json` for a viewer. `crash` takes an exception that is our bug.
+    gets there). `publish` writes `session.json` for a viewer, and `keep` names a file beside it to write something into (None: nothing is
+    kept). `crash` takes an exception that is our bug.
     """
 
     settings: Mapping[str, Any]
@@ -134,6 +137,7 @@ class Context:
     crash: Callable[[BaseException], None]
     redact: Callable[[str], str] = str
     place_of: Callable[[str], Place | None] = lambda _: None
+    keep: Callable[[str], Path | None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -124,6 +124,7 @@ class KeptSession:
                 crash=self._crashed,
                 redact=self._hide,
                 place_of=terms.place_of,
+                keep=lambda name: folder / name,
             )
         )
 
@@ -234,8 +235,8 @@ class KeptSession:
             self._sources.pop(event.source, None)
         if lease is not None:
             lease.take(event)
-            for source in self._sources.values() if isinstance(event, SessionOpened) else ():
-                lease.take(source)  # this performance has not seen it join
+            if isinstance(event, SessionOpened):
+                lease.tell_of(self._sources.values())
         if isinstance(event, (SessionOpened, SessionClosed, ProviderFailed)):
             self._tell()
 
@@ -291,6 +292,7 @@ class Lease:
         self.prefix = "" if number == 1 else f"{number}:"
         self.began_ms = 0 if kept.once else kept.clock.now_ms()
         self.clock = kept.clock if kept.once else kept.clock.later(self.began_ms)
+        self._joined: set[str] = set()
         self._over = False
 
     def load(self, sound: Callable[[str], Sound], show: ShowRecorder) -> None:
@@ -331,10 +333,18 @@ class Lease:
     def take(self, event: Event) -> None:
         """What the session tells, as far as it concerns this performance."""
         task = getattr(event, "task", None)
+        if isinstance(event, SourceJoined):
+            self._joined.add(event.source)
         if task is None:
             self._emit(event)
         elif task.startswith(self.prefix) and (self.prefix or ":" not in task):
             self._emit(replace(event, task=task.removeprefix(self.prefix)) if self.prefix else event)
+
+    def tell_of(self, sources: Iterable[SourceJoined]) -> None:
+        """Tell the performance of those sources that it has not seen join."""
+        for joined in sources:
+            if joined.source not in self._joined:
+                self.take(joined)
 
 
 def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

@@ -83,6 +83,10 @@ class AvaturnEmulator(Emulator):
         watched = settings.get("viewer") == "room"
         return cls.never | (_NO_REQUESTS if external else frozenset() if watched else _NO_REPORTS)
 
+    @classmethod
+    def we_watch(cls, settings: Mapping[str, Any]) -> bool:
+        return settings.get("viewer") == "room"
+
     def __init__(self, *, faults: Iterable[Chosen | str] = (), **given: Any) -> None:
         super().__init__(faults=faults, **given)
         own = self.options

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from playbook.errors import Problem
-from playbook.model import Capabilities, Plan
+from playbook.model import Capabilities, Evidence, Plan
 from playbook.ports import SessionRecord, Transports
 from playbook.providers.base import Context, Session, new_voice
 
@@ -64,6 +64,7 @@ class AvaturnProvider:
             audio_echo=not text_echo,
             interrupt=("all" if cancel else "none") if text_echo else "all",
             speech="none" if text_echo else "reported",
+            source_evidence=Evidence.reported if settings.get("viewer") == "room" else None,
             own_voice=engine == "external",
             start_latency_ms=START_LATENCY_MS if text_echo else 0,
             tail_ms=TAIL_MS if text_echo else 0,
@@ -81,7 +82,7 @@ class AvaturnProvider:
                 message = f"the engine {engine} cannot perform a playbook: it {NOT_SCRIPTED[engine]}"
                 yield Problem("PB452", message, step.place, remedy, via=step.via)
             return
-        useless = EXTERNAL_ONLY if engine == "text-echo" else ("unsupported_sdk_cancel",)
+        useless = EXTERNAL_ONLY if engine == "text-echo" else ("unsupported_sdk_cancel", "viewer")
         for name in useless:
             if name in plan.session:
                 other = "external" if engine == "text-echo" else "text-echo"
@@ -90,7 +91,7 @@ class AvaturnProvider:
                 )
         patience_s = plan.session.get("user_absent_timeout", USER_ABSENT_TIMEOUT_S)
         start_s = {"ready": 0, "delay": plan.start.delay_ms / 1000, "go": GO_S, "viewer": 0}[plan.start.kind]
-        if start_s > patience_s:
+        if start_s > patience_s and plan.session.get("viewer") != "room":
             message = f"Avaturn ends the session when nobody has watched for {patience_s} s, and the start may take longer"
             remedy = f"set user_absent_timeout to {math.ceil(start_s)} or more"
             yield Problem("PB454", message, plan.place_of("user_absent_timeout"), remedy, "warning")
@@ -103,6 +104,10 @@ class AvaturnProvider:
             from playbook.providers.avaturn.external import ExternalSession
 
             return ExternalSession(context, self.local_voice())
+        if context.settings.get("viewer") == "room":
+            from playbook.providers.avaturn.room import RoomSession
+
+            return RoomSession(context)
         return TextEchoSession(context)
 
     async def end_session(self, record: SessionRecord, env: Mapping[str, str], transports: Transports) -> None:

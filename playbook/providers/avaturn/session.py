@@ -34,7 +34,7 @@ BASE_URL = "https://api.avaturn.live"
 SESSIONS = "/api/v1/sessions"
 CANCEL = "/_sdk/v0/sessions/cancel_all_speech_tasks"
 USER_ABSENT_TIMEOUT_S = 60
-OURS = {"listen", "voice", "language", "rate", "pitch", "viewer_keep_alive", "unsupported_sdk_cancel", "price_per_minute"}
+OURS = {"listen", "voice", "language", "rate", "pitch", "viewer", "viewer_keep_alive", "unsupported_sdk_cancel", "price_per_minute"}
 """Settings that are not fields of the vendor's request."""
 NOT_SCRIPTED = {
     "openai-realtime": "takes each line for something that the visitor said, and answers it",

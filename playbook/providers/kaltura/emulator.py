@@ -173,6 +173,10 @@ class KalturaEmulator(Emulator):
     options_type = Options
     options: Options
 
+    @classmethod
+    def we_watch(cls, settings: Mapping[str, Any]) -> bool:
+        return bool(settings.get("listen"))
+
     def __init__(self, *, faults: Iterable[Chosen | str] = (), **given: Any) -> None:
         super().__init__(faults=faults, **given)
         self._minted: dict[str, _Ks] = {}

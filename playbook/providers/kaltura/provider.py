@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from playbook.errors import Problem, SetupError
 from playbook.formats.durations import parse_duration
-from playbook.model import Capabilities, Length, Plan, Say
+from playbook.model import Capabilities, Evidence, Length, Plan, Say
 from playbook.ports import SessionRecord, Transports
 from playbook.providers.base import Context, new_voice
 from playbook.providers.kaltura.login import WAYS
@@ -47,6 +47,7 @@ class KalturaProvider:
     def capabilities(self, settings: Mapping[str, Any]) -> Capabilities:
         return Capabilities(
             speech="none",
+            source_evidence=Evidence.heard if settings.get("listen") else None,
             interrupt="unknown",
             chunks_held=True,
             own_voice=False,

@@ -28,9 +28,11 @@ from playbook.events import PlayAudio, SayText, StopSpeaking, TaskAccepted
 from playbook.model import AudioEcho, Plan
 from playbook.ports import Viewer
 from playbook.providers.base import Context, Material
+from playbook.providers.kaltura.listening import Listening
 from playbook.providers.kaltura.login import mint, read_login
 from playbook.providers.queued import QueuedSession
 from playbook.transports.http import Answer, Http, Retry, clipped, said
+from playbook.transports.whep import StreamAddress
 
 if TYPE_CHECKING:
     from playbook.speech.audio import Sound
@@ -97,6 +99,9 @@ class KalturaSession(QueuedSession):
         self._text_is_gone = False
         self._pieces: dict[str, list[str]] = {}  # of lines that the local voice will speak, until their last piece has come
         self._encoding = True
+        self._ear: Listening | None = None
+        if settings.get("listen"):
+            self._ear = Listening(context.transports, context.emit, self._base_url)
 
     # opening
 
@@ -113,9 +118,9 @@ class KalturaSession(QueuedSession):
         ks = await mint(self._login, self._service, self.context.seal)
         self._http.authorize({"Authorization": f"KS {ks}"})
         await self.creating(self._create())
-        await self._init_client()
+        remark = await self._init_client()
         self.in_background(self._keep_alive())
-        return None
+        return remark
 
     async def _prepare(self) -> None:
         """Encode the sounds, which takes a second for every minute."""
@@ -166,15 +171,20 @@ class KalturaSession(QueuedSession):
                     raise
         return _not_refused(await self._http.request("POST", SESSIONS, json=body, retry=Retry.UNSENT))
 
-    async def _init_client(self) -> None:
-        """Once: a second call was seen to open a second stream."""
+    async def _init_client(self) -> str | None:
+        """Once: a second call was seen to open a second stream. A remark where we were to listen and cannot."""
         answer = await self._post("init-client", retry=Retry.UNSENT, json={})
         given = answer.fields().get("turn")
         turn = given if isinstance(given, dict) else {}
         if isinstance(secret := turn.get("credential"), str):
             self.context.seal(secret)
         assert self.session_id is not None
-        self.context.publish(Viewer("whep", "kaltura", self.session_id, answer.need("whepUrl"), self._token, turn or None))
+        url = answer.need("whepUrl")
+        if self._ear is None:
+            self.context.publish(Viewer("whep", "kaltura", self.session_id, url, self._token, turn or None))
+            return None
+        self.context.publish(Viewer("whep", "kaltura", self.session_id, token=self._token))  # the viewer's place is ours
+        return await self._ear.begin(StreamAddress(url, _turn(turn)), self.context.keep("heard.wav"))
 
     async def _keep_alive(self) -> None:
         clock, jitter = self.context.clock, random.Random(self.session_id)
@@ -258,6 +268,8 @@ class KalturaSession(QueuedSession):
 
     async def _release(self) -> None:
         self._encoding = False
+        if self._ear is not None:
+            await self._ear.end()
         await self._http.aclose()
         await self._service.aclose()
 
@@ -280,6 +292,15 @@ async def end(http: Http, session: str) -> None:
                 return
             if last or error.outcome != "ambiguous" or error.status != 200:
                 raise
+
+
+def _turn(given: Mapping[str, Any]) -> Mapping[str, str] | None:
+    """The TURN server as the service names it: a bare host, which has to be expanded; None where it names none."""
+    host, username, credential = (given.get(name) for name in ("url", "username", "credential"))
+    if not isinstance(host, str) or not isinstance(username, str) or not isinstance(credential, str):
+        return None
+    bare = host.removeprefix("turns:").removeprefix("turn:").partition("?")[0].partition(":")[0]
+    return {"host": bare, "username": username, "credential": credential}
 
 
 def _path(session: str, operation: str) -> str:
