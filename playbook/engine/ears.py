@@ -47,6 +47,11 @@ class Ears:
         """Whether there is nobody else who could tell: whoever is joined is an ear."""
         return bool(self.sources) and max(self.sources.values()) <= Evidence.heard
 
+    @property
+    def reporting(self) -> bool:
+        """Whether somebody is there who reports starts and ends, and does not only hear sound."""
+        return any(grade > Evidence.heard for grade in self.sources.values())
+
     def better(self, source: str) -> bool:
         """Whether another source can give a better grade than this one."""
         return any(grade > self.sources[source] for grade in self.sources.values())
@@ -66,7 +71,7 @@ class Ears:
         flying = [line for line in open if line.answered and line.sent_ms <= at_ms]
         unheard = [line for line in (*recent, *flying) if source not in line.heard_by]
         told = next((line for line in unheard if line.started_ms is not None), None)
-        if told is None and ear.line is not None and source in ear.line.quiet:  # nobody else has begun: it was a pause
+        if told is None and ear.line is not None and ear.line.ended_ms is None and source in ear.line.quiet:  # it was a pause
             return ear.line
         if told is None:
             tails = recent if self.better(source) else [line for line in recent if source not in line.heard_by]

@@ -46,7 +46,7 @@ class Reckoning:
             due = max(now, utterance.begins_ms + utterance.length_ms)
         elif started is None and self._ears.listening:  # it has to begin, at least
             due = max(utterance.begins_ms, now) + margin_ms
-        elif "provider" in sources:
+        elif self._ears.reporting:
             due = max(utterance.begins_ms if started is None else started, now) + utterance.length_ms + margin_ms
         else:
             due = max(now, utterance.begins_ms + utterance.length_ms + margin_ms)
@@ -74,7 +74,7 @@ class Reckoning:
             self._effects.start(utterance.task, Timer.SPEECH, now + utterance.length_ms + margin_ms)
         elif self._ears.hear(utterance) and now < self._at_most_ms(utterance):  # whatever the estimate says, it goes on
             self._effects.start(utterance.task, Timer.SPEECH, min(now + margin_ms, self._at_most_ms(utterance)))
-        elif "provider" in sources:
+        elif self._ears.reporting:
             what = "a start" if utterance.started_ms is None else "the end"
             self._lines.settle(utterance, Evidence.timeout, f"the provider never reported {what}")
         elif utterance.started_ms is not None:

@@ -52,6 +52,8 @@ BACKOFF_MS = (250, 500, 1_000, 2_000, 4_000)
 MAX_SAID = 300
 MAX_NAME = 16_000
 """Tokens may have a few thousand characters; what is longer fits into no address and no header."""
+SDP = "application/sdp"
+"""The type of an answer that is a description of a stream, and so no JSON."""
 PAGES = ("text/html", "application/xhtml")
 """The types of web pages."""
 REAL_TIME = "on the virtual clock no service outside this process can answer (use --clock system, or rehearse with --emulate)"
@@ -110,6 +112,8 @@ class Answer:
         if not body or body == b"null" or self.json() is not None or 300 <= self.status < 400:
             return ""
         kind = self.headers.get("content-type", "").lower()
+        if kind.startswith(SDP):
+            return ""
         if kind.startswith(PAGES) or body[:14].lower().startswith((b"<!doctype html", b"<html")):
             return "a web page"
         return "a text" if self.status < 300 else ""
