@@ -48,36 +48,33 @@ class SessionReader:
     def read(self) -> Session | None:
         """The settings of the chosen provider, or None when any settings are wrong."""
         nodes = self._nodes()
-        if nodes is None:
-            return None
         rendered = {name: self._rendered(name, node) for name, node in nodes.items()}
-        if any(settings is None for settings in rendered.values()):
-            return None
+        wrong = any(settings is None for settings in rendered.values())
         if self.chosen in nodes:
             node = nodes[self.chosen]
-            return Session(rendered[self.chosen] or {}, node, self._places(node))
-        if not self._may_be_missing(nodes):
+            return None if wrong else Session(rendered[self.chosen] or {}, node, self._places(node))
+        if not self._may_be_missing(nodes) or wrong:
             return None
         provider = self.root.get("provider")
-        places = {} if provider is None else {"": provider.place}
-        return Session(places=places if not nodes else {"": self._key_place()})
+        at = self._key_place() if nodes else None if provider is None else provider.place
+        return Session(places={} if at is None else {"": at})
 
-    def _nodes(self) -> dict[str, Node] | None:
-        """Where settings stand, by their provider; None when that is wrong."""
+    def _nodes(self) -> dict[str, Node]:
+        """Where settings stand, by their provider."""
         several, single = self.root.get("sessions"), self.root.get("session")
         if several is None:
-            single_wrong = single is not None and not isinstance(single.data, dict)
-            return None if single_wrong else {} if single is None else {self.named: single}
+            return {} if single is None else {self.named: single}
         nodes = dict(several.items())
-        known = {name for name in nodes if self.installation.session_schema(name) is not None}
-        for name in nodes.keys() - known:
-            remedy = self.findings.guess(name, self.installation.providers())
-            self.findings.add("PB212", f"unknown provider '{name}'", several.key_place(name), remedy)
-        wrong = known != nodes.keys() or not all(isinstance(node.data, dict) for node in nodes.values())
-        return None if wrong or not isinstance(several.data, dict) else nodes
+        for name in nodes:
+            if self.installation.session_schema(name) is None:
+                remedy = self.findings.guess(name, self.installation.providers())
+                self.findings.add("PB212", f"unknown provider '{name}'", several.key_place(name), remedy)
+        return nodes
 
     def _rendered(self, provider: str, node: Node) -> Mapping[str, Any] | None:
         """The settings as their templates give them, or None with the reason among the findings."""
+        if not isinstance(node.data, dict):
+            return None  # which the playbook's own schema refuses
         schema = self.installation.session_schema(provider)
         renderer = Renderer(self.scope, self.findings, self.budget)
         data: Mapping[str, Any] = renderer.render(node)
@@ -88,7 +85,16 @@ class SessionReader:
             validate(node, form, "", self.findings)
             return None
         valid = validate(node, form, "", self.findings, data=data, stage="rendered", tainted=renderer.tainted)
-        return data if valid else None
+        return data if valid and self._extra_is_extra(node, schema, data) else None
+
+    def _extra_is_extra(self, node: Node, schema: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+        """Whether `extra` holds only what is no setting of its own: such a setting is checked, and what is extra is not."""
+        known = [key for key in data.get("extra", ()) if key in schema.get("properties", ())]
+        for key in known:
+            place = node.at(["extra"]).key_place(key)
+            message = f"'{key}' is a setting of its own"
+            self.findings.add("PB216", message, place, f"write `{key}:` beside `extra`")
+        return not known
 
     def _may_be_missing(self, nodes: Mapping[str, Node]) -> bool:
         """Whether the chosen provider can do without settings; it gets none of another's."""

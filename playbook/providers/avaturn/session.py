@@ -34,7 +34,10 @@ BASE_URL = "https://api.avaturn.live"
 SESSIONS = "/api/v1/sessions"
 CANCEL = "/_sdk/v0/sessions/cancel_all_speech_tasks"
 USER_ABSENT_TIMEOUT_S = 60
-OURS = {"listen", "voice", "language", "rate", "pitch", "viewer", "viewer_keep_alive", "unsupported_sdk_cancel", "price_per_minute"}
+OURS = {
+    *("extra", "listen", "voice", "language", "rate", "pitch", "viewer", "viewer_keep_alive"),
+    *("unsupported_sdk_cancel", "price_per_minute"),
+}
 """Settings that are not fields of the vendor's request."""
 NOT_SCRIPTED = {
     "openai-realtime": "takes each line for something that the visitor said, and answers it",
@@ -58,6 +61,7 @@ class AvaturnSession(QueuedSession):
     async def create(self, **changes: Any) -> None:
         """Create the session; `changes` replace settings."""
         body = {name: value for name, value in {**self.settings, **changes}.items() if name not in OURS and value is not None}
+        body |= self.settings.get("extra", {})
         if "render_model" in body:
             body["model"] = body.pop("render_model")
         try:

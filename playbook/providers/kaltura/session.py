@@ -162,6 +162,7 @@ class KalturaSession(QueuedSession):
     async def _request_session(self) -> Answer:
         """The documentation knows two paths to create a session. Unless the playbook chose, the second is tried when there is no first."""
         body = {name: self._settings[name] for name in ("visualConfig", "voiceConfig", "clientId") if name in self._settings}
+        body |= self._settings.get("extra", {})
         chosen = self._settings.get("create_path")
         if chosen != "bare":
             try:

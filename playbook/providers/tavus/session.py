@@ -64,7 +64,7 @@ WHY_S = 2.0
 """How long it may take Tavus to say what a conversation ended for, when it has."""
 FIND_S = 5.0
 """How long we look for a conversation that may have been created without our learning its id."""
-OURS = {"pal", "echo_via", "track", "listen", "pace", "lead", "sample_rate", "done_as", "voice", "language", "rate", "pitch"} | {
+OURS = {"extra", "pal", "echo_via", "track", "listen", "pace", "lead", "sample_rate", "done_as", "voice", "language", "rate", "pitch"} | {
     "price_per_minute"
 }
 """Settings that are not fields of the vendor's request."""
@@ -183,6 +183,7 @@ class TavusSession(QueuedSession):
     async def _create(self, pal: Mapping[str, str]) -> None:
         context = self.context
         given = {name: value for name, value in self.settings.items() if name not in OURS}
+        given |= self.settings.get("extra", {})
         longest_s = math.ceil(context.lasts_ms / 1000) + MARGIN_S
         limits = {
             "max_call_duration": longest_s,
