@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 
 VERBS: Mapping[str, tuple[str, str]] = {
     "new": ("author", "write a commented starter"),
-    "check": ("author", "say everything that is wrong with playbooks, and where"),
+    "check": ("check", "say everything that is wrong with playbooks, and where"),
     "plan": ("author", "show when each line will be heard"),
     "run": ("perform", "perform a playbook"),
     "kiosk": ("kiosk", "perform shows unattended, for ever, or rehearse a week of them"),

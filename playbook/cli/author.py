@@ -1,4 +1,4 @@
-"""The verbs of an author: `new`, `check`, `plan`, `schema`, `providers`. Nothing here opens a session."""
+"""The verbs of an author: `new`, `plan`, `schema`, `providers`. Nothing here opens a session."""
 
 from __future__ import annotations
 
@@ -12,18 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from playbook.cli.inputs import add_inputs, inputs, load, playbook_files
+from playbook.cli.inputs import add_inputs, load
 from playbook.cli.options import Command, Parser, err, in_colour, out, width
-from playbook.errors import AuthorError, Problem, SetupError, UsageError, near_or_all, reason_of
+from playbook.errors import AuthorError, SetupError, UsageError, near_or_all, reason_of
 from playbook.folders import file_name
 from playbook.formats.schema import load_schema, resolve, schema_path
-from playbook.language import check_file
-from playbook.model import Plan
 from playbook.perform.world import World, cache_folder
 from playbook.providers import registry
 
 if TYPE_CHECKING:
-    from playbook.kiosk.programme import Programme
     from playbook.providers.base import Provider
 
 
@@ -177,92 +174,6 @@ def _as_yaml(session: Mapping[str, Any]) -> str:
 
     settings: str = yaml.safe_dump({"session": session}, sort_keys=False, allow_unicode=True)
     return settings.replace("session:\n", "session: # YOUR-… are ids of your own, from your account there; the emulator takes any\n", 1)
-
-
-# --- check ----------------------------------------------------------------------------------------------------------------
-
-
-def add_check(parser: Parser) -> None:
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="files, folders and globs; parts are checked as parts")
-    add_inputs(parser)
-    parser.add_argument("--strict", action="store_true", help="warnings are errors")
-    parser.add_argument("--json", action="store_true", help="the problems as JSON")
-
-
-def check(args: Namespace) -> int:
-    from playbook.kiosk.recognize import is_kiosk_file
-
-    world, given = World(cache_folder(args.env)), inputs(args)
-    files = playbook_files(args.paths)
-    if not files:
-        err(f"error: nothing to check in {', '.join(args.paths)}\n  playbooks end in .yaml or .yml")
-        return 5
-    checked: list[tuple[Path, tuple[Problem, ...], Plan | Programme | None]] = []
-    shown: set[Any] = set()
-    for file in files:
-        plan: Plan | Programme | None
-        if is_kiosk_file(file):
-            from playbook.kiosk.programme import check_kiosk
-            from playbook.kiosk.silent import silent_world
-
-            problems, plan = check_kiosk(file, world, silent_world(), given)
-        else:
-            problems, plan = check_file(file, world, given, provider=args.provider, placeholders=True)
-        # A part's own problem comes with every playbook that includes it, and with the part; once is enough. So does a playbook's
-        # with the kiosk that names it, which is wrong all the same.
-        if plan is None and is_kiosk_file(file):
-            shown.clear()
-        fresh = tuple(p for p in problems if (key := (p.code, p.place, p.message)) not in shown and not shown.add(key))  # type: ignore[func-returns-value]  # adds
-        for secret in plan.secrets if plan is not None else ():
-            args.redact.add(secret)
-        checked.append((file, fresh, plan))
-    everything = [problem for _, problems, _ in checked for problem in problems]
-    errors = sum(problem.severity == "error" or args.strict for problem in everything)
-    if args.json:
-        out(args.redact(_check_json(checked, strict=args.strict)))
-    else:
-        out(args.redact(_check_text(checked, colour=in_colour(sys.stdout, args.env))))
-    return 3 if errors else 0
-
-
-def _check_text(checked: Sequence[tuple[Path, tuple[Problem, ...], Plan | Programme | None]], *, colour: bool) -> str:
-    from playbook.report import count, problems_text
-
-    blocks = [problems_text(problems, colour=colour) for _, problems, _ in checked if problems]
-    lines = []
-    for file, problems, plan in checked:
-        errors = sum(problem.severity == "error" for problem in problems)
-        told = [count(errors, "error")] if errors else []
-        told += [count(len(problems) - errors, "warning")] if len(problems) > errors else []
-        size = "a part (no provider)" if plan is None else _size(plan)
-        lines.append(f"{file}: {', '.join(told) or 'good'}" + ("" if errors else f", {size}"))
-    return "\n\n".join([*blocks, "\n".join(lines)])
-
-
-def _size(plan: Plan | Programme) -> str:
-    from playbook.language import cues, total_ms
-    from playbook.report import clock_time, count
-
-    if not isinstance(plan, Plan):
-        return f"a kiosk: {count(len(plan.plans), 'show')}, {count(len(plan.kiosk.ladder), 'rung')}"
-    timeline = cues(plan)
-    about = "" if timeline and timeline[-1].exact else "about "
-    return f"{count(sum(step.skipped is None for step in plan.steps), 'step')}, {about}{clock_time(total_ms(plan) - plan.start.delay_ms)}"
-
-
-def _check_json(checked: Sequence[tuple[Path, tuple[Problem, ...], Plan | Programme | None]], *, strict: bool) -> str:
-    from playbook.report import problem_to_json
-
-    files = [
-        {
-            "file": str(file),
-            "good": not any(problem.severity == "error" or strict for problem in problems),
-            "plan_sha256": plan.sha256 if isinstance(plan, Plan) else None,
-            "problems": [problem_to_json(problem) for problem in problems],
-        }
-        for file, problems, plan in checked
-    ]
-    return json.dumps({"files": files}, ensure_ascii=False, indent=1)
 
 
 # --- plan -----------------------------------------------------------------------------------------------------------------
@@ -456,7 +367,6 @@ def _ready(provider: Provider, args: Namespace) -> str:
 
 COMMANDS = {
     "new": Command(add_new, new),
-    "check": Command(add_check, check),
     "plan": Command(add_plan, plan),
     "schema": Command(add_schema, schema),
     "providers": Command(add_providers, providers),

@@ -18,6 +18,7 @@ from playbook.language.cues import Cue, cues, total_ms
 from playbook.language.installation import Installation
 from playbook.language.plan import check_file, compile_file, compile_text
 from playbook.language.plan_json import digest, plan_from_json, plan_to_json
+from playbook.language.sessions import performers
 from playbook.language.variables import Inputs
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "compile_text",
     "cues",
     "digest",
+    "performers",
     "plan_from_json",
     "plan_to_json",
     "total_ms",
