@@ -107,6 +107,7 @@ CODES: Mapping[str, str] = {
     "PB435": "an until that goes on long after the line",
     "PB436": "a placeholder of the starter",
     "PB437": "a timeout that is sure to strike",
+    "PB438": "a pronunciation that no line uses",
     # kiosks
     "PB501": "a time zone that there is not",
     "PB502": "hours that begin when they end",

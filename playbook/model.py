@@ -42,12 +42,19 @@ class Evidence(IntEnum):
 class Chunk:
     """One piece of an utterance's text. `after_ms` is the pause between the previous piece's acceptance and this one.
 
-    `shown` is what a log may show when `text` holds a secret; None means that `text` itself may be shown.
+    `shown` is what a log may show when `text` holds a secret; None means that `text` itself may be shown. `spelled` is how the author
+    wrote it, when `text` is how it is pronounced.
     """
 
     text: str
     after_ms: int = 0
     shown: str | None = None
+    spelled: str | None = None
+
+    @property
+    def logged(self) -> str | None:
+        """What logs, captions and reports show instead of `text`; None when that is it."""
+        return self.spelled if self.shown is None else self.shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +71,8 @@ class Say:
 
     @property
     def shown(self) -> str:
-        """The same, as a log or a caption may show it."""
-        return "".join(chunk.text if chunk.shown is None else chunk.shown for chunk in self.chunks)
+        """The same, as a log or a caption shows it."""
+        return "".join(chunk.text if chunk.logged is None else chunk.logged for chunk in self.chunks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,7 +146,8 @@ def describe(step: Step) -> str:
     """What a step does, in a few words; a line is its text."""
     action = step.action
     if isinstance(action, Say):
-        return one_line(action.shown)
+        pronounced = any(chunk.spelled is not None and chunk.shown is None for chunk in action.chunks)
+        return one_line(f"{action.shown} [spoken: {action.text}]" if pronounced else action.shown)
     if isinstance(action, AudioEcho):
         return f"♪ {one_line(action.file)}" if action.file != "base64" else f"♪ a sound of {show_duration(action.duration_ms)}"
     if isinstance(action, Wait):

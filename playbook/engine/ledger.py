@@ -78,7 +78,7 @@ class Ledger:
         if isinstance(action, Say):
             chunk = action.chunks[utterance.sent - 1]
             final = utterance.sent == len(action.chunks)
-            self._effects.add(SayText(step.id, utterance.task, chunk.text, utterance.sent, final, action.voice, chunk.shown))
+            self._effects.add(SayText(step.id, utterance.task, chunk.text, utterance.sent, final, action.voice, chunk.logged))
         else:
             assert isinstance(action, AudioEcho)
             self._effects.add(PlayAudio(step.id, utterance.task, action.sha256, action.duration_ms))

@@ -24,6 +24,7 @@ from playbook.language.format import playbook_format
 from playbook.language.installation import Installation
 from playbook.language.parts import Frame
 from playbook.language.plan_json import digest
+from playbook.language.pronounce import pronounced
 from playbook.language.render import Abandoned, Renderer
 from playbook.language.sessions import Session, SessionReader
 from playbook.language.sounds import Sounds
@@ -175,10 +176,14 @@ class _Compilation:
         expansion = self._expansion
         if not expansion.ended:
             expansion.steps.append(Step(self._last_id(len(times.node.data["timeline"])), End()))
+        steps = tuple(expansion.steps)
+        if "pronounce" in head:
+            at = times.node.at(["pronounce"])
+            steps = pronounced(steps, head["pronounce"], at, provider, self._installation, self._findings)
         return Plan(
             name=head.get("name") or self._path.name.split(".")[0] or "playbook",
             provider=provider,
-            steps=tuple(expansion.steps),
+            steps=steps,
             session=session.settings,
             limits=_limits(head.get("limits", {}), times),
             start=_start(head.get("start", "ready"), times),
@@ -237,7 +242,7 @@ class _Compilation:
         return head
 
 
-_HEAD = ("name", "description", "limits", "start", "expect")
+_HEAD = ("name", "description", "limits", "start", "pronounce", "expect")
 """The keys of a playbook that may hold templates, besides session and timeline."""
 
 

@@ -120,15 +120,19 @@ def _say_facts(action: Say, *, true: bool) -> dict[str, Any]:
     for chunk in action.chunks:
         masked = chunk.shown is not None and not true
         facts: dict[str, Any] = {"text": chunk.shown if masked else chunk.text, "after_ms": chunk.after_ms}
-        chunks.append({**facts, "masked": True} if masked else facts)
+        if masked:
+            facts["masked"] = True
+        elif chunk.spelled is not None and not true:
+            facts["spelled"] = chunk.spelled
+        chunks.append(facts)
     return {"chunks": chunks, "voice": action.voice}
 
 
 def _say_from(data: Mapping[str, Any], make: Make[Any]) -> Say:
     chunks = []
     for each in data["chunks"]:
-        shown = each["text"] if each.get("masked") else None
-        chunks.append(make(Chunk, {"text": each["text"], "after_ms": each["after_ms"], "shown": shown}))
+        facts = {"text": each["text"], "after_ms": each["after_ms"], "spelled": each.get("spelled")}
+        chunks.append(make(Chunk, {**facts, "shown": each["text"] if each.get("masked") else None}))
     if not chunks:
         raise ValueError("chunks")
     said: Say = make(Say, {"chunks": tuple(chunks), "voice": data["voice"]})
