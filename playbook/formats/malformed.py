@@ -26,7 +26,7 @@ TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 TEMPLATE_QUOTES = "a value that begins with {{ must be in quotes"
 
 
-class Refused(Exception):
+class Malformed(Exception):
     """The text cannot be read on."""
 
     def __init__(self, code: str, message: str, start: int | None = None, end: int | None = None, remedy: str = "") -> None:
@@ -39,23 +39,23 @@ def lacks_space(text: str) -> bool:
     return _NO_SPACE.match(text) is not None
 
 
-def malformed(error: Exception, text: str, last: Any) -> Refused:
+def malformed(error: Exception, text: str, last: Any) -> Malformed:
     """PyYAML's complaint in our words: its own are kept, they name what the parser met. `last` is the scalar that it read last."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is None:  # the reader: a character that YAML does not allow
         where = getattr(error, "position", None)
         start = next((i for i, c in enumerate(text) if not c.isprintable() and c not in "\t\r\n\x85\ufeff\u2028\u2029 "), where or 0)
         shown = f"U+{ord(text[start]):04X}" if start < len(text) else "it"
-        return Refused("PB103", f"the file is not text: the character {shown} is not allowed", start)
+        return Malformed("PB103", f"the file is not text: the character {shown} is not allowed", start)
     problem = str(getattr(error, "problem", "") or "cannot be parsed")
     context = str(getattr(error, "context", "") or "")
     start = min(mark.index, len(text))
     if "maximum nesting depth" in problem:  # the parser's own bound (libyaml 0.2.6), which reads ahead of ours
-        return Refused("PB109", TOO_DEEP, start)
+        return Malformed("PB109", TOO_DEEP, start)
     line = text[text.rfind("\n", 0, start) + 1 : start + 1]
     if "\\t" in problem or "\t" in line[: len(line) - len(line.lstrip())]:
         at = start - len(line) + 1 + line.index("\t") if "\t" in line else start
-        return Refused("PB106", "a tab stands where YAML wants spaces", at, remedy="indent with spaces")
+        return Malformed("PB106", "a tab stands where YAML wants spaces", at, remedy="indent with spaces")
     opened = getattr(getattr(error, "context_mark", None), "index", start)
     if "unexpected end of stream" in problem and getattr(error, "context_mark", None) is not None:
         return _unclosed(text, opened)
@@ -66,8 +66,8 @@ def malformed(error: Exception, text: str, last: Any) -> Refused:
         begun = min(opened, last.start_mark.index) if near_by else opened
         joined = _NO_SPACE_IN_LINE.search(text, text.rfind("\n", 0, begun) + 1, start)
         if joined is not None:
-            return Refused("PB105", "the YAML is malformed: a key without a space after its colon", *joined.span(1), remedy=COLON)
-    return Refused(
+            return Malformed("PB105", "the YAML is malformed: a key without a space after its colon", *joined.span(1), remedy=COLON)
+    return Malformed(
         "PB105",
         f"the YAML is malformed: {problem}" + (f" {context}" if context else ""),
         start,
@@ -105,8 +105,8 @@ def _swallows(text: str, quoted: Any) -> bool:
     return any(len(found[1]) <= most for found in _SWALLOWED.finditer(text, start, end))
 
 
-def _unclosed(text: str, opened: int) -> Refused:
+def _unclosed(text: str, opened: int) -> Malformed:
     remedy = "close the quote"
     if text[opened : opened + 1] == "'" and text[opened + 1 : opened + 2].isalpha():  # 'tis the season
         remedy += "; text that begins with an apostrophe must be in double quotes"
-    return Refused("PB105", "the YAML is malformed: a quote is opened and not closed", opened, remedy=remedy)
+    return Malformed("PB105", "the YAML is malformed: a quote is opened and not closed", opened, remedy=remedy)

@@ -22,7 +22,7 @@ from typing import Any
 
 from playbook.errors import Place, reason_of
 from playbook.formats.findings import Findings
-from playbook.formats.malformed import MAX_DEPTH, TEMPLATE_QUOTES, TOO_DEEP, Refused, malformed
+from playbook.formats.malformed import MAX_DEPTH, TEMPLATE_QUOTES, TOO_DEEP, Malformed, malformed
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_NODES = 1_000_000
@@ -235,35 +235,35 @@ def parse(raw: bytes, path: Path, file: str, findings: Findings, *, via: tuple[P
     document = Document(file, path, "")
     try:
         if len(raw) > MAX_BYTES:
-            raise Refused("PB104", f"the file is larger than {MAX_BYTES // 2**20} MiB", remedy="split it into parts and include them")
-        text = _decode(raw)
+            raise Malformed("PB104", f"the file is larger than {MAX_BYTES // 2**20} MiB", remedy="split it into parts and include them")
+        text = decode(raw)
         if path.suffix == ".json":  # JSON writes some characters as two escapes, which YAML does not know
             text = _SURROGATES.sub(lambda match: match[1] + json.loads(f'"{match[2]}"'), text)
         document = Document(file, path, text)
         findings.documents[file] = document
         return _Builder(document, findings, via).root()
-    except Refused as refused:
-        start = 0 if refused.start is None else refused.start
+    except Malformed as bad:
+        start = 0 if bad.start is None else bad.start
         if start and not document.text:  # what could not be decoded has lines all the same
             document = Document(file, path, raw.decode("utf-8-sig", "replace"))
-        findings.add(refused.code, refused.message, document.place(start, refused.end), refused.remedy, via=via)
+        findings.add(bad.code, bad.message, document.place(start, bad.end), bad.remedy, via=via)
         return None
 
 
-def _decode(raw: bytes) -> str:
+def decode(raw: bytes) -> str:
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise Refused("PB103", "the file is UTF-16, not UTF-8", remedy="save it as UTF-8")
+        raise Malformed("PB103", "the file is UTF-16, not UTF-8", remedy="save it as UTF-8")
     raw = raw.removeprefix(codecs.BOM_UTF8)
     if b"\0" in raw:
-        raise Refused("PB103", f"the file is not text: byte {raw.index(0) + 1} is NUL")
+        raise Malformed("PB103", f"the file is not text: byte {raw.index(0) + 1} is NUL")
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
         start = len(raw[: error.start].decode())
         message = f"the file is not UTF-8 text: byte {error.start + 1} fits nowhere"
-        raise Refused("PB103", message, start, remedy="save it as UTF-8") from error
+        raise Malformed("PB103", message, start, remedy="save it as UTF-8") from error
     if not text.strip():
-        raise Refused("PB102", "the file is empty", remedy="`playbook new FILE` writes a starter")
+        raise Malformed("PB102", "the file is empty", remedy="`playbook new FILE` writes a starter")
     return text
 
 
@@ -312,7 +312,7 @@ class _Builder:
                 if key and key[-1] is None and isinstance(stack[-1][0].data, dict):
                     start = event.start_mark.index
                     if self._document.text[start - 1 : start + 1] == "{{":
-                        raise Refused("PB113", "an expression must stand in quotes", start - 1, start + 1, TEMPLATE_QUOTES)
+                        raise Malformed("PB113", "an expression must stand in quotes", start - 1, start + 1, TEMPLATE_QUOTES)
                     raise self._at(event, "PB113", "a key must be text, not a collection")
                 node = Node(self._document, event.start_mark.index, event.end_mark.index, {} if kind is events.MappingStartEvent else [])
                 if kind is events.MappingStartEvent:
@@ -340,7 +340,7 @@ class _Builder:
                 continue
             elif kind is events.StreamEndEvent:
                 if root is None:
-                    raise Refused("PB102", "the file is empty", remedy="`playbook new FILE` writes a starter")
+                    raise Malformed("PB102", "the file is empty", remedy="`playbook new FILE` writes a starter")
                 return root
             else:
                 continue
@@ -462,10 +462,10 @@ class _Builder:
         place = self._document.place(event.start_mark.index, event.end_mark.index)
         self._findings.add(code, message, place, remedy, via=self._via)
 
-    def _at(self, event: Any, code: str, message: str, remedy: str = "") -> Refused:
+    def _at(self, event: Any, code: str, message: str, remedy: str = "") -> Malformed:
         """A mistake after which reading cannot go on."""
         start = event.start_mark.index
-        return Refused(code, message, start, max(event.end_mark.index, start + 1), remedy)
+        return Malformed(code, message, start, max(event.end_mark.index, start + 1), remedy)
 
 
 def _last_end(node: Node) -> int:
