@@ -108,6 +108,12 @@ CODES: Mapping[str, str] = {
     "PB436": "a placeholder of the starter",
     "PB437": "a timeout that is sure to strike",
     "PB438": "a pronunciation that no line uses",
+    "PB440": "a table of lines that cannot be read",
+    "PB441": "a line that stands in a table twice",
+    "PB442": "a line in a table that the playbook does not have",
+    "PB443": "a line that a table lacks",
+    "PB444": "a template that a translation has lost",
+    "PB445": "a translation whose source has changed",
     # kiosks
     "PB501": "a time zone that there is not",
     "PB502": "hours that begin when they end",
@@ -125,7 +131,7 @@ CODES: Mapping[str, str] = {
     "PB514": "a show that may wait for ever",
     "PB515": "a time at which the kiosk is never open",
 }
-"""Every problem there is: code and title. Each has a case under `tests/problems/`. PB120, PB218, PB312, PB313 and PB43x are warnings."""
+"""Every problem there is: code and title. Each has a case under `tests/problems/`. PB120, PB218, PB312, PB313, PB43x and PB445 warn."""
 
 
 MASK = "***"

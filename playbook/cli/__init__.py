@@ -27,6 +27,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "new": ("author", "write a commented starter"),
     "check": ("check", "say everything that is wrong with playbooks, and where"),
     "plan": ("author", "show when each line will be heard"),
+    "lines": ("lines", "list what is said, as a table to translate"),
     "run": ("perform", "perform a playbook"),
     "kiosk": ("kiosk", "perform shows unattended, for ever, or rehearse a week of them"),
     "stage": ("stage", "show it on a page, and run it from another one"),
@@ -44,7 +45,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
 """Verb: the module that holds it, and what it does."""
 
 TOPICS: Mapping[str, str] = {
-    **dict.fromkeys(("new", "check", "plan", "schema"), "language"),
+    **dict.fromkeys(("new", "check", "plan", "lines", "schema"), "language"),
     **dict.fromkeys(("replay", "diff", "test"), "regressions"),
     "run": "evidence",
     "emulate": "faults",

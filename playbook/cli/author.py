@@ -72,6 +72,7 @@ _INTERRUPTION = """
 def add_new(parser: Parser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="where to write it; must not exist yet")
     parser.add_argument("--provider", metavar="NAME", default="local", help="the provider that it is for (local)")
+    parser.add_argument("--from", dest="source", metavar="FILE", type=Path, help="begin with these lines: a text, or a table (.csv)")
     parser.add_argument("--kiosk", action="store_true", help="write a kiosk file, and a playbook for it beside it")
 
 
@@ -94,6 +95,10 @@ def new(args: Namespace) -> int:
         start=_START if remote else "",
         interruption=_INTERRUPTION if provider.capabilities(session).interrupt != "none" else "",
     )
+    if args.source is not None:
+        from playbook.cli.lines import timeline_of
+
+        text = text.partition("timeline:\n")[0] + "timeline:\n" + timeline_of(args.source)
     _write_new(path, text)
     what = "rehearse" if emulated else "perform" if remote else "hear"
     out(f"wrote {path}; {what} it with `playbook run {word}{' --emulate' if emulated else ''}`")

@@ -14,7 +14,7 @@ from playbook.cli.inputs import add_inputs, inputs, playbook_files
 from playbook.cli.options import Command, Parser, err, in_colour, out
 from playbook.errors import Problem
 from playbook.kiosk.recognize import is_kiosk_file
-from playbook.language import Inputs, check_file, performers
+from playbook.language import Inputs, as_written, check_file, unnamed
 from playbook.model import Plan
 from playbook.perform.world import World, cache_folder
 
@@ -72,7 +72,7 @@ def check(args: Namespace) -> int:
     if args.json:
         out(args.redact(_as_json(checked, strict=args.strict)))
     else:
-        out(args.redact(_as_text(checked, colour=in_colour(sys.stdout, args.env))))
+        out(args.redact(_as_text(checked, given, colour=in_colour(sys.stdout, args.env))))
     found = (problem for each in checked for problem in each.problems)
     return 3 if any(problem.severity == "error" or args.strict for problem in found) else 0
 
@@ -88,18 +88,30 @@ def _check(file: Path, world: World, given: Inputs, provider: str | None) -> Ite
 
         yield Checked(file, *check_kiosk(file, world, silent_world(), given))
     elif provider == ALL:
-        for name in performers(file) or world.providers():
+        for name in _with_settings(file) or world.providers():
             yield Checked(file, *check_file(file, world, given, provider=name, placeholders=True), name)
     else:
         yield Checked(file, *check_file(file, world, given, provider=provider, placeholders=True))
 
 
-def _as_text(checked: Sequence[Checked], *, colour: bool) -> str:
+def _with_settings(file: Path) -> list[str]:
+    """The providers for which a playbook has settings in `sessions`."""
+    several = as_written(file).get("sessions")
+    return list(several) if isinstance(several, dict) else []
+
+
+def _depends_on_ids(file: Path, given: Inputs) -> bool:
+    """Whether a table of lines or a baseline knows the playbook's steps by their ids."""
+    baseline = file.with_name(f"{file.name.removesuffix('.yaml').removesuffix('.yml')}.baseline.yaml")
+    return given.lines is not None or "lines" in as_written(file) or baseline.exists()
+
+
+def _as_text(checked: Sequence[Checked], given: Inputs, *, colour: bool) -> str:
     from playbook.report import count, problems_text
 
     blocks = [problems_text(each.fresh, colour=colour) for each in checked if each.fresh]
     lines = []
-    needed: dict[Path, str] = {}
+    notes: dict[str, None] = {}
     for each in checked:
         problems = each.told
         errors = sum(problem.severity == "error" for problem in problems)
@@ -108,8 +120,10 @@ def _as_text(checked: Sequence[Checked], *, colour: bool) -> str:
         size = "a part (no provider)" if each.plan is None else _size(each.plan)
         lines.append(f"{each.name}: {', '.join(told) or 'good'}" + ("" if errors else f", {size}"))
         if each.provider and isinstance(each.plan, Plan):
-            needed[each.file] = f"{each.file} needs: {', '.join(_needs(each.plan)) or 'nothing but time'}"
-    return "\n\n".join([*blocks, "\n".join([*lines, *needed.values()])])
+            notes[f"{each.file} needs: {', '.join(_needs(each.plan)) or 'nothing but time'}"] = None
+        if isinstance(each.plan, Plan) and (names := unnamed(each.plan)) and _depends_on_ids(each.file, given):
+            notes[f"{each.file}: give ids to {', '.join(names)}: a table of lines or a baseline knows them by these"] = None
+    return "\n\n".join([*blocks, "\n".join([*lines, *notes])])
 
 
 def _needs(plan: Plan) -> Iterator[str]:

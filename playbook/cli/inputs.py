@@ -26,6 +26,7 @@ def add_inputs(parser: Parser) -> None:
     """The options that decide what a playbook says."""
     parser.add_argument("--provider", metavar="NAME", help="let this provider perform it, whichever the playbook names")
     parser.add_argument("--var", metavar="NAME=VALUE", action="append", type=name_and_value, help="the value of a variable")
+    parser.add_argument("--lines", metavar="FILE", type=Path, help="say the texts of this table (CSV), by the ids of steps")
     parser.add_argument("--vars", metavar="FILE", action="append", type=Path, help="values of variables, as YAML or JSON")
 
 
@@ -35,7 +36,9 @@ def inputs(args: Namespace) -> Inputs:
     for file in files:
         if not file.exists():
             raise UsageError(f"there is no file {file}", remedy="name a file of variables, in YAML or JSON")
-    return Inputs(var=dict(args.var or ()), files=files, env=variables(args.env))
+    if args.lines is not None and not args.lines.is_file():
+        raise UsageError(f"there is no file {args.lines}", remedy="name a table of lines; `playbook lines FILE --csv` writes one")
+    return Inputs(var=dict(args.var or ()), files=files, env=variables(args.env), lines=args.lines)
 
 
 def load(args: Namespace, path: Path, world: World) -> Plan:

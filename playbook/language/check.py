@@ -19,7 +19,7 @@ from playbook.formats.wanted import in_words
 from playbook.language.doubts import doubt_comments
 from playbook.language.format import STEP_KINDS, keys_of_steps, playbook_format, whole_schema
 
-PLAYBOOK_ONLY = ("provider", "session", "sessions", "limits", "start", "pronounce", "expect")
+PLAYBOOK_ONLY = ("provider", "session", "sessions", "limits", "start", "pronounce", "lines", "expect")
 _OTHER_VERBS: Mapping[str, str] = {
     **dict.fromkeys(("speak", "speech", "text", "line", "tell", "talk"), "did you mean 'say'?"),
     **dict.fromkeys(("pause", "sleep", "delay"), "did you mean 'wait'?"),

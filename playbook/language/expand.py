@@ -20,6 +20,7 @@ from playbook.formats.wanted import in_words
 from playbook.language.check import WrittenStep, check_file_node
 from playbook.language.doubts import doubt_text
 from playbook.language.format import playbook_format
+from playbook.language.lines import Lines
 from playbook.language.parts import Frame, find_part, given_names, part_names
 from playbook.language.render import Abandoned, Renderer
 from playbook.language.sounds import Sounds
@@ -45,6 +46,7 @@ class Expansion:
 
     reader: Reader
     sounds: Sounds
+    lines: Lines
     budget: Budget = field(default_factory=Budget)
     part: bool = False
     steps: list[Step] = field(default_factory=list)
@@ -195,10 +197,11 @@ class Expansion:
         frame = self._behind_end(frame)
         if not self._may_stand_here(step, frame):
             return
-        node, renderer = step.node, self._renderer(frame)
         self._ids[frame.id] = step.place
         if step.verb == "say":
-            doubt_text(node.at(["say"]), frame.scope, self.findings, frame.via)
+            step = replace(step, node=self.lines.said(frame.id, step.node))
+            doubt_text(step.node.at(["say"]), frame.scope, self.findings, frame.via)
+        node, renderer = step.node, self._renderer(frame)
         times = Times(node, self.findings, frame.via, renderer)
         data = self._rendered(step, renderer, frame)
         if data is None and renderer.broken and frame.skipped is not None:

@@ -15,13 +15,14 @@ from typing import Any
 
 from playbook.errors import AuthorError, Place, Problem
 from playbook.formats.findings import Findings
-from playbook.formats.source import Node, Reader, absolute
+from playbook.formats.source import Node, Reader, absolute, beside
 from playbook.formats.validate import validate
 from playbook.language.check import check_file_node, is_part
 from playbook.language.checks import check_capabilities, check_placeholders, check_times
 from playbook.language.expand import Expansion
 from playbook.language.format import playbook_format
 from playbook.language.installation import Installation
+from playbook.language.lines import Lines, rows_of
 from playbook.language.parts import Frame
 from playbook.language.plan_json import digest
 from playbook.language.pronounce import pronounced
@@ -29,6 +30,7 @@ from playbook.language.render import Abandoned, Renderer
 from playbook.language.sessions import Session, SessionReader
 from playbook.language.sounds import Sounds
 from playbook.language.steps import build_expect
+from playbook.language.templates import Budget
 from playbook.language.times import Times
 from playbook.language.variables import Inputs, lone_part_scope, playbook_scope
 from playbook.model import End, Evidence, Limits, Plan, Start, Step
@@ -61,6 +63,21 @@ def compile_text(text: bytes, path: Path, installation: Installation, inputs: In
     return compilation.plan()
 
 
+def as_written(path: Path) -> Mapping[str, Any]:
+    """What stands in a file, without a word on what is wrong with it; empty if it cannot be read as a mapping."""
+    root = Reader(Findings()).read(path, str(path))
+    return root.data if root is not None and isinstance(root.data, dict) else {}
+
+
+def list_lines(
+    path: Path, installation: Installation, inputs: Inputs | None = None, *, provider: str | None = None
+) -> tuple[Plan, list[dict[str, Any]]]:
+    """The plan of a playbook, and its lines as a table. Raises `AuthorError` with every problem."""
+    compilation = _Compilation(path, installation, inputs or Inputs(), provider)
+    plan = compilation.plan()
+    return plan, rows_of(compilation.lines, plan)
+
+
 class _Compilation:
     """The work on one file."""
 
@@ -78,7 +95,9 @@ class _Compilation:
         self._placeholders = placeholders
         self._findings = Findings()
         self._reader = Reader(self._findings)
-        self._expansion = Expansion(self._reader, Sounds(installation.sound_length_ms))
+        budget = Budget()
+        self.lines = Lines(self._findings, budget)
+        self._expansion = Expansion(self._reader, Sounds(installation.sound_length_ms), self.lines, budget)
 
     def give(self, text: bytes) -> None:
         """Let this stand for the file."""
@@ -157,7 +176,9 @@ class _Compilation:
         ).read()
         times = Times(root, findings, (), Renderer(scope, findings, expansion.budget))
         head = self._head(root, times.renderer)
+        self._read_lines(root)
         expansion.timeline(steps, Frame(scope, files=(self._absolute,)))
+        self.lines.check_whole()
         if head is None or provider is None or session is None or findings.failed:
             return None
         plan = self._whole(provider, session, head, times)
@@ -170,6 +191,15 @@ class _Compilation:
         check_times(plan, root, findings)
         plan = _without_the_show(plan)
         return replace(plan, sha256=digest(plan))
+
+    def _read_lines(self, root: Node) -> None:
+        """Read the table of lines that is to be said, if there is one."""
+        named = root.get("lines")
+        if self._inputs.lines is not None:
+            self.lines.read(self._inputs.lines, str(self._inputs.lines), None)
+        elif named is not None and isinstance(named.data, str):
+            path = absolute(self._path.parent / named.data)
+            self.lines.read(path, beside(self._file, named.data), named.place)
 
     def _whole(self, provider: str, session: Session, head: Mapping[str, Any], times: Times) -> Plan:
         """The plan of all that was made."""

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from playbook.errors import Place
 from playbook.formats.findings import Findings
 from playbook.formats.schema import Schema
-from playbook.formats.source import Node, Reader
+from playbook.formats.source import Node
 from playbook.formats.validate import Format, validate
 from playbook.language.installation import Installation
 from playbook.language.render import Renderer
@@ -32,13 +31,6 @@ class Session:
     settings: Mapping[str, Any] = field(default_factory=dict)
     node: Node | None = None
     places: Mapping[str, Place] = field(default_factory=dict)
-
-
-def performers(path: Path) -> tuple[str, ...]:
-    """The providers for which a playbook has settings in `sessions`; empty if it has none, or cannot be read."""
-    root = Reader(Findings()).read(path, str(path))
-    several = None if root is None else root.get("sessions")
-    return () if several is None else tuple(name for name, _ in several.items())
 
 
 @dataclass(slots=True)

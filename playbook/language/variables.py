@@ -26,7 +26,7 @@ _NOT_GIVEN = object()
 class Inputs:
     """Values from outside: `var` of `--var`, `files` of `--vars`, `env` of `PLAYBOOK_VAR_…`, `row` of a table; `values` are typed.
 
-    `table` is the file that the row is in, and `line` where.
+    `table` is the file that the row is in, and `line` where. `lines` is a table of lines that takes the place of the playbook's own.
     """
 
     var: Mapping[str, str] = field(default_factory=dict)
@@ -36,6 +36,7 @@ class Inputs:
     values: Mapping[str, object] = field(default_factory=dict)
     table: str = "the data"
     line: int = 0
+    lines: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
