@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from playbook.events import Event, PlayAudio, SayText, StopSpeaking
 
@@ -175,6 +175,14 @@ class Control(Protocol):
 
     def attach(self, show: Steered) -> AbstractContextManager[None]:
         """Give signals to this performance until the context is left. It counts as present from before that until it says `no_more`."""
+
+
+@runtime_checkable
+class HearsState(Protocol):
+    """A control that shows others how the show stands."""
+
+    def tell(self, state: Mapping[str, Any]) -> None:
+        """The state of a stage has changed: what `GET /api/state` answers."""
 
 
 class Source(Protocol):

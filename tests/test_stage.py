@@ -316,3 +316,60 @@ def test_a_rude_page_is_cut_off(stage: Stage, message: str, code: int):
     """Messages that are too long, or no messages, end their socket and nothing else."""
     assert talk(stage, "/api/audience", "{}", message)[-1] == code
     assert stage.state()["phase"] == "idle"
+
+
+def test_run_shows_one_performance_on_a_stage(tmp_path: Path, speech_cache: Path):
+    """`run --stage` serves the pages while it performs, takes signals, and ends with the run."""
+    file = tmp_path / "lobby.yaml"
+    file.write_text(SHOW, "utf-8")
+    with staging(file, "--stage", "--out", str(tmp_path / "out"), cache=speech_cache, command="run") as stage:
+        until(lambda: stage.state()["awaits"] == "next", "it waits for its trigger")
+        assert stage.signal("next") == (204, "")
+        assert stage.process.wait(20) == 0
+    assert checked(tmp_path / "out")[-1]["end"] == "passed"
+
+
+def test_signals_steer_a_performance(stage: Stage):
+    """Hold and resume, skip, goto forward and back; the state says what is held and where the show is."""
+    stage.signal("go")
+    until(lambda: stage.step("hello")["speaking"], "the line is heard")
+    assert stage.signal("hold") == (204, "")
+    assert stage.state()["held"]
+    assert stage.signal("resume") == (204, "")
+    assert not stage.state()["held"]
+    assert stage.signal("goto", "bye") == (204, "")
+    until(lambda: stage.step("bye")["speaking"], "it went on there")
+    assert stage.signal("goto", "long") == (204, "")
+    until(lambda: stage.step("long")["speaking"], "and back")
+    assert stage.signal("skip") == (204, "")
+    until(lambda: stage.state()["awaits"] == "next", "the line was left")
+    assert stage.step("long")["state"] == "skipped"
+
+
+def test_goto_between_shows_begins_at_that_step(stage: Stage):
+    """A click on a line in rehearsal plays from there: nothing before it is heard."""
+    assert stage.signal("goto", "bye") == (204, "")
+    stage.until_phase("idle")
+    until(lambda: stage.state()["result"], "it is over")
+    log = checked(Path(stage.state()["result"]["folder"]))
+    began = [line["task"] for line in log if line.get("event") == "speech_ended" and not line.get("interrupted")]
+    assert began == ["bye"]
+
+
+def test_osc_controls_the_stage(tmp_path: Path, speech_cache: Path):
+    """`--control osc://…`: go by another machine's client begins a performance, end ends it."""
+    from pythonosc.udp_client import SimpleUDPClient
+
+    with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    file = tmp_path / "lobby.yaml"
+    file.write_text(SHOW, "utf-8")
+    with staging(file, "--control", f"osc://127.0.0.1:{port}", cache=speech_cache) as stage:
+        desk = SimpleUDPClient("127.0.0.1", port)
+        desk.send_message("/playbook/go", 1)
+        stage.until_phase("running")
+        desk.send_message("/playbook/end", [])
+        until(lambda: stage.state()["result"], "it is over")
+        desk._sock.close()
+    assert stage.token is None

@@ -287,3 +287,118 @@ def test_the_pages_are_small_and_ask_nobody_else(stage: Stage, chromium: Any):
     made.close()
     assert {url for url in asked if not url.startswith((stage.base, "data:"))} == set()
     assert sum(sizes.values()) < 150_000
+
+
+# --- evidence, and other people's faces ---------------------------------------------------------------------------------------
+
+
+def test_mouth_shapes_are_those_of_what_is_heard(stage: Stage, chromium: Any):
+    """At every frame the shape that is shown is one that the line has within 80 ms of what is heard at that moment."""
+    with page(chromium, stage.audience) as audience:
+        joined(stage)
+        audience.evaluate(
+            """() => { globalThis.off = []; const look = () => {
+            requestAnimationFrame(look); const heard = stage.sound.position(); if (!heard) return;
+            const shown = document.querySelector('.face').dataset.shape, shapes = heard.line.shapes;
+            const until = (i) => shapes[i + 1]?.[0] ?? Infinity;
+            const near = shapes.filter(([at], i) => at <= heard.at + 80 && until(i) > heard.at - 80).map(([, shape]) => shape);
+            off.push(near.includes(shown)); }; requestAnimationFrame(look); }"""
+        )
+        stage.signal("go")
+        until(lambda: stage.step("hello")["state"] == "done", "the line is over")
+        seen = audience.evaluate("off")
+    assert len(seen) > 5
+    assert seen.count(True) >= len(seen) - 1, "the first frame of a line may still show what was before it"
+
+
+def test_what_the_page_hears_is_evidence(stage: Stage, chromium: Any):
+    """The page's ear joins as a source; its edges, by the page's audio clock, agree with what the voice knows to the millisecond."""
+    with page(chromium, stage.audience):
+        joined(stage)
+        stage.signal("go")
+        until(lambda: stage.step("wait-2")["state"] == "done", "the pause is over")
+        assert {"source": "page", "evidence": "heard"} in stage.state()["sources"]
+        stage.signal("end")
+        stage.until_phase("idle")
+    log = checked(Path(stage.state()["result"]["folder"]))
+    assert any(line.get("event") == "viewer_joined" for line in log)
+    began = next(line["at_ms"] for line in log if line.get("event") == "speech_started")
+    ended = next(line["at_ms"] for line in log if line.get("event") == "speech_ended")
+    sound = next(line for line in log if line.get("event") == "sound" and line["at_ms"] > began)
+    silences = [line for line in log if line.get("event") == "silence" and line["at_ms"] > ended]
+    assert abs(sound["at_ms"] - sound["ago_ms"] - began) < 400
+    assert any(abs(line["at_ms"] - line["ago_ms"] - ended) < 400 for line in silences)
+    assert all(line["within_ms"] >= 5 for line in (sound, *silences))
+
+
+def test_a_start_that_waits_for_a_viewer_begins_when_somebody_watches(tmp_path: Path, speech_cache: Path, chromium: Any):
+    """`start: viewer`: after go the session waits until a page has joined."""
+    file = tmp_path / "lobby.yaml"
+    file.write_text(SHOW.replace("timeline:", "start: viewer\ntimeline:"), "utf-8")
+    with staging(file, cache=speech_cache) as stage:
+        stage.signal("go")
+        stage.until_phase("waiting")
+        with page(chromium, stage.audience):
+            stage.until_phase("running")
+
+
+KALTURA = """\
+version: 1
+name: tour
+provider: kaltura
+start: go
+session: {visualConfig: {id: visual-1}, voiceConfig: {id: voice-1}}
+timeline:
+  - say: Welcome to the tour, which begins in this hall.
+    id: hello
+  - wait: {event: next}
+  - end:
+"""
+
+
+def test_kalturas_stream_is_seen_and_heard_and_its_lines_are_heard(tmp_path: Path, speech_cache: Path, chromium: Any):
+    """Against the emulator, by real WebRTC: a picture, sound, and a line that closes as `heard` by the page. A page that is loaded anew in
+    the same session sees it again, because the place of the only viewer was given back."""
+    file = tmp_path / "tour.yaml"
+    file.write_text(KALTURA, "utf-8")
+    with staging(file, "--emulate", cache=speech_cache) as stage, page(chromium, stage.audience) as audience:
+        until(lambda: stage.state()["viewers"], "the page is there")
+        stage.signal("go")
+        until(lambda: audience.evaluate("stage.renderer?.video?.videoWidth"), "there is a picture", 30_000)
+        until(lambda: audience.evaluate("stage.sound.level()") > 0.01, "there is sound", 30_000)
+        until(lambda: stage.state()["awaits"] == "next", "the line is over", 30_000)
+        audience.reload()
+        until(lambda: audience.evaluate("globalThis.stage?.renderer?.video?.videoWidth"), "there is a picture again", 30_000)
+        stage.signal("next")
+        stage.until_phase("idle")
+        log = checked(Path(stage.state()["result"]["folder"]))
+    end = next(line for line in log if line.get("event") == "speech_ended" and line.get("task") == "hello")
+    assert (end["evidence"], end["source"]) == ("heard", "page")
+
+
+def test_an_emulated_room_is_shown_by_our_face(tmp_path: Path, speech_cache: Path, chromium: Any):
+    """Tavus's emulator has a room without sound: the page says so, and our face and the captions show what is said."""
+    file = tmp_path / "room.yaml"
+    file.write_text(
+        KALTURA.partition("provider:")[0] + "provider: tavus\nsession: {pal_id: p123}\ntimeline:\n  - say: Welcome to all of you.\n",
+        "utf-8",
+    )
+    with staging(file, "--emulate", cache=speech_cache) as stage, page(chromium, stage.audience) as audience:
+        until(lambda: stage.state()["viewers"], "the page is there")
+        assert audience.locator("#card").text_content() == "tour", "between shows nobody's face is shown"
+        stage.signal("go")
+        audience.wait_for_selector("#captions.shown")
+        shapes = {audience.evaluate("document.querySelector('.face').dataset.shape") for _ in range(30)}
+        assert len(shapes) > 1
+        assert "emulated" in audience.locator("#notice").text_content()
+
+
+def test_daily_alone_widens_the_content_policy(tmp_path: Path, speech_cache: Path):
+    """A stage for Tavus lets the page load Daily's library and rooms; an emulated one, as every other, does not."""
+    file = tmp_path / "room.yaml"
+    file.write_text("version: 1\nprovider: tavus\nstart: go\nsession: {pal_id: p123}\ntimeline:\n  - say: Hello to you.\n", "utf-8")
+    for more, wide in (((), True), (("--emulate",), False)):
+        with staging(file, *more, cache=speech_cache) as stage:
+            policy = stage.request("/")[2]["content-security-policy"]
+            assert ("daily.co" in policy) is wide
+            assert "unsafe" not in policy

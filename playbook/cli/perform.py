@@ -22,6 +22,7 @@ from playbook import clock as clocks
 from playbook.cli.inputs import add_inputs, load
 from playbook.cli.options import Command, Parser, cue, err, in_colour, is_live, log, name_and_value, out, width
 from playbook.cli.sessions import left_open, remind
+from playbook.cli.stage import add_address
 from playbook.controls.reader import has_ended
 from playbook.errors import AuthorError, SetupError, UsageError
 from playbook.model import AudioEcho, Plan
@@ -31,7 +32,9 @@ from playbook.providers import registry
 if TYPE_CHECKING:
     from playbook.perform.performance import Outcome, Runner
     from playbook.ports import Control
+    from playbook.record.runlog import Line
     from playbook.speech.loudspeaker import Loudspeaker
+    from playbook.stage.director import Director
     from playbook.transports.cassette import Cassette, Mode
 
 RECORD_MODES = ("once", "new_episodes", "none", "all")
@@ -48,6 +51,8 @@ def add_run(parser: Parser) -> None:
     parser.add_argument("--play", action="store_true", help="let the local voice be heard (extra `play`)")
     parser.add_argument("--trigger", metavar="NAME@TIME", action="append", type=cue, help="give a trigger at a time of the show")
     parser.add_argument("--triggers", metavar="-", choices=("-",), help="read signals from standard input, one a line")
+    parser.add_argument("--stage", action="store_true", help="show it on a page, and run it from another one")
+    add_address(parser)
     parser.add_argument("--emulate", action="store_true", help="perform it against the provider's emulator, without a key")
     parser.add_argument("--fault", metavar="NAME[@STEP]", action="append", help="let the emulator fail in this way")
     parser.add_argument("--record", metavar="FILE", type=Path, help="record what the provider answers on a cassette")
@@ -79,6 +84,8 @@ def _planned(args: Namespace) -> tuple[Plan, World]:
     plan = load(args, args.file, world)
     if args.fault and not args.emulate:
         raise UsageError("--fault is for emulated runs", remedy="add --emulate")
+    if args.stage and args.clock == "virtual":
+        raise UsageError("--stage takes the show's own time", remedy="leave out --clock virtual")
     if args.strict and plan.warnings:
         raise AuthorError(plan.warnings)
     return plan, world
@@ -127,22 +134,47 @@ class _Show:
                 env=args.env,
                 cues=args.trigger or (),
                 controls=self._controls(say),
-                watch=watch,
+                watch=self._telling_how_to_watch(watch, say),
                 live=() if self.loudspeaker is None else (self.loudspeaker,),
                 provider=self.provider,
             )
             how: dict[str, Any] = {"emulate": args.emulate, "cassette": self.cassette, "faults": args.fault or (), "idle": self.idle}
-            async with staged(self.plan, options, **how) as runner:
-                self.runner = runner
-                started(clocks.Clock().now_ms)
-                try:
-                    return await runner.run()
-                except Stall as stall:
-                    rehearsed = f"rehearse with `--trigger {shlex.quote(stall.trigger)}`"
-                    stall.remedy = f"run it at a terminal, or with `--triggers -`, or {rehearsed}"
-                    if args.clock == "virtual" and sys.stdin is not None and sys.stdin.isatty():  # it would wait for no key
-                        stall.remedy = f"{rehearsed}, or with `--clock system`"
-                    raise
+            how["watched"] = not args.stage
+            async with self._on_stage() as director:
+                options = options if director is None else director.joined(options)
+                async with staged(self.plan, options, **how) as runner:
+                    self.runner = runner
+                    started(clocks.Clock().now_ms)
+                    try:
+                        with contextlib.nullcontext() if director is None else director.performing(runner):
+                            return await runner.run()
+                    except Stall as stall:
+                        rehearsed = f"rehearse with `--trigger {shlex.quote(stall.trigger)}`"
+                        stall.remedy = f"run it at a terminal, or with `--triggers -`, or {rehearsed}"
+                        if args.clock == "virtual" and sys.stdin is not None and sys.stdin.isatty():  # it would wait for no key
+                            stall.remedy = f"{rehearsed}, or with `--clock system`"
+                        raise
+
+    def _on_stage(self) -> contextlib.AbstractAsyncContextManager[Director | None]:
+        """The stage that shows it, if that is wanted."""
+        if not self.args.stage:
+            return contextlib.nullcontext()
+        from playbook.cli.stage import serving
+        from playbook.stage.director import Manner
+
+        return serving(self.args, self.plan, Manner.single(self.plan, self.provider))
+
+    def _telling_how_to_watch(self, watch: Callable[[Line], None] | None, say: Callable[[str], None]) -> Callable[[Line], None] | None:
+        """Whoever has to begin a show that a vendor's face performs must be told where it is to be seen."""
+        if watch is None or self.args.stage or not (self.plan.start.waits and self.plan.capabilities.remote):
+            return watch
+
+        def also(line: Line) -> None:
+            watch(line)
+            if line.get("event") == "session_opened" and self.runner is not None:
+                say(f"to watch it, see session.json in {self.runner.folder}, or perform it with --stage")
+
+        return also
 
     def _controls(self, say: Callable[[str], None]) -> list[Control]:
         """Who can give signals: whoever sits at the terminal, or what comes through standard input."""

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import json
 import os
+import sys
 import webbrowser
 from argparse import Namespace
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from playbook import clock as clocks
 from playbook.cli.inputs import add_inputs, inputs, load
@@ -23,7 +24,7 @@ from playbook.perform.world import World, cache_folder
 
 if TYPE_CHECKING:
     from playbook.perform.performance import Options, Outcome, Runner
-    from playbook.stage.director import Director
+    from playbook.stage.director import Director, Manner
 
 
 def add_stage(parser: Parser) -> None:
@@ -31,10 +32,21 @@ def add_stage(parser: Parser) -> None:
     add_inputs(parser)
     add_address(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, help="run folders are DIR/1, DIR/2, … (runs/<time>-<name>)")
+    add_controls(parser)
     parser.add_argument("--emulate", action="store_true", help="perform it against the provider's emulator, without a key")
     parser.add_argument("--fault", metavar="NAME[@STEP]", action="append", help="let the emulator fail in this way")
     parser.add_argument("--json", action="store_true", help="the addresses as JSON")
     parser.add_argument("--quiet", action="store_true", help="say nothing but the addresses and what went wrong")
+
+
+def add_controls(parser: Parser) -> None:
+    """Who gives signals beside the pages."""
+    parser.add_argument(
+        "--control",
+        metavar="ADDRESS",
+        action="append",
+        help="take signals from there, too: osc://127.0.0.1:9000, mqtt://broker/lobby (extra `controls`)",
+    )
 
 
 def add_address(parser: Parser) -> None:
@@ -58,8 +70,11 @@ def stage(args: Namespace) -> int:
 
 
 async def _stage(args: Namespace, world: World, plan: Plan) -> int:
+    from playbook.controls.keyboard import Keyboard
+    from playbook.controls.registry import control
     from playbook.perform.assemble import journal_folder, staged
     from playbook.perform.performance import Options
+    from playbook.providers.base import StreamedByVendor
     from playbook.stage.director import Manner
 
     def compile_again() -> Plan:
@@ -69,7 +84,8 @@ async def _stage(args: Namespace, world: World, plan: Plan) -> int:
         return again
 
     def perform(plan: Plan, options: Options) -> contextlib.AbstractAsyncContextManager[Runner]:
-        return staged(plan, options, emulate=args.emulate, faults=args.fault or ())
+        streamed = isinstance(options.provider, StreamedByVendor)  # a page takes the place of the emulator's own viewer
+        return staged(plan, options, emulate=args.emulate, faults=args.fault or (), watched=not streamed)
 
     def told(outcome: Outcome | PlaybookError) -> None:
         from playbook.report import verdict
@@ -83,7 +99,10 @@ async def _stage(args: Namespace, world: World, plan: Plan) -> int:
     if journal is not None:
         remind(journal)
     options = Options(folder=args.out, env=args.env, provider=world.provider(plan.provider))
-    manner = Manner(compile_again, perform, options, files=lambda: args.vars or (), told=told)
+    controls = [control(address, args.env) for address in args.control or ()]
+    if sys.stdin is not None and sys.stdin.isatty():
+        controls.append(Keyboard(lambda text: log(text, args), sys.stdin.fileno()))
+    manner = Manner(compile_again, perform, options, controls, files=lambda: args.vars or (), told=told)
     try:
         async with serving(args, plan, manner) as director, director.watching():
             await director.run()
@@ -94,16 +113,18 @@ async def _stage(args: Namespace, world: World, plan: Plan) -> int:
 
 
 @contextlib.asynccontextmanager
-async def serving(args: Namespace, plan: Plan, manner: Any) -> AsyncIterator[Director]:
+async def serving(args: Namespace, plan: Plan, manner: Manner) -> AsyncIterator[Director]:
     """A director whose pages are served; the addresses are printed, and the browser is opened."""
+    from playbook.providers.base import ShownByVendor
     from playbook.stage.director import Director
     from playbook.stage.guard import Guard
     from playbook.stage.server import StageServer
 
-    guard = Guard.of(args.host)
+    guard, provider = Guard.of(args.host), manner.options.provider
+    guard.daily = isinstance(provider, ShownByVendor) and provider.viewer == "daily" and not args.emulate
     director = Director(args.file, manner, guard)
     director.read(plan)
-    async with StageServer(director, guard).serve(args.port) as addresses:
+    async with StageServer(director, guard).serve(args.port) as addresses, director.controlled():
         if args.json:
             out(json.dumps(addresses))
         else:

@@ -40,7 +40,7 @@ async def staged(
     **weather: Any,
 ) -> AsyncIterator[Runner]:
     """A runner for the plan, ready to begin. `options.env` is the user's; afterwards `idle` has the faults that never struck. `weather`
-    is for the emulator (`delay_ms`, `jitter_ms`, `seed`)."""
+    is for the emulator (`delay_ms`, `jitter_ms`, `seed`, and whether it is `watched` by itself)."""
     journal = journal_folder(plan, options.env, emulate=emulate, cassette=cassette)
     wanted = emulate and (cassette is None or cassette.recording)
     async with rehearsal(plan, options.env, faults, wanted=wanted, idle=idle, **weather) as env:

@@ -138,6 +138,11 @@ class Runner:
 
     # --- from outside -----------------------------------------------------------------------------------------------
 
+    @property
+    def session(self) -> KeptSession:
+        """The session that it leases, while it does."""
+        return self._session.kept
+
     def words(self, task: str) -> Sequence[tuple[int, int]]:
         """When the words of a line begin that we speak, and where they stand in it: as far as is known by now."""
         return self._show.words.get(task, ())

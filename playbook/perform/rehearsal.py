@@ -25,14 +25,15 @@ async def rehearsal(
     *,
     wanted: bool = True,
     idle: list[str] | None = None,
+    watched: bool = True,
     delay_ms: int = 0,
     jitter_ms: int = 0,
     seed: int = 0,
 ) -> AsyncIterator[Mapping[str, str]]:
     """Serve the emulator of a plan's provider meanwhile: the environment for a run.
 
-    Where it is not wanted, or the provider asks nobody else, everything stays as it is. Afterwards `idle` has the faults that never
-    struck.
+    Unless it is `watched`, whoever wants to see a session has to come by himself. Where it is not wanted, or the provider asks nobody
+    else, everything stays as it is. Afterwards `idle` has the faults that never struck.
     """
     if not wanted or not plan.capabilities.remote:
         if faults:
@@ -46,7 +47,8 @@ async def rehearsal(
 
     chosen = [aim(fault, plan) for fault in faults]
     refuse(f"{plan.provider}, as the session is set,", chosen, kind.impossible(plan.session))
-    emulator = kind(faults=chosen, viewer_after_ms=None if kind.we_watch(plan.session) else VIEWER_MS)
+    watched = watched and not kind.we_watch(plan.session)
+    emulator = kind(faults=chosen, viewer_after_ms=VIEWER_MS if watched else None)
     emulator.weather(delay_ms=delay_ms, jitter_ms=jitter_ms, seed=seed)
     async with emulator.serve():
         # A real credential has no business here.

@@ -24,7 +24,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from playbook import ports
 from playbook.clock import Clock
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from playbook.speech.audio import Sound
     from playbook.speech.show import ShowRecorder
     from playbook.speech.voice import Voice
+    from playbook.transports.whep import ViewerPlace
 
 T = TypeVar("T")
 
@@ -102,6 +103,21 @@ class SpeaksLocally(Protocol):
 
     def needs_voice(self, plan: Plan) -> bool:
         """Whether a run of this plan is refused where no voice is installed."""
+
+
+@runtime_checkable
+class ShownByVendor(Protocol):
+    """A provider whose sessions are seen by a vendor's stream or room. The others are shown by a face of ours."""
+
+    viewer: Literal["whep", "daily"]
+
+
+@runtime_checkable
+class StreamedByVendor(Protocol):
+    """A provider whose sessions are seen in a stream by WHEP."""
+
+    def place(self, viewer: Viewer, transports: Transports, env: Mapping[str, str]) -> ViewerPlace:
+        """A viewer's place in the stream, to be taken for a page."""
 
 
 def new_voice() -> Voice:

@@ -295,6 +295,11 @@ class Lease:
         self._joined: set[str] = set()
         self._over = False
 
+    @property
+    def kept(self) -> KeptSession:
+        """The session itself."""
+        return self._kept
+
     def load(self, sound: Callable[[str], Sound], show: ShowRecorder) -> None:
         """Give the session what belongs to the performance. Raises `SetupError`."""
         self._session.load(Material(plan=self._plan, sound=sound, show=show))

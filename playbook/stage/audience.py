@@ -19,7 +19,8 @@ from playbook.events import Event, Silence, Sound, SourceJoined, SourceLeft, Vie
 from playbook.model import Evidence
 from playbook.ports import Viewer
 from playbook.stage.hub import Hub, Page
-from playbook.transports.whep import TURN_WAYS, Place
+from playbook.transports.http import is_loopback
+from playbook.transports.whep import TURN_WAYS, ViewerPlace
 
 EAR = "page"
 BLOCK_MS = 5
@@ -28,7 +29,7 @@ MAX_AGO_MS = 60_000
 TAKES_S = 15.0
 """How long a stream may take to answer an offer."""
 
-MakePlace = Callable[[Viewer], Place]
+MakePlace = Callable[[Viewer], ViewerPlace]
 
 
 class Audience:
@@ -39,7 +40,7 @@ class Audience:
         self._viewer: Viewer | None = None
         self._resting = "local"
         self._make_place: MakePlace | None = None
-        self._places: dict[Page, Place] = {}
+        self._places: dict[Page, ViewerPlace] = {}
         self._emit: Callable[[Event], None] | None = None
         self._told: dict[Page, str] = {}
         self._ear: Page | None = None
@@ -179,6 +180,8 @@ def _for_page(viewer: Viewer) -> dict[str, Any]:
     if viewer.kind == "whep":
         turn = viewer.turn
         if turn is None or not turn.get("url"):
+            return {"kind": "whep"}
+        if is_loopback(turn["url"]):
             return {"kind": "whep"}
         urls = [way.format(host=turn["url"]) for way in TURN_WAYS]
         server = {"urls": urls, "username": turn.get("username", ""), "credential": turn.get("credential", "")}

@@ -1,6 +1,6 @@
 """Performs the playbook on every `go`, again and again; reads the file anew when it has changed; tells the pages.
 
-One performance at a time. What controls the show comes in through `signal`, whoever sent it. What a signal means within a performance is
+One performance at a time. What controls the show comes in through `offer`, whoever sent it. What a signal means within a performance is
 the engine's business; between two of them `go` begins one, `goto STEP` begins one at that step, `panic` makes the pages silent, and the
 rest means nothing.
 """
@@ -10,17 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal as signals
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from playbook.errors import AuthorError, PlaybookError, Problem
+from playbook.errors import AuthorError, PlaybookError, Problem, UsageError
+from playbook.events import Event
 from playbook.model import Plan
 from playbook.perform.performance import SIGNALS, Options, Outcome, Runner
-from playbook.ports import Steered
+from playbook.ports import Control, HearsState, Steered, Viewer
+from playbook.providers.base import Provider, ShownByVendor, StreamedByVendor
 from playbook.record.runlog import Line
+from playbook.stage.audience import Audience
 from playbook.stage.board import Board, problems_to_json
 from playbook.stage.guard import Guard
 from playbook.stage.hub import Hub, Page
@@ -42,23 +45,36 @@ class Manner:
     compile: Callable[[], Plan]
     perform: Callable[[Plan, Options], AbstractAsyncContextManager[Runner]]
     options: Options
+    controls: Sequence[Control] = ()
+    """Who gives signals beside the pages, and is told the state if it wants to be (`HearsState`)."""
     files: Callable[[], Iterable[Path]] = tuple
     """What the plan is made of beside the playbook and its parts."""
     told: Callable[[Outcome | PlaybookError], None] = lambda _: None
     """Hears how each performance went."""
 
+    @classmethod
+    def single(cls, plan: Plan, provider: Provider | None) -> Manner:
+        """For a performance that somebody else performs: the stage only shows it."""
 
-class _Pages:
-    """The stage's pages, which are there for every performance: what they signal comes in through the director."""
+        def refuse(*_: object) -> AbstractAsyncContextManager[Runner]:
+            raise UsageError("this stage shows one performance")
 
-    source = "page"
+        return cls(lambda: plan, refuse, Options(provider=provider))
 
-    def attach(self, show: Steered) -> AbstractContextManager[None]:  # noqa: ARG002 -- `Director.signal` knows the runner
+
+class _Present:
+    """A control in a performance's eyes: somebody can still give signals, which come in through the director."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+
+    def attach(self, show: Steered) -> AbstractContextManager[None]:  # noqa: ARG002 -- the contract's
         return contextlib.nullcontext()
 
 
 class Director:
-    """The show of one stage. `run` performs until it is stopped; everything else may be called from the same loop meanwhile."""
+    """The show of one stage, and a `Steered` for whoever controls it. `run` performs until it is stopped; everything else may be called
+    from the same loop meanwhile."""
 
     def __init__(self, file: Path, manner: Manner, guard: Guard) -> None:
         self.file, self._manner = file, manner
@@ -67,6 +83,7 @@ class Director:
         self.outcome: Outcome | None = None
         self._loop = asyncio.get_running_loop()
         self.hub = Hub(guard, self.now_ms, self._pages_changed)
+        self.audience = Audience(self.hub)
         self.sounds = Sounds(lambda message: self.hub.tell("audience", message), self.now_ms)
         self._runner: Runner | None = None
         self._begin = asyncio.Event()
@@ -75,7 +92,10 @@ class Director:
         self._pressed_ms = -1e9
         self._offset_ms = 0.0
         self._performances = 0
+        self._performs = False
         self._caption: dict[str, Any] | None = None
+        self._go_when_seen: str | None = None
+        self._asked_by = "page"
         self._flush: asyncio.TimerHandle | None = None
         self._shown: list[dict[str, Any]] = []
         self._seen: dict[str, tuple[int, int]] = {}
@@ -101,6 +121,13 @@ class Director:
         if self._new_plan is not None:
             self.plan, self._new_plan = self._new_plan, None
             self.board.load(self.plan)
+            self.audience.rest(self._viewer_kind)
+
+    @property
+    def _viewer_kind(self) -> str:
+        """How a session of this provider's will be seen."""
+        provider = self._manner.options.provider
+        return provider.viewer if isinstance(provider, ShownByVendor) else "local"
 
     def _look(self, files: Iterable[str]) -> dict[str, tuple[int, int]]:
         """What the files are like by now."""
@@ -140,32 +167,43 @@ class Director:
 
     # --- signals ------------------------------------------------------------------------------------------------------
 
-    def signal(self, name: str, source: str, step: str | None = None) -> str | None:
+    def offer(self, signal: str, *, source: str, step: str | None = None) -> str | None:
         """Somebody asks for something. Gives the reason where it is ignored."""
-        if name == "go" and source in PEOPLE:
-            bounced = self.now_ms() - self._pressed_ms < BOUNCE_MS
-            self._pressed_ms = self.now_ms()
-            if bounced:
-                return None
-        if name == "panic":
-            self.sounds.silence()
-            self._caption = None
-        if name == "goto" and (step is None or step not in self.board.rows):
-            return f"there is no step '{step}'" if step is not None else "goto needs a step"
-        if self._runner is not None:
-            return self._runner.offer(name, source=source, step=step)
-        if name in ("go", "goto"):
-            return self._ask_to_begin(step)
-        return None if name == "panic" else "nothing is being performed"
+        if signal == "panic":
+            self._silence()
+        if signal == "goto" and (step is None or step not in self.board.rows):
+            return "goto needs a step" if step is None else f"there is no step '{step}'"
+        if self._runner is not None and self.board.phase != "opening":
+            return self._runner.offer(signal, source=source, step=step)
+        if signal == "end" and self._runner is not None:
+            return self._runner.offer(signal, source=source)
+        if signal in ("go", "goto") and self._performs:
+            return self._ask_to_begin(source, step)
+        return None if signal == "panic" else "nothing is being performed"
 
-    def _ask_to_begin(self, step: str | None) -> str | None:
+    def emit(self, event: Event) -> None:
+        """Tell the performance of something, if there is one."""
+        if self._runner is not None:
+            self._runner.emit(event)
+
+    def no_more(self, source: str) -> None:
+        """A control is gone. The pages are still there."""
+
+    def _ask_to_begin(self, source: str, step: str | None) -> str | None:
+        now, before = self.now_ms(), self._pressed_ms
+        self._pressed_ms = now
+        if self._begin.is_set() or self._runner is not None:
+            return None if source in PEOPLE and now - before < BOUNCE_MS else "the show begins already"
         if self._broken:
             return "the playbook has problems"
-        if self._begin.is_set():
-            return "the show begins already"
-        self._first = step
+        self._first, self._asked_by = step, source
         self._begin.set()
         return None
+
+    def _silence(self) -> None:
+        """The pages fall silent, whatever the provider can do."""
+        self.sounds.silence()
+        self._caption = None
 
     def stop(self, reason: str) -> None:
         """End the stage: the performance in order, then the rest."""
@@ -176,10 +214,9 @@ class Director:
 
     # --- performing ---------------------------------------------------------------------------------------------------
 
-    async def run(self, *, once: bool = False) -> None:
-        """Perform on every `go` until somebody stops it; `once`: now, and no more."""
-        if once:
-            self._begin.set()
+    async def run(self) -> None:
+        """Perform on every `go` until somebody stops it."""
+        self._performs = True
         while True:
             with self._own_signals():
                 await self._begin.wait()
@@ -188,54 +225,85 @@ class Director:
                 return
             self._take_new_plan()
             await self._perform()
-            if once or self.stopped is not None:
+            if self.stopped is not None:
                 return
 
     async def _perform(self) -> None:
         plan = self.plan
         assert plan is not None
         self._performances += 1
-        options = self._options()
-        self.board.begin()
-        self._changed()
+        folder = self._manner.options.folder
+        options = self.joined(replace(self._manner.options, folder=folder and folder / str(self._performances)))
         try:
             async with self._manner.perform(plan, options) as runner:
-                self._runner = runner
-                self._offset_ms = float("inf")
-                self.sounds.follow(lambda at_ms: at_ms + self._offset_ms)
-                outcome = await runner.run()
+                with self.performing(runner):
+                    outcome = await runner.run()
         except PlaybookError as error:
-            self._over({"end": "error", "exit_code": error.exit_code, "reason": error.message, "folder": None})
+            self.over(error)
             self._manner.told(error)
-        else:
-            self.outcome = outcome
-            result = outcome.result
-            self._over({"end": result.end, "exit_code": result.exit_code, "reason": result.reason, "folder": str(outcome.folder)})
-            self._manner.told(outcome)
-            if result.end == "stopped" and result.reason in [number.name for number in SIGNALS]:
-                self.stopped = result.reason
-        finally:
-            self._runner = None
+            return
+        self.over(outcome)
+        self._manner.told(outcome)
+        result = outcome.result
+        if result.end == "stopped" and result.reason in [number.name for number in SIGNALS]:
+            self.stopped = result.reason
 
-    def _over(self, result: Mapping[str, Any]) -> None:
-        self.board.over(result)
+    def joined(self, options: Options) -> Options:
+        """The options of a performance that is seen on this stage."""
+        self.board.begin()
+        self._changed()
+        controls = [*options.controls, *map(_Present, ("page", "http", *(each.source for each in self._manner.controls)))]
+        live = (*options.live, self.sounds)
+        return replace(options, watch=self._watch(options.watch), live=live, controls=controls)
+
+    @contextlib.contextmanager
+    def performing(self, runner: Runner) -> Iterator[None]:
+        """This is the performance that is steered and seen, until the context is left."""
+        self._runner = runner
+        self._offset_ms = float("inf")
+        self.sounds.follow(lambda at_ms: at_ms + self._offset_ms)
+        try:
+            yield
+        finally:
+            self._runner = self._go_when_seen = self._first = None
+            self.audience.tell(None)
+            self.audience.offer(None)
+
+    def over(self, how: Outcome | PlaybookError) -> None:
+        """It is over: how it went stands on the board until the next one begins."""
+        if isinstance(how, Outcome):
+            result, self.outcome = how.result, how
+            folder = str(how.folder.resolve())
+            self.board.over({"end": result.end, "exit_code": result.exit_code, "reason": result.reason, "folder": folder})
+        else:
+            self.board.over({"end": "error", "exit_code": how.exit_code, "reason": how.message, "folder": None})
         self._take_new_plan()
         self._caption = None
         self.hub.tell("audience", {"type": "clear"})
         self._changed()
 
-    def _options(self) -> Options:
-        from dataclasses import replace
+    def _opened(self, runner: Runner) -> None:
+        """The session is open: its viewer is shown, and the performance hears of whoever watches."""
+        if self._runner is not runner:
+            return
+        kept = runner.session
+        provider, terms = kept.terms.provider, kept.terms
+        viewer = kept.viewer or Viewer("local", self.board.provider, kept.session_id or "")
+        place = provider.place if isinstance(provider, StreamedByVendor) else None
+        self.audience.offer(viewer, None if place is None else lambda each: place(each, terms.transports, terms.env))
+        self.audience.tell(runner.emit)
+        if self.plan is not None and self.plan.start.kind == "go":  # it was pressed: it counts as soon as somebody can see the show
+            self._go_when_seen = self._asked_by
+            self._go_if_seen()
 
-        options = self._manner.options
-        folder = None if options.folder is None else options.folder / str(self._performances)
-        return replace(
-            options,
-            folder=folder,
-            watch=self._watch(options.watch),
-            live=(*options.live, self.sounds),
-            controls=(*options.controls, _Pages()),
-        )
+    def _go_if_seen(self) -> None:
+        if self._go_when_seen is not None and self._runner is not None and self.audience.seen:
+            source, self._go_when_seen = self._go_when_seen, None
+            self._runner.offer("go", source=source)
+
+    def _go_to_first(self, runner: Runner, step: str) -> None:
+        if self._runner is runner:
+            runner.offer("goto", source=self._asked_by, step=step)
 
     def _watch(self, also: Callable[[Line], None] | None) -> Callable[[Line], None]:
         def watch(line: Line) -> None:
@@ -251,6 +319,14 @@ class Director:
         if "at_ms" in line:
             self._offset_ms = min(self._offset_ms, self.now_ms() - line["at_ms"])
         self.board.take(line)
+        runner = self._runner
+        if line.get("event") == "session_opened" and runner is not None:
+            self._loop.call_soon(self._opened, runner)
+        if line.get("note") == "timeline_zero":
+            self._go_when_seen = None
+            if self._first is not None and runner is not None:
+                self._loop.call_soon(self._go_to_first, runner, self._first)
+                self._first = None
         if line.get("command") in ("say", "play_audio"):
             self.hub.tell("audience", {"type": "voice"})
         elif line.get("event") == "speech_started":
@@ -275,7 +351,7 @@ class Director:
             self.hub.tell("audience", {"type": "clear"})
 
     @contextlib.contextmanager
-    def _own_signals(self) -> Any:
+    def _own_signals(self) -> Iterator[None]:
         """Between two performances SIGINT and its like end the stage; within one they are the runner's."""
         for number in SIGNALS:
             with contextlib.suppress(RuntimeError, ValueError):  # not the main thread
@@ -291,8 +367,9 @@ class Director:
 
     def greet_audience(self, page: Page) -> None:
         """What an audience's page begins with: what is shown, and what sounds at this moment."""
-        page.send({"type": "stage", "title": self.board.playbook, "colours": {}})
-        page.send({"type": "viewer", "viewer": {"kind": "local"}})
+        colours = self.plan.session.get("face") if self.plan is not None and self._viewer_kind == "local" else None
+        page.send({"type": "stage", "title": self.board.playbook, "colours": colours or {}})
+        self.audience.show(page)
         if self._caption is not None:
             page.send(self._caption)
         for sound in self.sounds.now():
@@ -301,9 +378,6 @@ class Director:
     def greet_operator(self, page: Page) -> None:
         """What an operator's page begins with."""
         page.send({"type": "state", "state": self.state()})
-
-    async def hear_audience(self, page: Page, message: Mapping[str, Any]) -> None:
-        """What an audience's page says."""
 
     def state(self) -> dict[str, Any]:
         """What `GET /api/state` answers."""
@@ -334,6 +408,8 @@ class Director:
         }
 
     def _pages_changed(self) -> None:
+        self.audience.changed()
+        self._go_if_seen()
         self._changed()
 
     def _changed(self) -> None:
@@ -351,6 +427,9 @@ class Director:
             changed = [step for step, before in zip(steps, self._shown, strict=True) if step != before]
             self.hub.tell("operator", {"type": "change", "state": {**state, "steps": changed}})
         self._shown = steps
+        for control in self._manner.controls:
+            if isinstance(control, HearsState):
+                control.tell(state)
 
     @contextlib.asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
@@ -362,8 +441,19 @@ class Director:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+
+    @contextlib.asynccontextmanager
+    async def controlled(self) -> AsyncIterator[None]:
+        """Controls give signals until this is left; then the audience's places are given back."""
+        try:
+            with contextlib.ExitStack() as attached:
+                for control in self._manner.controls:
+                    attached.enter_context(control.attach(self))
+                yield
+        finally:
             if self._flush is not None:
                 self._flush.cancel()
+            await self.audience.close()
 
 
 def _files(plan: Plan) -> set[str]:

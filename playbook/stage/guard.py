@@ -11,8 +11,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,7 +19,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-DAILY_HOSTS = ("https://*.daily.co", "https://*.tavus.io", "https://*.tavus.daily.co")
+DAILY = "https://*.daily.co"
+DAILY_JS = "https://unpkg.com/@daily-co/"
+"""Where the pages get Daily's library, which `pages/daily.js` pins."""
 
 
 @dataclass(slots=True)
@@ -29,8 +30,8 @@ class Guard:
 
     host: str
     token: str | None = None
-    frames: Sequence[str] = field(default=())
-    """Hosts of the vendor's whose page a session is shown in: the content policy is widened to them."""
+    daily: bool = False
+    """Whether sessions are shown in a room of Daily's: the content policy is then widened to Daily's hosts."""
 
     @classmethod
     def of(cls, host: str) -> Guard:
@@ -57,18 +58,18 @@ class Guard:
 
     def policy(self, host: str) -> str:
         """The content policy of a page. Nothing but our own files; for a vendor's room its hosts as well."""
-        frames = " ".join(self.frames)
+        daily = DAILY if self.daily else ""
         connect = f"'self' ws://{host} wss://{host}"
         rules = {
             "default-src": "'none'",
-            "script-src": f"'self' {frames}",
+            "script-src": f"'self' {daily} {DAILY_JS if daily else ''}",
             "style-src": "'self'",
-            "img-src": f"'self' data: {frames}",
+            "img-src": f"'self' data: {daily}",
             "font-src": "'self'",
-            "media-src": f"'self' blob: {frames}",
-            "worker-src": f"'self' {'blob:' if frames else ''}",
-            "connect-src": f"{connect} {frames} {' '.join(each.replace('https:', 'wss:') for each in self.frames)}",
-            "frame-src": frames or "'none'",
+            "media-src": f"'self' blob: {daily}",
+            "worker-src": f"'self' {'blob:' if daily else ''}",
+            "connect-src": f"{connect} {daily} {daily.replace('https:', 'wss:')}",
+            "frame-src": daily or "'none'",
             "base-uri": "'none'",
             "form-action": "'none'",
             "frame-ancestors": "'none'",

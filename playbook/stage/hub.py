@@ -73,8 +73,10 @@ class Hub:
         for page in self.pages(kind):
             page.send(message)
 
-    async def serve(self, socket: WebSocket, kind: str, greet: Callable[[Page], None], heard: Heard) -> None:
-        """A socket, from its first message to its end. `greet` sends what it begins with."""
+    async def serve(
+        self, socket: WebSocket, kind: str, greet: Callable[[Page], None], heard: Heard, went: Callable[[Page], None] = lambda _: None
+    ) -> None:
+        """A socket, from its first message to its end. `greet` sends what it begins with, `went` is told of its end."""
         await socket.accept()
         if len(self._pages) + self._waiting >= MAX_SOCKETS:
             await socket.close(FULL)
@@ -98,6 +100,7 @@ class Hub:
         finally:
             del self._pages[page]
             sender.cancel()
+            went(page)
             self._changed()
 
     async def _hello(self, page: Page) -> bool:

@@ -105,7 +105,7 @@ class StageServer:
         except ValueError as error:
             return JSONResponse({"reason": str(error)}, 400)
         source = "page" if "origin" in request.headers else "http"  # browsers say where they come from, and nobody else does
-        reason = self._director.signal(name, source, step)
+        reason = self._director.offer(name, source=source, step=step)
         return Response(status_code=204) if reason is None else JSONResponse({"reason": reason}, 409)
 
     # --- sockets ------------------------------------------------------------------------------------------------------
@@ -117,7 +117,8 @@ class StageServer:
         await self._director.hub.serve(socket, "operator", self._director.greet_operator, _hear_nothing)
 
     async def _audience(self, socket: WebSocket) -> None:
-        await self._director.hub.serve(socket, "audience", self._director.greet_audience, self._director.hear_audience)
+        audience = self._director.audience
+        await self._director.hub.serve(socket, "audience", self._director.greet_audience, audience.hear, audience.went)
 
     # --- the server ---------------------------------------------------------------------------------------------------
 

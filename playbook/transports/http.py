@@ -107,7 +107,8 @@ class Answer:
 
     @property
     def foreign(self) -> str:
-        """What it is when something else than the service sent it: a web page, or success in anything but JSON. Empty: the service's."""
+        """What it is when something else than the service sent it: a web page, or success in anything but JSON (or SDP, which answers a
+        stream's offer). Empty: the service's."""
         body = self.body.strip()
         if not body or body == b"null" or self.json() is not None or 300 <= self.status < 400:
             return ""
@@ -116,7 +117,7 @@ class Answer:
             return ""
         if kind.startswith(PAGES) or body[:14].lower().startswith((b"<!doctype html", b"<html")):
             return "a web page"
-        return "a text" if self.status < 300 else ""
+        return "a text" if self.status < 300 and not kind.startswith("application/sdp") else ""
 
     def need(self, name: str) -> str:
         """A name or a token that this answer must have. Without it, or with nonsense in its place, nobody knows what the vendor did."""

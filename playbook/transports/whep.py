@@ -155,7 +155,7 @@ class EdgesOf:
             self._tell(StreamEdge(edge.what, max(0, round(self._clock.now_ms() - edge.at_ms))))
 
 
-class Place:
+class ViewerPlace:
     """A viewer's place in a stream, taken by a POST of its offer and given back by a DELETE. `http` gives the way to an origin;
     `vendor_host` is whose stream it is."""
 
@@ -198,7 +198,7 @@ class WhepStream:
         file: Path | None = None,
     ) -> None:
         self._address = address
-        self._place = Place(address.url, http, vendor_host=vendor_host, resource_of=resource_of)
+        self._place = ViewerPlace(address.url, http, vendor_host=vendor_host, resource_of=resource_of)
         self._clock = Clock()
         self._tell = tell
         self._edges = EdgesOf(self._clock, tell, file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from playbook.errors import Problem
 from playbook.model import Capabilities, Evidence, Plan
@@ -42,6 +42,7 @@ class AvaturnProvider:
     schema = "avaturn.schema.json"
     credentials = (("AVATURN_API_KEY",),)
     emulator = "playbook.providers.avaturn.emulator:AvaturnEmulator"
+    viewer: Literal["whep", "daily"] = "daily"
     problems: Mapping[str, str] = {
         "PB452": "an Avaturn engine that cannot speak given lines",
         "PB453": "a setting that does nothing with this Avaturn engine",

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from playbook.errors import Problem, SetupError
 from playbook.formats.durations import parse_duration
 from playbook.model import Capabilities, Evidence, Length, Plan, Say
-from playbook.ports import SessionRecord, Transports
+from playbook.ports import SessionRecord, Transports, Viewer
 from playbook.providers.base import Context, new_voice
 from playbook.providers.kaltura.login import WAYS
 from playbook.speech.pacing import estimate_ms
 
 if TYPE_CHECKING:
     from playbook.speech.voice import Voice
+    from playbook.transports.whep import ViewerPlace
 
 from playbook.providers.kaltura.session import API, TOKEN_LIFE_MS, KalturaSession, bearer, end, refusal
 from playbook.transports.http import address_of
@@ -32,6 +34,7 @@ class KalturaProvider:
     schema = "kaltura.schema.json"
     credentials = WAYS
     emulator = "playbook.providers.kaltura.emulator:KalturaEmulator"
+    viewer: Literal["whep", "daily"] = "whep"
     problems: Mapping[str, str] = {
         "PB480": "Kaltura is told no avatar",
         "PB481": "text for Kaltura without a voice",
@@ -87,6 +90,13 @@ class KalturaProvider:
         from playbook.providers.kaltura.session import may_need_voice
 
         return may_need_voice(plan)
+
+    def place(self, viewer: Viewer, transports: Transports, env: Mapping[str, str]) -> ViewerPlace:
+        from playbook.providers.kaltura.stream import resource_of
+        from playbook.transports.whep import ViewerPlace
+
+        host = urlsplit(env.get("KALTURA_BASE_URL") or API).hostname or ""
+        return ViewerPlace(viewer.url, transports.http, vendor_host=host, resource_of=resource_of)
 
     def connect(self, context: Context) -> KalturaSession:
         return KalturaSession(context, self.local_voice)

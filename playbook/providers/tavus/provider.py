@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from playbook.errors import MASK, Problem, SetupError
 from playbook.model import Capabilities, Plan
@@ -36,6 +36,7 @@ class TavusProvider:
     schema = "tavus.schema.json"
     credentials = (("TAVUS_API_KEY",),)
     emulator = "playbook.providers.tavus.emulator:TavusEmulator"
+    viewer: Literal["whep", "daily"] = "daily"
     problems: Mapping[str, str] = {
         "PB465": "Tavus is told no PAL",
         "PB466": "a setting that does nothing with this way to a Tavus face",

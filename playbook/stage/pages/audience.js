@@ -96,7 +96,7 @@ async function show(offered) {
   viewer = offered;
   const Renderer = await RENDERERS[offered?.kind ?? "local"]();
   if (mine !== turn) return;
-  renderer = new Renderer({ stage: $("stage"), face, sound, link, viewer: offered, notice, report });
+  renderer = new Renderer({ stage: $("stage"), face, sound, link, viewer: offered, notice, report, captions });
   renderer.open?.();
   report();
 }

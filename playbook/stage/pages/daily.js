@@ -3,15 +3,18 @@
 const DAILY_JS = "https://unpkg.com/@daily-co/daily-js@0.92.2/dist/daily.js";
 const INTEGRITY = "sha384-qkOcWks7O6ZM0W8bDQRvE2Zigs/pWm7ioqYeangGqWoaqMEFUNeAKYLp8J+qWiUS";
 const LOAD_MS = 8000;
+const LETTER_MS = 65;
+const LETTERS = Object.fromEntries(Object.entries({ closed: "pbm", lip: "fv", tongue: "ln", teeth: "tdszr", hush: "j", open: "a", mid: "e", wide: "iy", round: "o",
+  small: "uw", rest: " .,;:!?" }).flatMap(([shape, letters]) => [...letters].map((letter) => [letter, shape])));
 
 export class DailyRenderer {
-  constructor({ stage, sound, link, viewer, notice, report, face }) {
-    Object.assign(this, { stage, sound, link, viewer, notice, report, face });
+  constructor({ stage, sound, link, viewer, notice, report, face, captions }) {
+    Object.assign(this, { stage, sound, link, viewer, notice, report, face, captions });
   }
 
   async open() {
     if (!this.viewer.room_url) return this.notice("The room's address is not known: only captions can be shown here.");
-    if (/^http:\/\/(127\.0\.0\.1|\[::1\]|localhost)[:/]/.test(this.viewer.room_url)) return this.frame(this.viewer.room_url);  // an emulator's own page
+    if (!this.viewer.room_url.startsWith("https:")) return this.mime();  // an emulator's room, which has no sound
     try {
       await library();
       await this.join();
@@ -21,6 +24,19 @@ export class DailyRenderer {
       this.notice(`Daily's library could not be used (${error?.errorMsg ?? error?.message ?? "it did not load"}): this is the room's own page. What is heard is not measured.`);
       this.frame(this.viewer.room_url, this.viewer.token);
     }
+  }
+
+  // Our face, with the lines' own letters for its mouth: what an emulated room shows.
+  mime() {
+    this.notice("This is an emulated room: it has no sound, and the face is ours.");
+    const draw = () => {
+      this.frames = requestAnimationFrame(draw);
+      const line = this.captions.line;
+      const letter = line?.text[Math.floor((this.link.now() - line.start) / LETTER_MS)]?.toLowerCase();
+      this.face.shape(letter === undefined ? "rest" : LETTERS[letter] ?? "back");
+    };
+    this.mimed = true;
+    draw();
   }
 
   async join() {
@@ -67,7 +83,7 @@ export class DailyRenderer {
     this.stage.append(this.inner);
   }
 
-  stalled() { return this.inner ? false : !this.stream?.getTracks().some((track) => track.kind === "audio" && !track.muted); }
+  stalled() { return this.inner || this.mimed ? false : !this.stream?.getTracks().some((track) => track.kind === "audio" && !track.muted); }
 
   leave() {
     this.sound.stopListening();
@@ -78,6 +94,8 @@ export class DailyRenderer {
 
   close() {
     this.over = true;
+    cancelAnimationFrame(this.frames);
+    if (this.mimed) this.notice("");
     this.leave();
     this.inner?.remove();
     this.face.svg.removeAttribute("hidden");
