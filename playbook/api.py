@@ -27,7 +27,7 @@ from playbook.model import Plan
 from playbook.perform.assemble import journal_folder, staged
 from playbook.perform.performance import Options, Outcome, Runner
 from playbook.perform.steering import Cue
-from playbook.perform.world import World, cache_folder, variables
+from playbook.perform.world import World, cache_folder, models_folder, variables
 from playbook.ports import Viewer
 from playbook.sessions.kept import KeptSession, Terms
 from playbook.sessions.pool import LASTS_MS
@@ -55,7 +55,7 @@ def load(
         AuthorError: the playbook is wrong; `problems` holds everything that was found.
     """
     env = os.environ if env is None else env
-    return compile_file(Path(path), _world(cache_folder(env)), _inputs(vars, env), provider=provider)
+    return compile_file(Path(path), _world_of(env), _inputs(vars, env), provider=provider)
 
 
 def plan(
@@ -71,7 +71,7 @@ def plan(
     Paths in it count from `base_dir`. Everything else is as in `load`.
     """
     env = os.environ if env is None else env
-    return compile_text(_text(source), Path(base_dir) / "playbook", _world(cache_folder(env)), _inputs(vars, env), provider=provider)
+    return compile_text(_text(source), Path(base_dir) / "playbook", _world_of(env), _inputs(vars, env), provider=provider)
 
 
 async def run(
@@ -105,7 +105,7 @@ async def run(
         env=env,
         cues=cues,
         watch=watch,
-        provider=_world(cache_folder(env)).provider(plan.provider),
+        provider=_world_of(env).provider(plan.provider),
     )
     async with staged(plan, options) as runner:
         return await runner.run()
@@ -139,7 +139,7 @@ async def open_session(
         ProviderError: the session cannot be opened, or (at the end) not be ended.
     """
     env = os.environ if env is None else env
-    world = _world(cache_folder(env))
+    world = _world_of(env)
     shown = plan({"version": 1, "name": provider, "provider": provider, "session": settings or {}, "timeline": [{"wait": "1ms"}]}, env=env)
     found = world.provider(provider)
     assert found is not None, "the plan could be made"
@@ -202,9 +202,13 @@ class Session:
         return await Runner(plan, Options(folder=where, cues=cues, watch=watch), self._kept).run()
 
 
+def _world_of(env: Mapping[str, str]) -> World:
+    return _world(cache_folder(env), models_folder(env))
+
+
 @lru_cache(maxsize=4)
-def _world(cache_dir: Path) -> World:
-    return World(cache_dir)
+def _world(cache_dir: Path, models: Path | None) -> World:
+    return World(cache_dir, models)
 
 
 def _inputs(values: Mapping[str, object] | None, env: Mapping[str, str]) -> Inputs:

@@ -163,11 +163,11 @@ def run_playbook(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.
     from playbook.errors import PlaybookError
     from playbook.language import Inputs, compile_file
     from playbook.perform.performance import Options
-    from playbook.perform.world import World, cache_folder, variables
+    from playbook.perform.world import World, variables
     from playbook.suite import Case, show
 
     setup = _setup(pytestconfig)
-    world = World(cache_folder(setup.env))
+    world = World.of(setup.env)
 
     def run(
         path: str | os.PathLike[str],

@@ -23,7 +23,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: Shell) -> Iterator[str]:
     """The address of a release with a small model, which is the one that is pinned."""
     folder = tmp_path / "release"
     folder.mkdir()
@@ -34,7 +34,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     thread.start()
     address = f"http://127.0.0.1:{server.server_port}/"
     monkeypatch.setattr(Kokoro, "release", release_of(folder, address))
-    monkeypatch.setenv("PLAYBOOK_VOICES_DIR", str(tmp_path / "voices"))
+    shell.env["PLAYBOOK_VOICES_DIR"] = str(tmp_path / "voices")
     yield address
     server.shutdown()
     thread.join()

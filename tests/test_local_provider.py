@@ -30,6 +30,7 @@ from playbook.model import AudioEcho, Chunk, Evidence, InterruptSpeech, Length, 
 from playbook.providers.base import Context, Material
 from playbook.providers.local.provider import LocalProvider
 from playbook.providers.local.session import SILENT, LocalSession
+from playbook.providers.local.spoken import Speaker, SpokenLine
 from playbook.speech import espeak
 from playbook.speech.audio import Sound, decode, resample, to_samples
 from playbook.speech.pacing import estimate_ms
@@ -187,6 +188,25 @@ def test_a_line_of_which_words_were_not_spoken_says_so_and_is_estimated(tmp_path
     assert ended.reason is not None
     assert ended.reason.startswith("the voice did not speak '")
     assert ended.reason.endswith("오늘도 좋은 하루 보내시기 바랍니다.'")
+
+
+def test_who_plays_our_sound_elsewhere_tells_of_words_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions that play the voice's sound through a vendor close such a line as estimated, and name the words; a secret's are masked."""
+    monkeypatch.setattr(espeak, "BUDGETS", (10_000,))
+    text = "전시실 안에서는 사진을 찍을 수 없으며 음료는 입구에 두고 들어가 주시기 바랍니다 " * 5 + "오늘도 좋은 하루 보내시기 바랍니다."
+    speaker = Speaker(LocalProvider(Voice(tmp_path)), plan(line(text), language="ko"))
+    spoken, secret, whole = SpokenLine(), SpokenLine(), SpokenLine()
+    speaker.next(spoken, SayText("s1", "s1", text))
+    speaker.next(secret, SayText("s1", "s1", text, shown="•••"))
+    speaker.next(whole, SayText("s9", "s9", "안녕하세요."))
+    ended = spoken.ended("s1", duration_ms=5, reason="late")
+    assert ended.evidence is Evidence.estimated
+    assert ended.heard == spoken.said
+    assert "오늘도" not in str(spoken.said)
+    assert str(ended.reason).startswith("the voice did not speak '")
+    assert str(ended.reason).endswith("오늘도 좋은 하루 보내시기 바랍니다.'; late")
+    assert (secret.said, secret.left_out) == (None, "the voice did not speak '***'")
+    assert whole.ended("s9", "id", 5) == SpeechEnded("s9", provider_task="id", duration_ms=5)
 
 
 # --- playing ------------------------------------------------------------------------------------------------------------

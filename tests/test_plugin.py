@@ -89,3 +89,73 @@ def test_a_plug_in_runs_the_contract_test(plugged: Shell):
     done = subprocess.run(command, env=plugged.env, cwd=plugged.folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"(\d+) passed in", done.stdout)[1] == "16", done.stdout  # type: ignore[index]  # it is there
+
+
+VOICE = """\
+from pathlib import Path
+from playbook.speech.engines import Piece, SpeakerInfo, Spoken, Unspeakable
+
+CHILD = '''
+import json, sys
+for line in sys.stdin:
+    size = 2000 * len(json.loads(line)["text"])
+    sys.stdout.buffer.write(json.dumps({"bytes": size}).encode() + bytes([10]) + bytes([0, 16]) * (size // 2))
+    sys.stdout.buffer.flush()
+'''
+
+
+class Hum:
+    name, licence, deterministic, instant, marks = "hum", "MIT", True, True, "estimated"
+
+    def __init__(self, places):
+        pass
+
+    def lacks(self):
+        return None
+
+    def fingerprint(self):
+        return "1"
+
+    def speakers(self):
+        return [SpeakerInfo("low", ("en",))]
+
+    def resolve(self, settings):
+        if settings.voice != "low":
+            raise Unspeakable(f"hum has no speaker '{settings.voice}'", remedy="there is: low")
+        return "low"
+
+    def pieces(self, text, settings):
+        return [Piece(text)]
+
+    def command(self):
+        import sys
+
+        return [sys.executable, "-c", CHILD]
+
+    def speak(self, ask, text, settings):
+        header, pcm = ask({"text": text})
+        return Spoken(16_000, pcm)
+"""
+
+
+def test_a_voice_is_a_plug_in_too(shell: Shell):
+    """Found by its entry point alone, it does what a voice owes, is listed, speaks a playbook, and an unknown speaker of it is told."""
+    shell.write("site/hum.py", VOICE)
+    shell.write("site/hum-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: hum\nVersion: 1.0\n")
+    shell.write("site/hum-1.0.dist-info/entry_points.txt", "[playbook.voices]\nhum = hum:Hum\n")
+    shell.env["PYTHONPATH"] += f":{shell.folder / 'site'}"
+    listed = json.loads(shell.perform("voices", "list", "hum", "--json").out)
+    assert listed[0]["speakers"] == [{"name": "low", "languages": ["en"]}]
+    shell.write("show.yaml", "version: 1\nprovider: local\nsession: {voice: hum/low}\ntimeline:\n  - say: Good evening to all of you.\n")
+    done = shell.perform("run", "show.yaml", "--clock", "virtual", "--out", "here")
+    assert done.code == 0, done.err
+    assert [line["evidence"] for line in closings(checked(Path("here"))).values()] == ["reported"]
+    shell.write("wrong.yaml", "version: 1\nprovider: local\nsession: {voice: hum/high}\ntimeline:\n  - say: Good evening.\n")
+    wrong = shell.perform("check", "wrong.yaml")
+    assert wrong.code == 3
+    assert "hum has no speaker 'high'" in wrong.out
+    assert "there is: low" in wrong.out
+    check = "check_voice('hum', 'hum/low', 'Good evening.', Path('owed'))"
+    program = f"from pathlib import Path; from playbook.testing.voices import check_voice; {check}"
+    owed = subprocess.run([sys.executable, "-c", program], env=shell.env, capture_output=True, text=True, timeout=60)
+    assert (owed.returncode, owed.stderr) == (0, "")

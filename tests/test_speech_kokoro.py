@@ -113,6 +113,14 @@ def test_who_does_not_speak_is_refused_with_who_does(shared: Voice, settings: Se
     assert remedy in caught.value.remedy
 
 
+@pytest.mark.parametrize("text", ["😀", "5 %", "e.g. 3.5 km, 10:30, No. 7", "1234567890", "…", "C++ & C#", "!?"])
+def test_numbers_abbreviations_and_signs_are_spoken_or_nothing(shared: Voice, text: str) -> None:
+    """What has words is heard, and what has none is no failure."""
+    speech = shared.speak(text, HEART)
+    assert speech.unspoken == ()
+    assert (speech.duration_ms > 100) == any(char.isalnum() or char in "😀%" for char in text)
+
+
 def test_a_text_in_another_script_is_refused(shared: Voice) -> None:
     with pytest.raises(Unspeakable, match="in another script"):
         shared.speak("Здравствуйте", HEART)

@@ -17,7 +17,7 @@ from playbook.cli.options import Command, Parser, err, in_colour, out, width
 from playbook.errors import AuthorError, SetupError, UsageError, near_or_all, reason_of
 from playbook.folders import file_name
 from playbook.formats.schema import load_schema, resolve, schema_path
-from playbook.perform.world import World, cache_folder
+from playbook.perform.world import World
 from playbook.providers import registry
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def add_plan(parser: Parser) -> None:
 
 
 def plan(args: Namespace) -> int:
-    compiled = load(args, args.file, World(cache_folder(args.env)))
+    compiled = load(args, args.file, World.of(args.env))
     if args.strict and compiled.warnings:
         raise AuthorError(compiled.warnings)
     if args.json:

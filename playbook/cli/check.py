@@ -16,7 +16,7 @@ from playbook.errors import Problem
 from playbook.kiosk.recognize import is_kiosk_file
 from playbook.language import Inputs, as_written, check_file, unnamed
 from playbook.model import Plan
-from playbook.perform.world import World, cache_folder
+from playbook.perform.world import World
 
 if TYPE_CHECKING:
     from playbook.kiosk.programme import Programme
@@ -53,7 +53,7 @@ def add_check(parser: Parser) -> None:
 
 
 def check(args: Namespace) -> int:
-    world, given = World(cache_folder(args.env)), inputs(args)
+    world, given = World.of(args.env), inputs(args)
     files = playbook_files(args.paths)
     if not files:
         err(f"error: nothing to check in {', '.join(args.paths)}\n  playbooks end in .yaml or .yml")

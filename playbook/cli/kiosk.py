@@ -78,10 +78,10 @@ def kiosk(args: Namespace) -> int:
 
 
 def _checked(args: Namespace, *, quiet: bool = False) -> tuple[Programme, World]:
-    from playbook.perform.world import World, cache_folder
+    from playbook.perform.world import World
     from playbook.report import problems_text
 
-    world = World(cache_folder(args.env))
+    world = World.of(args.env)
     problems, programme = _check(args, world)
     if programme is None or (args.strict and problems):
         raise AuthorError(problems)

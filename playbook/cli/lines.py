@@ -20,7 +20,7 @@ from playbook.formats.schema import load_schema
 from playbook.formats.source import decode
 from playbook.formats.table import parse_table
 from playbook.language import list_lines
-from playbook.perform.world import World, cache_folder
+from playbook.perform.world import World
 
 
 def add_lines(parser: Parser) -> None:
@@ -34,7 +34,7 @@ def add_lines(parser: Parser) -> None:
 def lines(args: Namespace) -> int:
     if not args.file.is_file():
         raise UsageError(f"there is no file {args.file}", remedy=near_file(args.file))
-    plan, rows = list_lines(args.file, World(cache_folder(args.env)), inputs(args), provider=args.provider)
+    plan, rows = list_lines(args.file, World.of(args.env), inputs(args), provider=args.provider)
     for secret in plan.secrets:
         args.redact.add(secret)
     out(args.redact(_as_json(rows) if args.json else _as_csv(rows) if args.csv else _as_text(rows, args)))

@@ -26,7 +26,7 @@ from playbook.cli.stage import add_address
 from playbook.controls.reader import has_ended
 from playbook.errors import AuthorError, SetupError, UsageError
 from playbook.model import AudioEcho, Plan
-from playbook.perform.world import World, cache_folder
+from playbook.perform.world import World
 from playbook.providers import registry
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def run(args: Namespace) -> int:
 
 
 def _planned(args: Namespace) -> tuple[Plan, World]:
-    world = World(cache_folder(args.env))
+    world = World.of(args.env)
     plan = load(args, args.file, world)
     if args.fault and not args.emulate:
         raise UsageError("--fault is for emulated runs", remedy="add --emulate")

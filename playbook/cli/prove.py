@@ -16,7 +16,7 @@ from playbook.errors import AuthorError, RecordError, UsageError
 from playbook.formats.source import need_file, read_file
 from playbook.language import compile_file, plan_from_json
 from playbook.model import Plan
-from playbook.perform.world import World, cache_folder
+from playbook.perform.world import World
 
 if TYPE_CHECKING:
     from playbook.record.diff import Comparison
@@ -124,7 +124,7 @@ def _today(args: Namespace, header: Mapping[str, Any], recorded: Plan | None) ->
         return None, ": it holds secrets, and their values were not given"
     provider = args.provider or str(header.get("provider"))
     try:
-        plan = compile_file(path, World(cache_folder(args.env)), inputs(args), provider=provider)
+        plan = compile_file(path, World.of(args.env), inputs(args), provider=provider)
     except AuthorError as error:
         if asked:
             raise
@@ -209,7 +209,7 @@ def _performance(args: Namespace, path: Path) -> Performance:
     from playbook.record.runlog import read_log
 
     if path.suffix in (".yaml", ".yml") and path.is_file():
-        return of_plan(compile_file(path, World(cache_folder(args.env)), inputs(args), provider=args.provider), str(path))
+        return of_plan(compile_file(path, World.of(args.env), inputs(args), provider=args.provider), str(path))
     if path.suffix == ".json" and path.is_file() and not _begins_as_log(path):
         return of_plan(_read_plan(path), str(path))
     return of_log(read_log(there(path)), str(path))

@@ -11,7 +11,7 @@ from playbook.cli.inputs import add_inputs, load
 from playbook.cli.options import Command, Parser, in_colour, out, width, writable, write
 from playbook.cli.prove import recorded_plan, there
 from playbook.errors import UsageError
-from playbook.perform.world import World, cache_folder
+from playbook.perform.world import World
 
 
 def add_report(parser: Parser) -> None:
@@ -32,7 +32,7 @@ def report(args: Namespace) -> int:
 def _of_plan(args: Namespace) -> int:
     from playbook.cli.lanes import of_plan, page
 
-    plan = load(args, args.run, World(cache_folder(args.env)))
+    plan = load(args, args.run, World.of(args.env))
     if args.html is None:
         raise UsageError("the report of a playbook is a page", remedy="add --html FILE, or see `playbook plan`")
     write(args.html, args.redact(page(of_plan(plan))))

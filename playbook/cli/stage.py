@@ -20,7 +20,7 @@ from playbook.cli.sessions import left_open, remind
 from playbook.errors import PlaybookError, UsageError
 from playbook.language import compile_file
 from playbook.model import Plan
-from playbook.perform.world import World, cache_folder
+from playbook.perform.world import World
 
 if TYPE_CHECKING:
     from playbook.perform.performance import Options, Outcome, Runner
@@ -62,7 +62,7 @@ def add_address(parser: Parser) -> None:
 
 def stage(args: Namespace) -> int:
     """Serve the pages and perform the playbook on every `go`."""
-    world = World(cache_folder(args.env))
+    world = World.of(args.env)
     if args.fault and not args.emulate:
         raise UsageError("--fault is for emulated runs", remedy="add --emulate")
     plan = load(args, args.file, world)

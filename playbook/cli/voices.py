@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from playbook.cli.options import Command, Parser, err, in_colour, is_live, out
 from playbook.errors import SetupError, UsageError, near_or_all
-from playbook.perform.world import World, cache_folder
+from playbook.perform.world import World
 
 if TYPE_CHECKING:
     from playbook.speech.engines import Engine
@@ -32,7 +32,7 @@ def add_voices(parser: Parser) -> None:
 
 
 def voices(args: Namespace) -> int:
-    voice = World(cache_folder(args.env)).local.voice
+    voice = World.of(args.env).local.voice
     if args.action != "play" and args.text:
         raise UsageError(f"`voices {args.action}` takes no text")
     return {"list": _list, "play": _play, "install": _install}[args.action](args, voice)

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from playbook.errors import Problem
+from playbook.errors import Problem, SetupError
 from playbook.folders import user_folder
 from playbook.formats.schema import load_schema
 from playbook.model import Capabilities, Length, Plan, Say
@@ -28,6 +28,16 @@ def cache_folder(env: Mapping[str, str]) -> Path:
     return user_folder(env, "PLAYBOOK_CACHE_DIR", "XDG_CACHE_HOME", ".cache")
 
 
+def models_folder(env: Mapping[str, str]) -> Path | None:
+    """Where the models of voices are: `PLAYBOOK_VOICES_DIR`, else `voices` in the user's folder for data, if there is one."""
+    if named := env.get("PLAYBOOK_VOICES_DIR"):
+        return Path(named).expanduser()
+    try:
+        return user_folder(env, "", "XDG_DATA_HOME", ".local/share") / "voices"
+    except SetupError:
+        return None
+
+
 def variables(env: Mapping[str, str]) -> dict[str, str]:
     """The values of a playbook's variables that an environment holds, as `PLAYBOOK_VAR_name`."""
     prefix = "PLAYBOOK_VAR_"
@@ -37,13 +47,18 @@ def variables(env: Mapping[str, str]) -> dict[str, str]:
 class World:
     """The language's `World`, made of the installed providers.
 
-    The local voice is `voice`, or one that keeps its speech in `cache_dir` (None: for this process alone).
+    The local voice is `voice`, or one that keeps its speech in `cache_dir` (None: for this process alone) and finds models in `models`.
     """
 
-    def __init__(self, cache_dir: Path | None = None, voice: Voice | None = None) -> None:
-        self._cache_dir = cache_dir
+    def __init__(self, cache_dir: Path | None = None, models: Path | None = None, voice: Voice | None = None) -> None:
+        self._cache_dir, self._models = cache_dir, models
         self._voice = voice
         self._found: dict[str, Provider | None] = {}
+
+    @classmethod
+    def of(cls, env: Mapping[str, str]) -> World:
+        """With the folders that an environment names."""
+        return cls(cache_folder(env), models_folder(env))
 
     def provider(self, name: str) -> Provider | None:
         """The provider of that name, the same one every time. Raises `SetupError` when a plug-in does not load."""
@@ -65,7 +80,7 @@ class World:
         from playbook.speech.voice import Voice
 
         # A folder of its own, because the cache lets go of what is old in it.
-        return LocalProvider(self._voice or Voice(None if self._cache_dir is None else self._cache_dir / "speech"))
+        return LocalProvider(self._voice or Voice(None if self._cache_dir is None else self._cache_dir / "speech", self._models))
 
     # what the language asks
 

@@ -52,7 +52,7 @@ class Places:
     """What an engine is given: a store for what it learns, and the folder for models, which are kept in one named after the engine."""
 
     store: Store
-    models: Path
+    models: Path | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ class Kokoro:
 
     def __init__(self, places: Places) -> None:
         self._store = places.store
-        self.folder = places.models / self.name
+        self.folder = (places.models or Path()) / self.name
 
     # --- what there is ----------------------------------------------------------------------------------------------
 

@@ -116,7 +116,9 @@ class Model:
     """The network and its speakers."""
 
     def __init__(self, model: str, speakers: str) -> None:
-        self._session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the show needs the cores, too
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._speakers = np.load(speakers)
 
     def say(self, phonemes: str, speaker: str, speed: float) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from playbook.errors import SetupError, near_or_all
-from playbook.folders import user_folder
 from playbook.speech.child import Child, ChildEnded
 from playbook.speech.clauses import unspoken
 from playbook.speech.engines import (
@@ -84,14 +83,9 @@ class _Job:
     settings: Settings
 
 
-def models_folder() -> Path:
-    """Where models are kept: `PLAYBOOK_VOICES_DIR`, else the user's folder for data."""
-    named = os.environ.get("PLAYBOOK_VOICES_DIR")
-    return Path(named).expanduser() if named else user_folder(os.environ, "", "XDG_DATA_HOME", ".local/share") / "voices"
-
-
 class Voice:
-    """Speaks, with a cache in `cache_dir` (None, or where nothing can be written: one of its own, which goes when it goes)."""
+    """Speaks, with a cache in `cache_dir` (None, or where nothing can be written: one of its own, which goes when it goes), and with the
+    models in `models` (None: with the engines that need none)."""
 
     def __init__(self, cache_dir: Path | None = None, models: Path | None = None, on_failure: Literal["espeak", "fail"] = "espeak") -> None:
         self.on_failure: Literal["espeak", "fail"] = on_failure
@@ -123,7 +117,7 @@ class Voice:
 
     @cached_property
     def _places(self) -> Places:
-        return Places(self._store, self._models or models_folder())
+        return Places(self._store, self._models)
 
     def engine(self, name: str) -> Engine | None:
         """The engine of that name. Raises `SetupError` when a plug-in does not load."""

@@ -17,7 +17,7 @@ from playbook.perform.assemble import staged
 from playbook.perform.performance import Options, Outcome
 from playbook.perform.rehearsal import NoSuchLine, aim
 from playbook.perform.steering import Cue, Stall
-from playbook.perform.world import World, cache_folder
+from playbook.perform.world import World
 from playbook.record import baseline as baselines
 from playbook.record.diff import VERDICTS, Change, sentence
 from playbook.record.performance import Performance, of_summary
@@ -84,7 +84,7 @@ def perform(task: Task, setup: Setup, world: World | None = None) -> Result:
     took_ms = clocks.stopwatch()
     redact = Redactor()
     try:
-        result = _perform(task, setup, world or World(cache_folder(setup.env)), redact)
+        result = _perform(task, setup, world or World.of(setup.env), redact)
     except _Skipped as skipped:
         result = result_of(task, "skipped", 0, (str(skipped),))
     except AuthorError as error:
@@ -170,7 +170,7 @@ def check_faults(chosen: Sequence[Case], setup: Setup) -> None:
     """Each fault's line is in a playbook at least. Raises `UsageError`; what is wrong in a playbook is not told here."""
     if not setup.emulate:
         return
-    world, homeless = World(cache_folder(setup.env)), {fault: "" for fault in setup.faults if "@" in fault}
+    world, homeless = World.of(setup.env), {fault: "" for fault in setup.faults if "@" in fault}
     for case in chosen if homeless else ():
         try:
             plan = _compile(case, setup, world)
@@ -293,7 +293,7 @@ def check_steps(chosen: Sequence[Case], setup: Setup) -> None:
     """The steps of `--from-step` and `--to-step` are in a playbook at least. Raises `UsageError`; what is wrong in a playbook is not told
     here."""
     missing, known = [step for step in (setup.from_step, setup.to_step) if step is not None], set[str]()
-    world = World(cache_folder(setup.env))
+    world = World.of(setup.env)
     for case in chosen:
         if all(step in known for step in missing):
             return

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from playbook.perform.performance import SIGNALS
-from playbook.perform.world import World, cache_folder
+from playbook.perform.world import World
 from playbook.suite.case import Task
 from playbook.suite.judge import Result, Setup, perform, result_of
 
@@ -51,7 +51,7 @@ class Suite:
         return [found.get(index) or result_of(task, "never ran", 0, (why,)) for index, task in enumerate(todo)]
 
     def _alone(self, todo: Sequence[Task]) -> Iterator[tuple[Task, Result]]:
-        world = World(cache_folder(self._setup.env))
+        world = World.of(self._setup.env)
         for task in todo:
             if self._why_not:
                 return
@@ -123,7 +123,7 @@ def _begin_worker(setup: Setup) -> None:
     """A worker has a session of its own, so that Ctrl-C reaches it through us alone, once; and it does not outlive us."""
     global _worker
     os.setsid()
-    _worker = _Worker(setup, World(cache_folder(setup.env)))
+    _worker = _Worker(setup, World.of(setup.env))
     _ignore_signals()
     threading.Thread(target=_follow_parent, args=(_worker,), daemon=True).start()
 

@@ -297,7 +297,9 @@ class ExternalSession(AvaturnSession):
             self._record(segment)
             line.first = line.first or segment
         if segment is line.first:
-            self.emit(SpeechStarted(line.task if named else None, provider_task=id, reason=self._take_remark() if named else STRANGER))
+            told = self._take_remark() if named else STRANGER
+            said = line.spoken.said if named and line.spoken is not None else None
+            self.emit(SpeechStarted(line.task if named else None, provider_task=id, text=said, reason=told))
 
     def _ended(self, segment: _Segment | None, message: dict[str, Any]) -> None:
         id, named = _text(message, "segment_id"), segment is not None
@@ -323,7 +325,11 @@ class ExternalSession(AvaturnSession):
             self._end_later(segment, segment.length_ms, SpeechEnded(line.task, Evidence.estimated, id, reason=reason))
         else:
             duration_ms = played_ms if len(line.segments) == 1 else None
-            self.emit(SpeechEnded(line.task, provider_task=id, duration_ms=duration_ms, reason=self._take_remark()))
+            remark = self._take_remark()
+            if line.spoken is not None:
+                self.emit(line.spoken.ended(line.task, id, duration_ms, remark))
+            else:
+                self.emit(SpeechEnded(line.task, provider_task=id, duration_ms=duration_ms, reason=remark))
 
     def _end_later(self, since: _Segment | None, length_ms: int, ended: SpeechEnded) -> None:
         """Report an end that cannot be trusted, not before so much sound can have been played since that segment began."""

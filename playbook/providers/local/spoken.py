@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from playbook.errors import MASK, SetupError
-from playbook.events import SayText
-from playbook.model import Plan, Say
+from playbook.events import SayText, SpeechEnded
+from playbook.model import Evidence, Plan, Say
 from playbook.providers.local.provider import BATCH, LocalProvider, Marks, Script, script_of, settings_of
 from playbook.speech.mouth import Mouth, between
 from playbook.speech.voice import Settings, VoiceMissing
@@ -60,6 +60,25 @@ class SpokenLine:
     def marks(self) -> Marks:
         """Where its words fall, where they are known and may be shown."""
         return () if self.script is None or self.apart or self.masked else self.script.marks
+
+    @property
+    def left_out(self) -> str | None:
+        """What to tell of words that the voice did not speak. The line's end is no better than estimated then."""
+        missing = [] if self.script is None else [self.script.text[start:end] for start, end in self.script.missing]
+        return not_spoken(missing, masked=self.masked)
+
+    @property
+    def said(self) -> str | None:
+        """The words that are spoken, where they are not the line's own and may be shown."""
+        script = None if self.apart or self.masked else self.script
+        return script.spoken if script is not None and script.missing else None
+
+    def ended(self, task: str, id: str | None = None, duration_ms: int | None = None, reason: str | None = None) -> SpeechEnded:
+        """That it was played to its end, as somebody reports who cannot know what the voice left out."""
+        if self.left_out is None:
+            return SpeechEnded(task, provider_task=id, duration_ms=duration_ms, reason=reason)
+        reasons = "; ".join(filter(None, (self.left_out, reason)))
+        return SpeechEnded(task, Evidence.estimated, id, duration_ms, heard=self.said, reason=reasons)
 
     def words(self, ms: int) -> str | None:
         """The words in its first `ms`, where they are known and may be shown."""

@@ -172,7 +172,7 @@ class MicrophoneSession(TavusSession):
             line.begun_ms = at_ms
             if show is not None and line.spoken is not None:
                 show.mark(line.task, line.spoken.marks)
-            self.emit(SpeechStarted(line.task))
+            self.emit(SpeechStarted(line.task, text=None if line.spoken is None else line.spoken.said))
 
     def _ended(self, name: str, clip: _Clip, played_ms: int, interrupted: bool) -> None:
         line = clip.line
@@ -189,5 +189,7 @@ class MicrophoneSession(TavusSession):
         if interrupted:
             words = None if line.spoken is None else line.spoken.words(line.played_ms)
             self.emit(SpeechEnded(line.task, interrupted=True, heard_ms=line.played_ms, heard=words))
+        elif line.spoken is not None:
+            self.emit(line.spoken.ended(line.task, duration_ms=line.played_ms))
         else:
             self.emit(SpeechEnded(line.task, duration_ms=line.played_ms))
