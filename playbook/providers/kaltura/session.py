@@ -219,6 +219,7 @@ class KalturaSession(QueuedSession):
 
     async def _say_by_ourselves(self, command: SayText) -> TaskAccepted:
         """The local voice speaks; the service plays it."""
+        from playbook.providers.local.spoken import not_spoken
         from playbook.speech.voice import Settings
 
         assert self._voice is not None
@@ -235,7 +236,9 @@ class KalturaSession(QueuedSession):
         except SetupError as error:
             raise ProviderError(f"{why}, and the local voice fails: {error.message}") from error
         await self._upload(command.task, upload)
-        return TaskAccepted(command.task, chunk=command.chunk, duration_ms=upload.duration_ms, reason=f"{why}: spoken by the local voice")
+        left_out = not_spoken([speech.text[start:end] for start, end in speech.unspoken], masked=command.shown is not None)
+        reason = "; ".join(filter(None, (f"{why}: spoken by the local voice", left_out)))
+        return TaskAccepted(command.task, chunk=command.chunk, duration_ms=upload.duration_ms, reason=reason)
 
     async def _drop_half_a_line(self) -> None:
         """A line whose end was refused, or may not have come, would hold up all that follow, unnoticed: take back its beginning.
