@@ -754,6 +754,25 @@ def test_the_face_by_another_name_is_taken_after_a_while(tmp_path):
     assert opened["reason"] == "nobody called 'Echo Assistant' came; 'Somebody Else' is taken for the face"
 
 
+def test_names_that_are_refused_are_tried_in_the_other_generation(tmp_path):
+    """What the author wrote goes out first; a 400 that names the field is followed by one request in the older names."""
+    run = perform(THREE, tmp_path, TavusEmulator(create_names="old"))
+    assert (run.code, run.spoken) == (0, ["one", "two", "three"])
+    asked = [entry["body"] for entry in run.requests("POST", CREATE)]
+    assert [("pal_id" in body, "persona_id" in body) for body in asked] == [(True, False), (False, True)]
+    assert len(run.notes("session_created")) == 1
+
+
+def test_another_pal_than_the_one_that_was_asked_for_is_refused(tmp_path):
+    """A conversation that runs with some other PAL would talk by itself: it is ended at once, nothing is said, and the message says what
+    to do."""
+    run = perform(THREE, tmp_path, TavusEmulator(create_names="ignores-new"))
+    assert (run.code, run.spoken) == (4, [])
+    assert f"with the PAL 'p-default' and not with '{PAL}'" in run.reason
+    assert "persona_id" in run.reason
+    assert [entry["status"] for entry in run.requests("POST", "/end")] == [200]
+
+
 def test_the_face_is_known_by_its_user_id(tmp_path):
     """Whatever it is called and whoever came before, the participant whose user id says so is the face, at once and without a remark."""
     run = perform(THREE, tmp_path, TavusEmulator(face="renamed", face_after_ms=100, viewer_after_ms=50, copies="old"))

@@ -57,6 +57,9 @@ class Options(options.Options):
 
     face: Literal["comes", "never", "leaves", "renamed"] = "comes"
     """`leaves`: in the middle of the first line; `renamed`: under another name than the PAL's."""
+    create_names: Literal["both", "old", "ignores-new"] = "both"
+    """Which generation of names creating a conversation takes. `ignores-new`: the new ones are passed over without a word, and another PAL
+    appears."""
     face_user: bool = True
     """Whether the face's user id says that it is one."""
     face_after_ms: int = 300
@@ -221,6 +224,10 @@ class TavusEmulator(Emulator):
 
     async def _create(self, request: Request) -> Response:
         wanted = await _body(request, _FIELDS)
+        if self.options.create_names == "old" and (new := wanted.keys() & {"pal_id", "face_id"}):
+            raise HTTPException(400, f"{{'{min(new)}': ['Unknown field.']}}")
+        if self.options.create_names == "ignores-new":
+            wanted = {name: value for name, value in wanted.items() if name not in ("pal_id", "face_id")} | {"persona_id": "p-default"}
         _check(wanted.get("properties") or {}, _PROPERTIES)
         pal_id = _either(wanted, "pal_id", "persona_id")
         pal = self._pal(pal_id)

@@ -20,7 +20,7 @@ import asyncio
 import contextlib
 import hashlib
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -29,6 +29,8 @@ from playbook.errors import ProviderError, SetupError
 from playbook.ports import Viewer
 from playbook.providers.base import Context, FoundSession
 from playbook.providers.queued import QueuedSession
+from playbook.providers.tavus import pals
+from playbook.providers.tavus.pals import dicts, either, pages
 from playbook.providers.told import moment
 from playbook.transports.http import Answer, Http, Retry, base_address
 from playbook.transports.room import (
@@ -46,8 +48,6 @@ from playbook.transports.room import (
 
 API = "https://tavusapi.com"
 CONVERSATIONS = "/v2/conversations"
-PAGE = 100
-MAX_PAGES = 50
 VERBOSE = {"verbose": "true"}
 """With this, Tavus tells also why a conversation ended."""
 
@@ -131,54 +131,13 @@ class TavusSession(QueuedSession):
     # opening
 
     async def _open(self) -> str | None:
-        pal = await self._choose_pal()
-        await self.creating(self._create(pal))
+        chosen = await pals.choose(self._http, self.settings, microphone=self.microphone_hz is not None)
+        self._face_name, self.remark = chosen.name, chosen.remark
+        await self.creating(self._create(chosen.fields))
         if self.settings.get("test_mode"):
             return self.take_remark() or TEST_MODE
         await self._enter()
         return self.take_remark()
-
-    async def _choose_pal(self) -> dict[str, str]:
-        """How the create request names the PAL. Refuses one that would not do as it is told."""
-        wanted = self.settings.get("pal")
-        if wanted is not None:
-            self._face_name = wanted["name"]
-            return {"pal_id": await self._find_pal(wanted) or await self._make_pal(wanted), "face_id": wanted["face_id"]}
-        field, path = ("pal_id", "/v2/pals") if "pal_id" in self.settings else ("persona_id", "/v2/personas")
-        if field in self.settings:
-            try:
-                answer = await self._http.request("GET", f"{path}/{quote(self.settings[field], safe='')}", retry=Retry.SAFE)
-            except ProviderError as error:
-                if error.status not in (400, 403, 404):  # not to be seen is not the same as not to be had: creating will tell
-                    raise
-            else:
-                self._face_name = self._judge_pal(_one(answer))
-        return {}
-
-    async def _find_pal(self, wanted: Mapping[str, Any]) -> str | None:
-        async for pal in _pages(self._http, "/v2/pals", {"pal_type": "user"}):
-            if _either(pal, "pal_name", "persona_name") == wanted["name"]:
-                self._judge_pal(pal)
-                return _either(pal, "pal_id", "persona_id")
-        return None
-
-    async def _make_pal(self, wanted: Mapping[str, Any]) -> str:
-        layers = dict(wanted.get("layers") or {})
-        if self.microphone_hz is not None:
-            layers.setdefault("transport", {"transport_type": "daily", "input_settings": {"microphone": {"isEnabled": True}}})
-        body = {"pal_name": wanted["name"], "pipeline_mode": "echo", "default_face_id": wanted["face_id"]}
-        answer = await self._http.request("POST", "/v2/pals", json=body | ({"layers": layers} if layers else {}), retry=Retry.UNSENT)
-        id = answer.need("pal_id")
-        self.remark = f"made the PAL '{wanted['name']}' ({id}), which stays in your account"
-        return id
-
-    def _judge_pal(self, pal: Mapping[str, Any]) -> str | None:
-        """The PAL's name."""
-        name, mode = _either(pal, "pal_name", "persona_name"), pal.get("pipeline_mode")
-        if mode not in (None, "echo"):
-            what = f"the PAL '{name}' is in the mode '{mode}', in which it leads a conversation of its own"
-            raise ProviderError(what, remedy="name a PAL whose pipeline_mode is echo")
-        return name
 
     async def _create(self, pal: Mapping[str, str]) -> None:
         context = self.context
@@ -212,13 +171,14 @@ class TavusSession(QueuedSession):
                 body["properties"] = properties
                 if "replica_id" in given:
                     body.pop("face_id", None)
-                answer = await self._http.request("POST", CONVERSATIONS, json=body, retry=Retry.UNSENT)
+                answer = await self._request(body)
                 self.session_id = answer.need("conversation_id")
                 context.journal.created(self.session_id)
         except ProviderError as error:
             if error.outcome == "ambiguous" and mark and await self._find(mark):
                 error.message += f"; the conversation was created all the same ({self.session_id}), and is ended"
             raise
+        await self._compare_pal(body, answer.fields())
         self._over_at_once = answer.fields().get("status") == "ended"
         if not self.settings.get("test_mode"):
             self._url = answer.need("conversation_url")
@@ -226,6 +186,36 @@ class TavusSession(QueuedSession):
             context.seal(token)
             self._token = token
         context.publish(Viewer("daily", "tavus", self.session_id, self._url, self._token))
+
+    async def _request(self, body: dict[str, Any]) -> Answer:
+        """Create the conversation, by the names as the author wrote them. Which generation of names this route takes is disputed: where it
+        refuses one of them by name, before anything was created, the other one is tried."""
+        try:
+            return await self._http.request("POST", CONVERSATIONS, json=body, retry=Retry.UNSENT)
+        except ProviderError as error:
+            other = pals.in_other_names(body)
+            refused = error.status == 400 and any(name in error.message for name in body.keys() - other.keys())
+            if not refused:
+                raise
+            try:
+                return await self._http.request("POST", CONVERSATIONS, json=other, retry=Retry.UNSENT)
+            except ProviderError as again:
+                raise (error if again.status == 400 else again) from again
+
+    async def _compare_pal(self, asked: Mapping[str, Any], created: Mapping[str, Any]) -> None:
+        """Another PAL than the one that was asked for would be paid for, and talk by itself. Raises `ProviderError`."""
+        wanted = either(asked, *pals.NAMES)
+        found = either(created, *pals.NAMES)
+        if wanted is None:
+            return
+        if found is None and created.get("status") != "ended":
+            assert self.session_id is not None
+            found = either(await _look(self._http, self.session_id), *pals.NAMES)
+        if found not in (None, wanted):
+            raise ProviderError(
+                f"Tavus opened the conversation with the PAL '{found}' and not with '{wanted}'; it is ended",
+                remedy="name the PAL by the other generation's field (`persona_id` for `pal_id`, or the other way round)",
+            )
 
     async def _find(self, mark: str) -> bool:
         """Look for the conversation whose id we did not understand, so that it ends with this run and not when somebody sees to it."""
@@ -311,7 +301,7 @@ class TavusSession(QueuedSession):
         if kind in FACE_IS_READY and properties.get("role") != "user":
             self._recognise(sender)
         elif kind == "system.shutdown":
-            self.lost(f"Tavus ended the conversation: {_either(properties, 'shutdown_reason', 'reason') or 'no reason given'}")
+            self.lost(f"Tavus ended the conversation: {either(properties, 'shutdown_reason', 'reason') or 'no reason given'}")
         else:
             self.told(kind, message, properties)
 
@@ -387,9 +377,9 @@ async def _look(http: Http, conversation: str) -> Mapping[str, Any]:
 
 def _why(facts: Mapping[str, Any]) -> str | None:
     """For what Tavus says that it ended the conversation, and how long it was."""
-    shutdown = next((event for event in _dicts(facts.get("events")) if event.get("event_type") == "system.shutdown"), {})
+    shutdown = next((event for event in dicts(facts.get("events")) if event.get("event_type") == "system.shutdown"), {})
     told = shutdown.get("properties") if isinstance(shutdown.get("properties"), dict) else {}
-    why = _text(facts.get("shutdown_reason")) or _either(told or {}, "shutdown_reason", "reason")
+    why = _text(facts.get("shutdown_reason")) or either(told or {}, "shutdown_reason", "reason")
     begin, over = moment(facts.get("created_at")), moment(shutdown.get("timestamp")) or moment(facts.get("updated_at"))
     if not why:
         return None
@@ -401,38 +391,13 @@ async def active(http: Http) -> list[FoundSession]:
     """Every conversation that is open."""
     return [
         FoundSession(item["conversation_id"], moment(item.get("created_at")), _text(item.get("conversation_name")))
-        async for item in _pages(http, CONVERSATIONS, {"status": "active"})
+        async for item in pages(http, CONVERSATIONS, {"status": "active"})
         if _text(item.get("conversation_id"))
     ]
 
 
-async def _pages(http: Http, path: str, query: Mapping[str, str]) -> AsyncIterator[dict[str, Any]]:
-    """Every item of a list that comes in pages."""
-    for page in range(1, MAX_PAGES + 1):
-        answer = await http.request("GET", path, params={**query, "limit": str(PAGE), "page": str(page)}, retry=Retry.SAFE)
-        items = answer.fields().get("data")
-        for item in _dicts(items):
-            yield item
-        if not isinstance(items, list) or len(items) < PAGE:
-            return
-
-
-def _one(answer: Answer) -> Mapping[str, Any]:
-    """The one item of an answer; it is documented as a list of one and was seen without."""
-    return next(iter(_dicts(answer.fields().get("data"))), answer.fields())
-
-
-def _dicts(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _either(item: Mapping[str, Any], *names: str) -> str | None:
-    """What stands under the first of these names, in whichever generation the answer is."""
-    return next((value for name in names if isinstance(value := item.get(name), str) and value), None)
 
 
 def explain(answer: Answer, said: str) -> ProviderError | None:
