@@ -654,7 +654,7 @@ def test_a_conversation_that_is_refused_ends_the_run_with_its_reason(options, in
     run = perform(THREE, tmp_path, TavusEmulator(**options), injections=[injection] if injection else [])
     assert run.code == 4
     assert says in run.reason
-    assert len(run.requests("POST", CREATE)) <= 1
+    assert len(run.requests("POST", CREATE)) <= 2, "names that are refused are tried in the other generation"
     assert run.left == [] == list(run.emulator.open_sessions)
     assert of(run.lines, "command", "say") == []
 

@@ -60,8 +60,7 @@ from playbook.transports.whep import OnStream, Stream
 
 __all__ = ["VERSION", "Cassette", "CassetteMiss", "Mode"]
 
-VERSION = 2
-"""2 has sockets, and `meanwhile`; 1 is read as ever."""
+VERSION = 1
 Mode = Literal["once", "new_episodes", "none", "all"]
 Kind = Literal["room", "socket", "stream"]
 P = TypeVar("P", bound=Played)

@@ -181,9 +181,7 @@ class Played(ABC):
 
 def _between(done: Line, request: Line, after: Line) -> bool:
     """Whether a request was made between something that we did and something that happened after it."""
-    if "meanwhile" in request:
-        return bool(done["nth"] < request["nth"] - request["meanwhile"] <= after["nth"])
-    return bool(done["at_ms"] <= request["at_ms"] <= after["at_ms"] and done["nth"] < request["nth"])  # version 1 does not tell for sure
+    return bool(done["nth"] < request["nth"] - request.get("meanwhile", 0) <= after["nth"])
 
 
 # --- rooms --------------------------------------------------------------------------------------------------------------
