@@ -28,7 +28,7 @@ ROOMS = (
     ("perform",),
     ("testing",),
     ("kiosk",),
-    ("api", "suite", "testing"),
+    ("api", "suite"),
     ("report",),
     ("controls",),
     ("stage",),

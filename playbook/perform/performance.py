@@ -134,7 +134,8 @@ class Runner:
         self._crash: BaseException | None = None
         self._disk: str | None = None
         self._stops = 0
-        self._opened = self._closed = self._cut = False
+        self._opened = self._closed = False
+        self._batch: Sequence[Event | Effect] = ()  # what is being carried out
 
     # --- from outside -----------------------------------------------------------------------------------------------
 
@@ -306,8 +307,7 @@ class Runner:
         return [item for item in items if not isinstance(item, (OpenSession, SayText, PlayAudio))]
 
     def _carry_out(self, items: Sequence[Event | Effect]) -> None:
-        # Lines that are closed together with the session may still be heard, so nobody else can have it.
-        self._cut = any(isinstance(item, SpeechEnded) and item.interrupted and item.outcome == "settled" for item in items)
+        self._batch = items
         for item in items:
             action = _ACTIONS.get(type(item))
             if action is not None:
@@ -355,7 +355,9 @@ class Runner:
             handle.cancel()
 
     def _close(self, command: CloseSession) -> None:
-        if self._cut or self._stops > 1 or self._crash is not None:
+        # Lines that are closed together with the session may still be heard, so nobody else can have it.
+        cut = any(isinstance(item, SpeechEnded) and item.interrupted and item.outcome == "settled" for item in self._batch)
+        if cut or self._stops > 1 or self._crash is not None:
             self._session.close(command.reason)
         else:
             self._session.give_back(command.reason)

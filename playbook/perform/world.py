@@ -62,15 +62,16 @@ class World:
 
     def provider(self, name: str) -> Provider | None:
         """The provider of that name, the same one every time. Raises `SetupError` when a plug-in does not load."""
-        if name == "local":
-            return self.local
         if name not in self._found:
             from playbook.providers import registry
             from playbook.providers.base import SpeaksLocally
 
-            self._found[name] = found = registry.find(name)
-            if isinstance(found, SpeaksLocally):
+            found = registry.find(name)
+            if getattr(found, "lends_voice", False):  # a process has one such voice
+                found = self.local
+            elif isinstance(found, SpeaksLocally):
                 found.local_voice = lambda: self.local.voice
+            self._found[name] = found
         return self._found[name]
 
     @cached_property
@@ -105,9 +106,9 @@ class World:
         yield from found.check(plan)
         if plan.capabilities.own_voice and self.local.voice.available:
             yield from self.local.failures(plan)
-            if plan.provider != "local":
+            if plan.capabilities.remote:
                 yield from self.local.unknown(plan)
-        if plan.provider == "local":  # which has its own word for it, and must not cost the import below
+        if not plan.capabilities.remote:  # it has its own word for it, and must not cost the import below
             return
         from playbook.providers.base import SpeaksLocally
 

@@ -89,6 +89,8 @@ class LocalProvider:
     schema = "local.schema.json"
     credentials = ()
     emulator = ""
+    lends_voice = True
+    """Other providers have lines spoken by it."""
     problems: Mapping[str, str] = {
         "PB450": "a voice or language that the local voice does not have",
         "PB451": "a line's voice that the local voice does not have",
