@@ -89,6 +89,14 @@ def test_phonemes_keep_the_marks_and_are_the_models(shared: Voice) -> None:
         assert {phone for phone in phonemes.of(text, language) if phone not in TOKENS} <= {"¿", "-"}
 
 
+def test_the_runtime_keeps_no_record_of_its_use(shared: Voice) -> None:
+    """onnxruntime's telemetry would write a database into the user's cache, and send it."""
+    shared.speak("Hello.", Settings("kokoro/af_heart", 201))
+    files = Path(f"/proc/{shared._kept['kokoro'].pid}/fd")
+    opened = [str(file.readlink()) for file in files.iterdir()] if files.exists() else []
+    assert not [name for name in opened if name.endswith((".db", ".db-wal", ".db-shm"))]
+
+
 def test_more_phonemes_than_the_model_holds_are_said_in_parts() -> None:
     spoken = "həlˈoʊ, " * 200
     parts = list(_parts(spoken))

@@ -35,7 +35,10 @@ def voices(args: Namespace) -> int:
     voice = World.of(args.env).local.voice
     if args.action != "play" and args.text:
         raise UsageError(f"`voices {args.action}` takes no text")
-    return {"list": _list, "play": _play, "install": _install}[args.action](args, voice)
+    try:
+        return {"list": _list, "play": _play, "install": _install}[args.action](args, voice)
+    finally:
+        voice.close()
 
 
 def _list(args: Namespace, voice: Voice) -> int:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime  # type: ignore[import-not-found,import-untyped,unused-ignore] # of the extra `kokoro`
 
 RATE = 24_000
 MAX_TOKENS = 500
@@ -116,6 +115,9 @@ class Model:
     """The network and its speakers."""
 
     def __init__(self, model: str, speakers: str) -> None:
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # else it keeps a database in the user's cache, to be sent
+        import onnxruntime  # type: ignore[import-not-found,import-untyped,unused-ignore] # of the extra `kokoro`
+
         options = onnxruntime.SessionOptions()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the show needs the cores, too
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
