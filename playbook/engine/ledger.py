@@ -45,6 +45,8 @@ AFTER_MS = 200
 """The same, once the line that was being said is reported as cut off."""
 DISAGREE_MS = 500
 """From which difference on two sightings of one moment contradict each other."""
+OWED = 4
+"""How many of the last lines may still be told of by a name that we do not know."""
 OTHER_WORDS = "the provider says other words than the plan"
 ONLY = "only this line could be meant"
 
@@ -205,6 +207,8 @@ class Ledger:
 
     def started(self, event: SpeechStarted) -> None:
         """The start of a line was sighted, or the words of one."""
+        if event.task is None and event.text is not None:
+            return self._said(event.text)
         utterance, named = self._meant(event, started=False)
         if utterance is None:
             return self._effects.ignore("no line fits this start", event.task)
@@ -228,6 +232,16 @@ class Ledger:
         self._ears.started(utterance)
         if (utterance.task, Timer.SPEECH) in self._effects.timers or (utterance.task, Timer.STARTED) in self._effects.timers:
             self._reckoning.expect(utterance)
+        return None
+
+    def _said(self, text: str) -> None:
+        """Words of which nobody says whose they are: they are a part of what is being said, or of what comes next."""
+        flying = [utterance for utterance in self._lines.open.values() if utterance.answered]
+        utterance = next((each for each in flying if each.started_ms is not None), next(iter(flying), None))
+        if utterance is None:
+            return self._effects.ignore("no line fits these words")
+        if spoken(text) not in spoken(utterance.text):
+            self._effects.add(Conflict(OTHER_WORDS, utterance.task))
         return None
 
     def ended(self, event: SpeechEnded) -> None:
@@ -278,8 +292,10 @@ class Ledger:
         fits = fits or flying
         if len(fits) != 1:
             return None
-        called = name is not None and fits[0] in self._lines.named.values()
-        return None if called and len(flying) > 1 else fits[0]
+        if name is None or fits[0] not in self._lines.named.values():
+            return fits[0]
+        owed = any(line.grade is Evidence.timeout for line in list(self._lines.past)[-OWED:])  # whose end may still come
+        return None if owed or len(flying) > 1 else fits[0]
 
     def _too_early(self, utterance: Utterance, event: SpeechEnded, at_ms: int) -> bool:
         """A line has not ended before its last piece was sent, nor a sound before its known length. Believing that would cut its last

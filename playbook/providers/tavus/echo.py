@@ -8,9 +8,9 @@ seen of them ask of us:
 * Sent much faster than it is heard, a sound stutters and its end may never be reported. So we send by a plan: `pace` times as fast, and
   never more than `lead` ahead.
 * Each start and stop is told up to three times (as `pal`, as `replica`, by its older name). The id in it may be ours, ours turned into a
-  UUID by MD5, or one that we never sent; then it means the line that is in flight, and the evidence is less.
+  UUID by MD5, or one that we never sent; which line that means is for the engine's ledger.
 * `conversation.utterance` says what is being said, when it begins or before. It ends nothing.
-* An interrupt is told of the line that was being spoken. Of lines that had not begun nothing is told, so we close them ourselves.
+* An interrupt is told of the line that was being spoken. Of lines that had not begun nothing is told.
 """
 
 from __future__ import annotations
@@ -27,7 +27,20 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from playbook.errors import ProviderError
-from playbook.events import PlayAudio, ProviderFailed, SayText, SpeechEnded, SpeechStarted, StopSpeaking, TaskAccepted, spoken
+from playbook.events import (
+    PlayAudio,
+    ProviderFailed,
+    SayText,
+    Silence,
+    Sound,
+    SourceJoined,
+    SourceLeft,
+    SpeechEnded,
+    SpeechStarted,
+    StopSpeaking,
+    TaskAccepted,
+    spoken,
+)
 from playbook.formats.durations import parse_duration
 from playbook.model import AudioEcho, Evidence, Say
 from playbook.providers.base import Context, Material
@@ -45,14 +58,10 @@ UNTAKEN = 25
 """How many pieces of a sound may be on their way into the room."""
 STALL_MS = 250
 """When we come that late with a piece, the plan of the rest is moved: catching up would be a burst."""
-GRACE_MS = 1_000
-"""How long after an interrupt reports may still be under way. What has not begun by then never will."""
-PAUSE_MS = 2_000
-"""Silence after which a line that Tavus never ended is over by what we hear; shorter, it may be a pause between two sentences."""
-LAG_MS = 1_500
-"""How long after its reported end a line may still come to be heard."""
-REMEMBERED = 256
-"""How many lines that are over, and how many reports, are kept for what may still be told of them."""
+UNHEARD_MS = 3_000
+"""When the face's sound has not come for so long, our ear hears nothing any more. (Silence is sent, too.)"""
+REMEMBERED = 512
+"""How many lines, and how many reports, are kept for what may still be told of them."""
 
 _Kind = Literal["started", "ended", "utterance"]
 _KINDS: Mapping[str, _Kind] = {
@@ -64,25 +73,22 @@ _KINDS: Mapping[str, _Kind] = {
 }
 
 
+EAR = "ear"
+
 _Sending = Callable[[], Awaitable[asyncio.Task[None] | None]]
 """Sends a line, and gives what goes on after its acceptance."""
 
 
 @dataclass(slots=True, eq=False)
 class _Line:
-    """One utterance. `id` is Tavus's name for it where that is none of ours."""
+    """One utterance, as far as Tavus's ids lead to it."""
 
     task: str
-    step: str
     text: str | None  # None for a sound, and for a text that goes in pieces: Tavus's words of it cannot be compared
-    sent: bool = False
     stopped: bool = False  # an interrupt wants it to end
-    id: str | None = None
-    started_ms: int | None = None
-    ended_ms: int | None = None
     over: bool = False
+    began_ms: int | None = None
     says: str | None = None
-    heard: bool = False  # its sound, by our own ear
 
 
 class EchoSession(TavusSession):
@@ -106,22 +112,17 @@ class EchoSession(TavusSession):
         self._pace: float = settings.get("pace", PACE)
         self._lead_ms = parse_duration(settings["lead"]) if "lead" in settings else LEAD_MS
         self._pcm: dict[str, bytes] = {}
-        self._lines: dict[str, _Line] = {}  # that are not over, in order
-        self._past: deque[_Line] = deque(maxlen=4)  # the last that are
-        self._remembered: deque[_Line] = deque()  # those, and some before them
-        self._by_id: dict[str, _Line] = {}  # all of these, by every id that means one
-        self._awaited: set[str] = set()  # the steps in which the show waits for the end of a line
+        self._lines: dict[str, _Line] = {}  # the last, by their tasks
+        self._by_id: dict[str, _Line] = {}  # by what Tavus may call them
         self._in_pieces: set[str] = set()  # those whose text comes in pieces
         self._sending: list[asyncio.Task[None]] = []  # a sound that is being sent, and what is held until it is
         self._copies = Copies()
         self._ear = Ear()
-        self._audible: _Line | None = None  # whose sound we heard last
-        self._quiet: tuple[_Line, float] | None = None  # a line whose sound has stopped, and when
-        self._quiet_timer: asyncio.TimerHandle | None = None
+        self._hears = False  # the face's sound comes
+        self._heard_ms = 0  # when it came last
 
     def load(self, material: Material) -> None:
         steps = material.plan.steps
-        self._awaited = {step.id for step in steps if step.until == "ended"}
         self._in_pieces = {step.id for step in steps if isinstance(step.action, Say) and len(step.action.chunks) > 1}
         super().load(material)
 
@@ -143,26 +144,17 @@ class EchoSession(TavusSession):
 
     def _expect(self, command: SayText | PlayAudio, text: str | None) -> None:
         task = command.task
-        if task not in self._by_id:
-            for line in tuple(self._lines.values()):
-                if line.step in self._awaited:  # the show has gone on, so it is over, whether anybody told us or not
-                    self._done_with(line)
-            self._lines[task] = self._by_id[task] = self._by_id[as_uuid(task)] = _Line(task, command.step, text)
-
-    def _done_with(self, line: _Line) -> None:
-        if not line.over:
-            line.over = True
-            del self._lines[line.task]
-            self._past.append(line)
-            self._remembered.append(line)
-            if len(self._remembered) > REMEMBERED:
-                old = self._remembered.popleft()
-                for id in (old.task, as_uuid(old.task), old.id or ""):
-                    self._by_id.pop(id, None)
+        if task in self._lines:
+            return
+        self._lines[task] = self._by_id[task] = self._by_id[as_uuid(task)] = _Line(task, text)
+        if len(self._lines) > REMEMBERED:
+            old = next(iter(self._lines))
+            for names, name in ((self._lines, old), (self._by_id, old), (self._by_id, as_uuid(old))):
+                del names[name]
 
     def _line(self, task: str) -> _Line:
         """The line of a command. One that nobody remembers was over before its turn came."""
-        return self._by_id.get(task) or _Line(task, "", None, stopped=True, over=True)
+        return self._lines.get(task) or _Line(task, None, stopped=True, over=True)
 
     async def _say(self, command: SayText) -> TaskAccepted:
         remark = await self._in_turn(command, lambda: self._send_text(command))
@@ -200,14 +192,13 @@ class EchoSession(TavusSession):
         pieces = list(split(command.text, self.max_bytes - len(encode(self._echo(command.task, command.final, text="")))))
         if len(pieces) > 1:
             line.text = None
-        line.sent = True
         for number, piece in enumerate(pieces, 1):
             if line.stopped:
                 return
             try:
                 await self.deliver(self._echo(command.task, command.final and number == len(pieces), text=piece))
             except ProviderError as error:
-                self._done_with(line)
+                line.over = True
                 if number > 1:
                     raise ProviderError(f"only a part of the line was sent: {error.message}", outcome="ambiguous") from error
                 raise
@@ -215,11 +206,10 @@ class EchoSession(TavusSession):
     async def _send_sound(self, line: _Line, pcm: bytes) -> asyncio.Task[None] | None:
         """Send the first piece of a sound. The rest, if there is one, is sent by plan in the task that is returned."""
         size = 2 * self._rate * self.piece_ms // 1000
-        line.sent = True
         try:
             await self._send_piece(line, pcm[:size], final=len(pcm) <= size)
         except ProviderError:
-            self._done_with(line)
+            line.over = True
             raise
         return self._spawn(self._send_rest(line, pcm, size)) if len(pcm) > size else None
 
@@ -241,7 +231,7 @@ class EchoSession(TavusSession):
             for answer in untaken:
                 await answer
         except ProviderError as error:
-            self._done_with(line)
+            line.over = True
             self.emit(ProviderFailed(f"only a part of the sound was sent: {error.message}", outcome="ambiguous", task=line.task))
 
     def _send_piece(self, line: _Line, pcm: bytes, *, final: bool) -> asyncio.Future[None]:
@@ -260,31 +250,18 @@ class EchoSession(TavusSession):
     def interrupt(self, command: StopSpeaking) -> None:
         """Overtakes the sound that is being sent: nothing of it goes out any more, or it might begin to speak again."""
         for line in self._lines.values():
-            line.stopped = True
+            line.stopped = line.stopped or not line.over
         for task in self._sending:
             task.cancel()
         super().interrupt(command)
 
     async def _interrupt(self, command: StopSpeaking) -> TaskAccepted:
         await self.deliver(self._message("conversation.interrupt"))
-        clock = self.context.clock
-        clock.call_at(clock.now_ms() + GRACE_MS, self._settle)
         return TaskAccepted(command.task, reason=self.take_remark())
-
-    def _settle(self) -> None:
-        """Close the lines that an interrupt kept from beginning."""
-        for line in tuple(self._lines.values()):
-            if line.stopped and line.started_ms is None and not self._closing:
-                line.ended_ms = self.context.clock.now_ms()
-                self._done_with(line)
-                why = "kept from beginning by the interrupt; Tavus does not report that"
-                self.emit(SpeechEnded(line.task, Evidence.estimated, interrupted=True, heard_ms=0, reason=why))
 
     async def _close(self, reason: str) -> str | None:
         for task in self._sending:
             await self._stop(task)
-        if self._quiet_timer is not None:
-            self._quiet_timer.cancel()
         return await super()._close(reason)
 
     # what Tavus tells
@@ -304,119 +281,74 @@ class EchoSession(TavusSession):
         else:
             self._says(id, properties.get("speech"))
 
-    def _in_flight(self) -> Iterator[_Line]:
-        return (line for line in self._lines.values() if line.sent)
-
-    def _meant(self, id: str | None) -> Evidence:
-        """How surely an id names its line."""
-        line = self._by_id.get(id or "")
-        return Evidence.reported if line is not None and line.id != id else Evidence.unmatched
-
     def _started(self, id: str | None) -> None:
         line = self._by_id.get(id or "")
-        if line is None:
-            line = next((line for line in self._in_flight() if line.started_ms is None), None)
-            if line is None:
-                self.emit(SpeechStarted(None, provider_task=id, reason="no line of ours is waiting to begin"))
-                return
-            if id is not None:
-                self._by_id[id], line.id = line, id
-        if line.started_ms is None:
-            line.started_ms = self.context.clock.now_ms()
-            if self._ear.hears and self._audible is not None and self._audible.over:
-                line.heard, self._audible = True, line  # without a gap: where one ends and the other begins cannot be heard
-        says, line.says = line.says, None
-        self.emit(SpeechStarted(line.task, self._meant(id), id, text=says, reason=self.take_remark()))
+        says = None
+        if line is not None:
+            line.began_ms = self.context.clock.now_ms() if line.began_ms is None else line.began_ms
+            says, line.says = line.says, None
+        self.emit(SpeechStarted(_task(line), provider_task=id, text=says, reason=self.take_remark()))
 
     def _ended(self, id: str | None, properties: Mapping[str, Any]) -> None:
         line = self._by_id.get(id or "")
-        if line is None:
-            line = self._only_end(id)
-            if line is None:
-                self.remark = f"the end of '{id}' was reported, which is no line of ours"
-                return
-            if id is not None:  # so that a late start of it is not taken for the next line's
-                self._by_id[id], line.id = line, id
-        evidence, now = self._meant(id), self.context.clock.now_ms()
         lasted_s = seconds(properties.get("duration"))
         lasted_ms = None if lasted_s is None else round(lasted_s * 1000)
-        cut = properties.get("interrupted") is True
-        heard_ms = None
+        cut, heard_ms, reason = properties.get("interrupted") is True, None, self.take_remark()
         if cut:
-            heard_ms = lasted_ms if lasted_ms is not None else now - line.started_ms if line.started_ms is not None else 0
-        line.ended_ms = line.ended_ms or now
-        self._done_with(line)
-        says, line.says = line.says, None
-        reason = self.take_remark() or (f"Tavus says that it said: {says}" if says is not None else None)
-        self.emit(SpeechEnded(line.task, evidence, id, duration_ms=lasted_ms, interrupted=cut, heard_ms=heard_ms, reason=reason))
-        if self._quiet is not None and self._quiet[0] is line:
-            self._tell_quiet()
-        if cut:
-            self._settle()  # what has not begun when this one is cut off never will
-
-    def _only_end(self, id: str | None) -> _Line | None:
-        """The line that an end without a name of ours can mean: the one that speaks, or the first if no start was told. One that goes
-        by another name is meant only if it is the only one, and nobody's end may still come."""
-        in_flight = list(self._in_flight())
-        line = next((line for line in in_flight if line.started_ms is not None), None)
-        if line is None:
-            return in_flight[0] if in_flight else None
-        only = len(in_flight) == 1 and all(past.ended_ms is not None for past in self._past)
-        return line if line.id is None or id is None or only else None
+            heard_ms = lasted_ms
+            if heard_ms is None and line is not None:
+                heard_ms = 0 if line.began_ms is None else self.context.clock.now_ms() - line.began_ms
+        if line is not None:
+            line.over = True
+            says, line.says = line.says, None
+            reason = reason or (f"Tavus says that it said: {says}" if says is not None else None)
+        ended = SpeechEnded(_task(line), provider_task=id, duration_ms=lasted_ms, interrupted=cut, heard_ms=heard_ms, reason=reason)
+        self.emit(ended)
 
     def _says(self, id: str | None, speech: Any) -> None:
-        line = self._by_id.get(id or "") or next(self._in_flight(), None)
-        if line is None or line.text is None or not isinstance(speech, str):
+        """What Tavus says that it says."""
+        line = self._by_id.get(id or "")
+        if not isinstance(speech, str) or (line is not None and line.text is None):
+            return
+        if line is None or line.text is None:
+            self.emit(SpeechStarted(None, provider_task=id, text=speech))
             return
         if speech != line.text and agrees(speech, line.text):  # a cassette has hidden what is secret in it
             speech = line.text
-        if line.started_ms is None or spoken(speech) == spoken(line.text):
+        if line.began_ms is None or spoken(speech) == spoken(line.text):
             line.says = speech
         else:  # the start was told already; this is about the words
-            self.emit(SpeechStarted(line.task, self._meant(id), id, text=speech))
+            self.emit(SpeechStarted(line.task, provider_task=id, text=speech))
 
     # what we hear
 
     def sensed(self, event: RoomEvent) -> None:
-        if isinstance(event, SoundHeard) and event.participant == self._face:
-            began_ms = self.context.clock.now_ms() - event.age_ms
-            for heard in self._ear.listen(began_ms, event.pcm, event.hz):
-                self._sound_began(heard.at_ms) if heard.what == "began" else self._sound_ended(heard.at_ms)
-
-    def _sound_began(self, at_ms: float) -> None:
-        now = self.context.clock.now_ms()
-        unheard = [line for line in (*self._past, *self._in_flight()) if not line.heard]
-        told = (line for line in unheard if line.started_ms is not None and now - (line.ended_ms or now) <= LAG_MS)
-        line = next(told, None)
-        if self._quiet is not None:
-            if line is None and not self._quiet[0].over:  # nobody else has begun: it was a pause
-                self._quiet = None
-                return
-            self._tell_quiet()
-        if line is None and not any(now - (past.ended_ms or 0) <= LAG_MS for past in self._past):  # else it may be the tail of one of those
-            line = next((line for line in unheard if not line.over), None)
-        if line is not None:
-            line.heard, self._audible = True, line
-            self.emit(SpeechStarted(line.task, Evidence.heard, ago_ms=max(0, round(now - at_ms))))
-
-    def _sound_ended(self, at_ms: float) -> None:
-        line = self._audible
-        if line is None:
+        if not isinstance(event, SoundHeard) or event.participant != self._face:
             return
-        self._quiet = line, at_ms
-        if self._quiet_timer is not None:
-            self._quiet_timer.cancel()
-        if line.over:
-            self._tell_quiet()
-        else:
-            self._quiet_timer = self.context.clock.call_at(round(at_ms) + PAUSE_MS, self._tell_quiet)
+        self._heard_ms = now = self.context.clock.now_ms()
+        if not self._hears:
+            self._hears, self._ear = True, Ear()
+            self.emit(SourceJoined(EAR, Evidence.heard))
+            self._look()
+        for heard in self._ear.listen(now - event.age_ms, event.pcm, event.hz):
+            edge = Sound if heard.what == "began" else Silence
+            self.emit(edge(EAR, max(0, round(now - heard.at_ms))))
 
-    def _tell_quiet(self) -> None:
-        """The sound of a line is over, and so is the line, if nobody else says so."""
-        if self._quiet is not None and not self._closing:
-            (line, at_ms), self._quiet, self._audible = self._quiet, None, None
-            self._done_with(line)
-            self.emit(SpeechEnded(line.task, Evidence.heard, ago_ms=max(0, round(self.context.clock.now_ms() - at_ms))))
+    def _look(self) -> None:
+        """Leave as an ear when no sound has come for a while."""
+        clock = self.context.clock
+        if self._closing:
+            return
+        if clock.now_ms() - self._heard_ms < UNHEARD_MS:
+            clock.call_at(self._heard_ms + UNHEARD_MS, self._look)
+        else:
+            self._hears = False
+            self.emit(SourceLeft(EAR, f"no sound has come for {UNHEARD_MS // 1000} s"))
+
+
+def _task(line: _Line | None) -> str | None:
+    """Our name of the line that an id leads to. None: the ledger knows which may be meant."""
+    return None if line is None else line.task
 
 
 class Copies:
