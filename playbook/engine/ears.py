@@ -71,11 +71,11 @@ class Ears:
         flying = [line for line in open if line.answered and line.sent_ms <= at_ms]
         unheard = [line for line in (*recent, *flying) if source not in line.heard_by]
         told = next((line for line in unheard if line.started_ms is not None), None)
-        if told is None and ear.line is not None and ear.line.ended_ms is None and source in ear.line.quiet:  # it was a pause
+        if told is None and ear.line is not None and ear.line.open and source in ear.line.quiet:  # nobody else has begun: a pause
             return ear.line
         if told is None:
             tails = recent if self.better(source) else [line for line in recent if source not in line.heard_by]
-            told = None if tails else next((line for line in unheard if line.ended_ms is None), None)
+            told = None if tails else next((line for line in unheard if line.open), None)
         if told is not None:
             ear.line = told
             told.heard_by.add(source)
@@ -90,6 +90,6 @@ class Ears:
     def started(self, line: Utterance) -> None:
         """The start of a line was sighted otherwise. Where the sound of the one before it goes on without a gap, it is this one's now."""
         for source, ear in self._ears.items():
-            if ear.hears and (ear.line is None or ear.line.ended_ms is not None):
+            if ear.hears and (ear.line is None or not ear.line.open):
                 ear.line = line
                 line.heard_by.add(source)

@@ -460,7 +460,8 @@ class Engine:
             if step.until == "started":
                 self._finish()
             elif isinstance(step.until, int):
-                self._effects.start(step.id, Timer.UNTIL, self._effects.now_ms + step.until)
+                begun_ms = self._effects.now_ms if utterance.started_ms is None else utterance.started_ms
+                self._effects.start(step.id, Timer.UNTIL, max(self._effects.now_ms, begun_ms + step.until))
 
     def _after_close(self, utterance: Utterance) -> None:
         step = self._cursor.step

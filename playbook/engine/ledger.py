@@ -305,13 +305,13 @@ class Ledger:
         if utterance.sent < utterance.chunks:
             self._effects.add(Conflict(f"{event.evidence.name} before its last piece was sent", utterance.task))
             return True
-        if not utterance.exact or utterance.started_ms is None:
+        if not utterance.exact:
             return False
-        end = utterance.started_ms + utterance.length_ms
+        end = (utterance.sent_ms if utterance.started_ms is None else utterance.started_ms) + utterance.length_ms
         if end - at_ms < DISAGREE_MS:
             return False
         self._effects.add(Conflict(f"{event.evidence.name} {end - at_ms} ms before the sound can have ended", utterance.task))
-        if utterance.ended_ms is None:
+        if utterance.ended_ms is None and utterance.started_ms is not None:
             utterance.ended_ms = at_ms
             self._effects.start(utterance.task, Timer.SPEECH, max(end, self._effects.now_ms))
         return True

@@ -55,10 +55,11 @@ class Reckoning:
     def settle_start(self, utterance: Utterance) -> None:
         """By our reckoning the line is heard from now on; `begins_ms` may lie a little back, and the length counts from there."""
         assert utterance.begins_ms is not None
-        self._effects.add(SpeechStarted(utterance.task, Evidence.estimated, outcome="settled", source="plan"))
-        end = max(self._effects.now_ms, utterance.begins_ms + utterance.length_ms)
-        self._effects.start(utterance.task, Timer.SPEECH, end)
-        self._lines.begun(utterance, Evidence.estimated, self._effects.now_ms)
+        now, begins = self._effects.now_ms, utterance.begins_ms
+        ago_ms = now - begins if now - begins >= NOTICEABLE_MS else None
+        self._effects.add(SpeechStarted(utterance.task, Evidence.estimated, ago_ms=ago_ms, outcome="settled", source="plan"))
+        self._effects.start(utterance.task, Timer.SPEECH, max(now, begins + utterance.length_ms))
+        self._lines.begun(utterance, Evidence.estimated, now if ago_ms is None else begins)
 
     def overdue(self, utterance: Utterance, due_ms: int) -> None:
         """It should have ended, or begun."""
@@ -72,6 +73,8 @@ class Reckoning:
             self._effects.start(utterance.task, Timer.SPEECH, now + WAKE_MS)
         elif utterance.started_ms is None and utterance is not next(iter(self._lines.open.values())):  # it cannot begin before its turn
             self._effects.start(utterance.task, Timer.SPEECH, now + utterance.length_ms + margin_ms)
+        elif (silent := self._effects.timers.get((utterance.task, Timer.SILENCE))) is not None:  # which decides
+            self._effects.start(utterance.task, Timer.SPEECH, silent + margin_ms)
         elif self._ears.hear(utterance) and now < self._at_most_ms(utterance):  # whatever the estimate says, it goes on
             self._effects.start(utterance.task, Timer.SPEECH, min(now + margin_ms, self._at_most_ms(utterance)))
         elif self._ears.reporting:

@@ -50,6 +50,11 @@ class Utterance:
     quiet: dict[str, int] = field(default_factory=dict)  # those for which its sound has stopped, and when
 
     @property
+    def open(self) -> bool:
+        """Whether it is not closed yet."""
+        return self.grade is None
+
+    @property
     def chunks(self) -> int:
         """How many pieces it is sent in."""
         return len(self.step.action.chunks) if isinstance(self.step.action, Say) else 1
