@@ -167,13 +167,13 @@ class Problem:
 
 def format_problem(problem: Problem) -> str:
     """A problem as text: where, what, and what now. No colour, no line end."""
-    lines = [f"{problem.severity}[{problem.code}]: {_printable(problem.message)}"]
-    place, remedy = problem.place, _printable(problem.remedy)
+    lines = [f"{problem.severity}[{problem.code}]: {printable(problem.message)}"]
+    place, remedy = problem.place, printable(problem.remedy)
     if place is None:
         return "\n".join([*lines, f"  = {remedy}"] if remedy else lines)
     number = str(place.line)
     margin = " " * len(number)
-    lines.append(f"{margin}--> {_printable(place.file)}:{place.line}:{place.column}")
+    lines.append(f"{margin}--> {printable(place.file)}:{place.line}:{place.column}")
     if problem.source:
         source, before, underlined = _window(problem.source, place)
         lines += [
@@ -183,7 +183,7 @@ def format_problem(problem: Problem) -> str:
         ]
     elif remedy:
         lines.append(f"{margin} = {remedy}")
-    lines += [f"{margin} = included at {_printable(at.file)}:{at.line}:{at.column}" for at in reversed(problem.via)]
+    lines += [f"{margin} = included at {printable(at.file)}:{at.line}:{at.column}" for at in reversed(problem.via)]
     return "\n".join(lines)
 
 
@@ -196,7 +196,7 @@ def _window(source: str, place: Place) -> tuple[str, int, int]:
     start = min(place.column - 1, len(source))
     end = min(start + max(place.length, 1), len(source))
     left = max(0, min(start - _WINDOW // 2, len(source) - _WINDOW)) if len(source) > _WINDOW else 0
-    shown = _printable(source[left : left + _WINDOW])
+    shown = printable(source[left : left + _WINDOW])
     head, tail = ("…" if left else ""), ("…" if left + _WINDOW < len(source) else "")
     before = cells(head + shown[: start - left])
     return f"{head}{shown}{tail}", before, max(1, cells(shown[start - left : end - left]))
@@ -209,9 +209,18 @@ def cells(text: str) -> int:
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-def _printable(text: str) -> str:
-    """Text from a file, without the power to move the reader's cursor."""
-    return "".join(c if c.isprintable() else " " if c in "\t\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+_CONTROLS = (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000))
+"""What moves a cursor, ends a line, turns the direction of all that follows, or is no character. Joiners, and the marks of right-to-left
+texts, belong to what is written with them."""
+_SHOWN = {code: f"⟨U+{code:04X}⟩" for code in _CONTROLS} | dict.fromkeys(map(ord, "\t\n"), " ")
+
+
+def printable(text: str, keep: str = "") -> str:
+    """A foreign text without power over the screen that it is shown on: control characters, and what overrides the direction of writing,
+    are shown by their numbers. `keep` are those that are meant."""
+    if text.isprintable():
+        return text
+    return text.translate({code: shown for code, shown in _SHOWN.items() if chr(code) not in keep} if keep else _SHOWN)
 
 
 _PARTS = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")

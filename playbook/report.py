@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from playbook.errors import Problem, format_problem
+from playbook.errors import Problem, format_problem, printable
 from playbook.formats.durations import show_duration
 from playbook.language import cues, total_ms
 from playbook.model import AudioEcho, Capabilities, End, InterruptSpeech, Plan, Say, Step, Wait, WaitEvent, WaitSpeech
@@ -55,11 +55,6 @@ def count(n: int, one: str, many: str = "") -> str:
 def one_line(text: str) -> str:
     """Text from a file on one line, without the power to move the reader's cursor."""
     return printable(" ".join(text.split()))
-
-
-def printable(text: str) -> str:
-    """Text from a file without what only a terminal understands."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def clip(text: str, cells: int) -> str:

@@ -159,7 +159,7 @@ def test_marked_words_are_both_texts(a, b):
 def test_a_text_cannot_move_the_cursor():
     """What only a terminal understands is replaced in the words of a log; the marks' own colours stay."""
     shown = marked_words("hello", "hello \x1b]0;owned\x07\x1b[2J", colour=False)
-    assert shown == "hello {+\ufffd]0;owned\ufffd\ufffd[2J+}"
+    assert shown == "hello {+⟨U+001B⟩]0;owned⟨U+0007⟩⟨U+001B⟩[2J+}"
     assert "\x1b[" in marked_words("hello", "hello you", colour=True)
 
 

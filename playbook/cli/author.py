@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from playbook.cli.inputs import add_inputs, load
-from playbook.cli.options import Command, Parser, err, in_colour, out, width
+from playbook.cli.options import Command, Parser, err, in_colour, out, out_json, width
 from playbook.errors import AuthorError, SetupError, UsageError, near_or_all, reason_of
 from playbook.folders import file_name
 from playbook.formats.schema import load_schema, resolve, schema_path
@@ -198,11 +198,11 @@ def plan(args: Namespace) -> int:
     if args.json:
         from playbook.language import plan_to_json
 
-        out(args.redact(json.dumps(plan_to_json(compiled), ensure_ascii=False, indent=1)))
+        out_json(plan_to_json(compiled))
         return 0
     from playbook.report import cue_sheet
 
-    out(args.redact(cue_sheet(compiled, width=width(), colour=in_colour(sys.stdout, args.env))))
+    out(cue_sheet(compiled, width=width(), colour=in_colour(sys.stdout, args.env)))
     return 0
 
 
@@ -278,7 +278,7 @@ def providers(args: Namespace) -> int:
             }
             for provider in found
         ]
-        out(json.dumps(data, ensure_ascii=False, indent=1))
+        out_json(data)
         return code
     colour = in_colour(sys.stdout, args.env)
     if args.name:

@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from playbook.errors import printable
 from playbook.formats.durations import show_duration
 from playbook.record.diff import VERDICTS, Change, Comparison, latency, words
 from playbook.record.performance import Performance
 from playbook.record.replay import Divergence, Replay
-from playbook.report import BLUE, BOLD, GREEN, RED, YELLOW, clock_time, count, one_line, paint, printable, seconds, table
+from playbook.report import BLUE, BOLD, GREEN, RED, YELLOW, clock_time, count, one_line, paint, seconds, table
 
 MAX_ROWS = 200
 """How many changes are shown on a screen; `--json` and `--html` have all."""

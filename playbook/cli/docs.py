@@ -79,7 +79,7 @@ def _render(text: str, args: argparse.Namespace) -> None:
 
     console = Console(width=min(columns, 120), no_color=not in_colour(sys.stdout, args.env), highlight=False)
     with console.capture() as captured:
-        console.print(Markdown(text))
+        console.print(Markdown(text, hyperlinks=False))
     out(captured.get().rstrip())
 
 

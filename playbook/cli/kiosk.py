@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import datetime as dt
-import json
 import os
 import signal
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from playbook import clock as clocks
-from playbook.cli.options import Command, Parser, err, in_colour, out, write
+from playbook.cli.options import Command, Parser, err, in_colour, out, out_json, write
 from playbook.controls.reader import lines
 from playbook.errors import AuthorError, PlaybookError, Problem, UsageError
 from playbook.kiosk.notify import unit
@@ -206,10 +205,10 @@ def _rehearse(args: Namespace, programme: Programme, world: World) -> int:
         from playbook.kiosk.days import days_of
 
         data = {"entries": log, "days": [day.to_json() for day in days_of(log)], "open_sessions": left}
-        out(args.redact(json.dumps(data, ensure_ascii=False, indent=1)))
+        out_json(data)
     else:
         lines = [line for entry in log if (line := told(entry, idle=False))]
-        out(args.redact("\n".join([*lines, "", *_summary(log), f"sessions that are still open: {left}"])))
+        out("\n".join([*lines, "", *_summary(log), f"sessions that are still open: {left}"]))
     return 0 if left == 0 else 1
 
 
@@ -226,8 +225,8 @@ def _live(args: Namespace, programme: Programme, world: World) -> int:
         args,
         programme,
         folder,
-        told=lambda entry: err(args.redact(told(entry))),
-        say=lambda words: err(args.redact(f"{_stamp()} {words}")),
+        told=lambda entry: err(told(entry)),
+        say=lambda words: err(f"{_stamp()} {words}"),
         beat=lambda: _beat(beats),
         reload=_reloads(args, programme, world),
     )
@@ -373,9 +372,9 @@ def _report(args: Namespace) -> int:
     if args.html is not None:
         from playbook.kiosk.page import page
 
-        write(args.html, page(log))
+        write(args.html, log, page)
     if args.json:
-        out(json.dumps([day.to_json() for day in days_of(log)], ensure_ascii=False, indent=1))
+        out_json([day.to_json() for day in days_of(log)])
     elif args.html is None:
         out("\n".join(_summary(log)))
     return 0

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 from playbook.cli import TOPICS, VERBS, overview
-from playbook.errors import AuthorError, PlaybookError, SetupError, UsageError, near_or_all, reason_of
+from playbook.errors import AuthorError, PlaybookError, SetupError, UsageError, near_or_all, printable, reason_of
 from playbook.record.redact import Redactor
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from playbook.perform.steering import Cue
 
+T = TypeVar("T")
 PREFIX = "PLAYBOOK_"
 _YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
@@ -133,8 +136,37 @@ def cue(text: str) -> Cue:
 # --- the way out --------------------------------------------------------------------------------------------------------
 
 
+_redact = Redactor()
+"""What must not be shown, of the command that is carried out."""
+_OURS = re.compile(r"(\x1b\[[0-9;]{0,12}m)")
+"""The colours of a terminal, which `report.paint` writes."""
+
+
+def shown(text: str, stream: TextIO, redact: Callable[[str], str] | None = None) -> str:
+    """The door for all text that leaves this process on a screen: without secrets, and without power over the screen, in this order."""
+    text = _redact((redact or str)(text))
+    if not stream.isatty():
+        return printable(text, "\n\t")
+    return "".join(piece if n % 2 else printable(piece, "\n\t") for n, piece in enumerate(_OURS.split(text)))
+
+
 def out(text: str) -> None:
     """A result, on standard output. A reader that has left is no error."""
+    _print(shown(text, sys.stdout))
+
+
+def out_json(data: Any, *, indent: int | None = 1) -> None:
+    """A result for programs. Texts lose their secrets before they are encoded, or a short one could be a part of the encoding."""
+    _print(as_json(_redact.data(data), indent))
+
+
+def as_json(data: Any, indent: int | None = 1) -> str:
+    """Data as JSON that every screen can show: what could steer one is escaped."""
+    text = json.dumps(data, ensure_ascii=False, indent=indent)
+    return text if text.isascii() else "".join(c if printable(c, "\n") == c else f"\\u{ord(c):04x}" for c in text)
+
+
+def _print(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -147,14 +179,14 @@ def out(text: str) -> None:
 def err(text: str) -> None:
     """Progress or a diagnostic, on standard error, if anybody listens."""
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(shown(text, sys.stderr), file=sys.stderr, flush=True)
     except OSError:
         to_nowhere(sys.stderr)
 
 
 def log(text: str, args: argparse.Namespace) -> None:
     """What became of a command, on standard error. A log, which `--quiet` goes to, gets one line, and with it the time."""
-    err(args.redact(_stamp() + " ".join(text.split())) if _is_log(args) else _folded(args.redact(text)))
+    err(_stamp() + " ".join(_redact(text).split()) if _is_log(args) else _folded(_redact(text)))
 
 
 def _is_log(args: argparse.Namespace | None) -> bool:
@@ -206,10 +238,10 @@ def writable(path: Path | None) -> None:
         raise UsageError(f"{path} cannot be written: {reason_of(error)}") from error
 
 
-def write(path: Path, text: str) -> None:
-    """A report, into the file that was named for it."""
+def write(path: Path, data: T, to_text: Callable[[T], str]) -> None:
+    """A report, into the file that was named for it: the data without secrets, in whatever form `to_text` gives it."""
     try:
-        path.write_text(text, "utf-8", errors="backslashreplace")
+        path.write_text(to_text(_redact.data(data)), "utf-8", errors="backslashreplace")
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {reason_of(error)}") from error
 
@@ -223,7 +255,8 @@ def carry_out(argv: Sequence[str], env: Mapping[str, str]) -> int:
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
     last_words: list[str] = []  # what must stand at the bottom of the screen, whatever else is said
-    redact = Redactor(value for name, value in env.items() if _is_credential(name) and len(value) >= 8)
+    global _redact  # of this command: whatever writes before it is over
+    redact = _redact = Redactor(value for name, value in env.items() if _is_credential(name) and len(value) >= 8)
     args: argparse.Namespace | None = None
     try:
         if not argv or argv[0] in ("-h", "--help"):
@@ -249,29 +282,29 @@ def carry_out(argv: Sequence[str], env: Mapping[str, str]) -> int:
         if args is not None and _is_log(args) and not isinstance(error, AuthorError):
             log(f"error: {error.message}" + (f" ({error.remedy})" if error.remedy else ""), args)
         else:
-            show_error(error, redact, env)
+            show_error(error, env)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
     except Exception:
         import traceback
 
-        err(redact(traceback.format_exc()).rstrip())
+        err(traceback.format_exc().rstrip())
         err("error: this is a bug of playbook\n  please report it, with the lines above and the playbook")
         return 70
     finally:
         for words in last_words:
-            err(_folded(redact(words)))
+            err(_folded(_redact(words)))
 
 
-def show_error(error: PlaybookError, redact: Callable[[str], str], env: Mapping[str, str]) -> None:
+def show_error(error: PlaybookError, env: Mapping[str, str]) -> None:
     """An error as a person should see it: what, and what now; a wrong playbook with all its problems."""
     from playbook.report import problems_text
 
     if isinstance(error, AuthorError):
-        err(redact(problems_text(error.problems, colour=in_colour(sys.stderr, env))))
+        err(problems_text(error.problems, colour=in_colour(sys.stderr, env)))
         return
-    err(_folded(redact(f"error: {error.message}" + (f"\n  {error.remedy}" if error.remedy else ""))))
+    err(_folded(_redact(f"error: {error.message}" + (f"\n  {error.remedy}" if error.remedy else ""))))
 
 
 def _folded(text: str) -> str:

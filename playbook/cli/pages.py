@@ -10,6 +10,7 @@ from html import escape
 
 from playbook.cli.compared import off_text, other_playbook, seconds_exact, value_text
 from playbook.cli.reports import counts, label, rates
+from playbook.errors import printable
 from playbook.record.diff import VERDICTS, Change, Comparison, latency, words
 from playbook.record.performance import Act, Performance
 from playbook.report import clock_time, count
@@ -71,7 +72,7 @@ def _page(title: str, body: Iterator[str]) -> str:
 
 def _clean(text: str) -> str:
     """Without what cannot stand in a UTF-8 page."""
-    return "".join(c if c.isprintable() or c in "\n\t " else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return printable(text, "\n\t")
 
 
 # --- two runs -------------------------------------------------------------------------------------------------------------

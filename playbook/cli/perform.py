@@ -15,12 +15,13 @@ import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from playbook import clock as clocks
 from playbook.cli.inputs import add_inputs, load
-from playbook.cli.options import Command, Parser, cue, err, in_colour, is_live, log, name_and_value, out, width
+from playbook.cli.options import Command, Parser, cue, err, in_colour, is_live, log, name_and_value, out, out_json, shown, width
 from playbook.cli.sessions import left_open, remind
 from playbook.cli.stage import add_address
 from playbook.controls.reader import has_ended
@@ -127,7 +128,7 @@ class _Show:
         from playbook.perform.steering import Stall
 
         args = self.args
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: _aside(context, args, self.runner))
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: _aside(context, self.runner))
         with _progress(self.plan, args, interactive=self.at_terminal) as (watch, started, say):
             options = Options(
                 folder=args.out,
@@ -252,11 +253,11 @@ def _ends_in_order() -> Iterator[None]:
             signal.signal(mine, old)
 
 
-def _aside(context: Mapping[str, Any], args: Namespace, runner: Runner | None) -> None:
+def _aside(context: Mapping[str, Any], runner: Runner | None) -> None:
     """An error that belongs to no step (a library's, in the background) is told, without secrets, and does not stop the show."""
     error = context.get("exception")
     text = "".join(traceback.format_exception(error)).rstrip() if error is not None else str(context.get("message"))
-    err(args.redact(text if runner is None else runner.redact(text)))
+    err(text if runner is None else runner.redact(text))
 
 
 def _show(outcome: Outcome, plan: Plan, args: Namespace) -> None:
@@ -265,12 +266,12 @@ def _show(outcome: Outcome, plan: Plan, args: Namespace) -> None:
     folder = str(outcome.folder)
     if args.json:
         data = {"folder": folder, **run_to_json(outcome.result, outcome.summary, outcome.failures)}
-        out(args.redact(json.dumps(data, ensure_ascii=False, indent=1)))
+        out_json(data)
         if outcome.result.exit_code:
             log(verdict(outcome.result), args)
     elif args.quiet:
         lines = count(len(outcome.summary.utterances), "line")
-        out(args.redact(f"{verdict(outcome.result)}; {lines}; {folder}"))
+        out(f"{verdict(outcome.result)}; {lines}; {folder}")
         if outcome.result.exit_code and not (sys.stdout.isatty() and sys.stderr.isatty()):
             log(f"{verdict(outcome.result)}; {folder}", args)
     else:
@@ -281,7 +282,7 @@ def _show(outcome: Outcome, plan: Plan, args: Namespace) -> None:
         text = run_report(outcome.result, outcome.summary, outcome.failures, sounds=sounds, width=width(), colour=colour)
         if (sound := outcome.folder / "audio.wav").exists():
             text += f"\nhear it: {sound}"
-        out(args.redact(f"{text}\n{folder}"))
+        out(f"{text}\n{folder}")
 
 
 @contextlib.contextmanager
@@ -296,7 +297,8 @@ def _progress(
 
     live = is_live(sys.stderr, args.env) and args.clock == "system"
     colour = in_colour(sys.stderr, args.env)
-    with Progress(plan, sys.stderr, live=live, colour=colour, interactive=interactive, redact=args.redact) as progress:
+    door = partial(shown, stream=sys.stderr)
+    with Progress(plan, sys.stderr, live=live, colour=colour, interactive=interactive, redact=door) as progress:
         yield progress.watch, lambda now_ms: setattr(progress, "now_ms", now_ms), progress.say
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from playbook.cli.inputs import add_inputs, inputs, near_file
-from playbook.cli.options import Command, Parser, err, in_colour, out, width, writable, write
+from playbook.cli.options import Command, Parser, err, in_colour, out, out_json, width, writable, write
 from playbook.errors import AuthorError, RecordError, UsageError
 from playbook.formats.source import need_file, read_file
 from playbook.language import compile_file, plan_from_json
@@ -55,7 +55,7 @@ def replay(args: Namespace) -> int:
         data["plan"] = {"compared": today is not None, "same": not other and (changed is None or changed.same)}
         if changed is not None:
             data["plan"]["changes"] = comparison_to_json(changed)["changes"]
-        out(args.redact(json.dumps({**data, "summary": _told(result.summary)}, ensure_ascii=False, indent=1)))
+        out_json({**data, "summary": _told(result.summary)})
         return 0 if good else 1
     colour = in_colour(sys.stdout, args.env)
     parts = [replay_text(result, colour=colour)]
@@ -66,7 +66,7 @@ def replay(args: Namespace) -> int:
         parts.append(plan_change_text(changed, colour=colour))
     elif other:
         parts.append("the playbook makes another plan today; which steps changed cannot be told without the run's plan.json")
-    out(args.redact("\n".join([*parts, _run_text(result.summary, colour)])))
+    out("\n".join([*parts, _run_text(result.summary, colour)]))
     return 0 if good else 1
 
 
@@ -185,11 +185,11 @@ def diff(args: Namespace) -> int:
     if args.html is not None:
         from playbook.cli.pages import comparison_page
 
-        write(args.html, args.redact(comparison_page(comparison, args.tolerance)))
+        write(args.html, comparison, lambda shown: comparison_page(shown, args.tolerance))
     if args.json:
-        out(args.redact(json.dumps(comparison_to_json(comparison), ensure_ascii=False, indent=1)))
+        out_json(comparison_to_json(comparison))
     else:
-        out(args.redact(comparison_text(comparison, args.tolerance, width=width(), colour=in_colour(sys.stdout, args.env))))
+        out(comparison_text(comparison, args.tolerance, width=width(), colour=in_colour(sys.stdout, args.env)))
     return 0 if comparison.same else 1
 
 

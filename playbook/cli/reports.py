@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from playbook.cli.compared import change_to_json
+from playbook.errors import printable
 from playbook.suite import STATUSES, Result
 
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -69,7 +70,7 @@ def to_junit(results: Sequence[Result], *, repeat: int, started_at: str, took_ms
 
 
 def _xml(text: str) -> str:
-    return _NO_XML.sub("\N{REPLACEMENT CHARACTER}", text)
+    return _NO_XML.sub("\N{REPLACEMENT CHARACTER}", printable(text, "\n\t"))
 
 
 def _seconds(ms: int) -> str:
@@ -99,15 +100,15 @@ def to_tap(results: Sequence[Result], *, repeat: int) -> str:
 
 
 def _line(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)
+    return printable(text)
 
 
 # --- JSON -----------------------------------------------------------------------------------------------------------------
 
 
-def to_json(results: Sequence[Result], *, repeat: int, started_at: str, took_ms: int, notes: Mapping[str, Any]) -> str:
+def to_json(results: Sequence[Result], *, repeat: int, started_at: str, took_ms: int, notes: Mapping[str, Any]) -> dict[str, Any]:
     """Everything, for programs."""
-    data = {
+    return {
         "started_at": started_at,
         "took_ms": took_ms,
         "repeat": repeat,
@@ -131,4 +132,3 @@ def to_json(results: Sequence[Result], *, repeat: int, started_at: str, took_ms:
             for result in results
         ],
     }
-    return json.dumps(data, ensure_ascii=False, indent=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Collection, Mapping
@@ -12,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from playbook import clock as clocks
-from playbook.cli.options import Command, Parser, err, in_colour, out
+from playbook.cli.options import Command, Parser, err, in_colour, out, out_json
 from playbook.errors import PlaybookError, SetupError, UsageError
 from playbook.folders import withdraw
 from playbook.formats.durations import show_duration
@@ -78,7 +77,7 @@ def _list(args: Namespace, journal: Journal) -> int:
             }
             for record in records
         ]
-        out(json.dumps(data, ensure_ascii=False, indent=1))
+        out_json(data)
         return 0
     if not records:
         out("no session is open")
@@ -104,17 +103,15 @@ def _list(args: Namespace, journal: Journal) -> int:
             ]
         )
     out(
-        args.redact(
-            table(
-                ["session", "provider", "since (UTC)", "cost", "over by (UTC)", "process", "playbook, run"],
-                rows,
-                colour=in_colour(sys.stdout, args.env),
-            )
+        table(
+            ["session", "provider", "since (UTC)", "cost", "over by (UTC)", "process", "playbook, run"],
+            rows,
+            colour=in_colour(sys.stdout, args.env),
         )
     )
     for record in records:
         if record.session is None and record.rule and not record.creating:
-            out(args.redact(f"{record.key}: nobody saw its id, so nobody can have joined it. {record.rule}."))
+            out(f"{record.key}: nobody saw its id, so nobody can have joined it. {record.rule}.")
     return 0
 
 
@@ -128,7 +125,7 @@ def _end(args: Namespace, journal: Journal) -> int:
         still = {record.key: record for record in known}
         records = [still.get(record.key, record) for record in records if record.key in still or not record.creating]
     if args.gone:
-        _name_the_rest(args, known)
+        _name_the_rest(known)
     if not records:
         out("no session is open" if not known else "no session is open whose run is over")
         return 0
@@ -146,32 +143,26 @@ def _end(args: Namespace, journal: Journal) -> int:
         except PlaybookError as error:
             failed += 1
             err(
-                args.redact(
-                    f"error: {record.provider} {record.session or record.key}: {error.message}"
-                    + (f"\n  {error.remedy}" if error.remedy else "")
-                    + (
-                        f"\n  `playbook sessions forget {record.session}` takes it off the list, if it is surely over"
-                        if record.session
-                        else ""
-                    )
-                )
+                f"error: {record.provider} {record.session or record.key}: {error.message}"
+                + (f"\n  {error.remedy}" if error.remedy else "")
+                + (f"\n  `playbook sessions forget {record.session}` takes it off the list, if it is surely over" if record.session else "")
             )
         except Exception as error:  # one that cannot be ended must not keep the others open
             bugs.append(error)
-            err(args.redact(f"error: {record.provider} {record.session or record.key}: internal error; its traceback follows at the end"))
+            err(f"error: {record.provider} {record.session or record.key}: internal error; its traceback follows at the end")
     if bugs:
         raise bugs[0]
     return 4 if failed else 0
 
 
-def _name_the_rest(args: Namespace, known: list[SessionRecord]) -> None:
+def _name_the_rest(known: list[SessionRecord]) -> None:
     """What `--gone` does not end although it may have to be ended: the runs of other machines, and those of which nobody can know."""
     for record in known:
         if record.alive is None or (record.alive and record.host):
             id = record.session or record.key
             what = "still holds its lock" if record.alive else "may go on, which cannot be known from here"
             on = f" on {record.host}" if record.host else ""
-            err(args.redact(f"note: {record.provider} {id} is left open: its run{on} {what}; `playbook sessions end {id}` ends it"))
+            err(f"note: {record.provider} {id} is left open: its run{on} {what}; `playbook sessions end {id}` ends it")
 
 
 def _chosen(args: Namespace, known: list[SessionRecord]) -> list[SessionRecord]:
@@ -302,7 +293,7 @@ def _reconcile(args: Namespace, journal: Journal) -> int:
         err("error: nobody to ask: no provider with credentials here tells which sessions are open")
         return 5
     if args.json:
-        out(json.dumps({"asked": asked, "differences": sorted(differences)}, ensure_ascii=False, indent=1))
+        out_json({"asked": asked, "differences": sorted(differences)})
     elif differences:
         out("\n".join(sorted(differences)))
     else:

@@ -16,12 +16,13 @@ import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from playbook import clock as clocks
 from playbook.cli.inputs import add_inputs, inputs, playbook_files
-from playbook.cli.options import Command, Parser, cue, err, in_colour, is_live, out, writable, write
+from playbook.cli.options import Command, Parser, cue, err, in_colour, is_live, out, out_json, writable, write
 from playbook.errors import PlaybookError, RecordError, UsageError, reason_of
 from playbook.folders import run_folder
 from playbook.formats.durations import parse_duration
@@ -222,9 +223,10 @@ def _progress(args: Namespace, total: int) -> Any:
                 sys.stderr.write(f"\r\x1b[K{seen} of {total}")
                 sys.stderr.flush()
             return
-        clear = "\r\x1b[K" if live else ""
+        if live:
+            sys.stderr.write("\r\x1b[K")
         status = paint(f"{result.status:<9}", hues[result.status], colour=colour)
-        err(args.redact(f"{clear}{status} {label(result, args.repeat)}  {result.took_ms / 1000:.2f} s"))
+        err(f"{status} {label(result, args.repeat)}  {result.took_ms / 1000:.2f} s")
 
     return done
 
@@ -239,21 +241,21 @@ def _report(args: Namespace, results: Sequence[Result], written: Sequence[Writte
     from playbook.cli import reports
 
     if args.junit:
-        write(args.junit, args.redact(reports.to_junit(results, repeat=args.repeat, started_at=started_at, took_ms=took_ms)))
+        write(args.junit, results, partial(reports.to_junit, repeat=args.repeat, started_at=started_at, took_ms=took_ms))
     if args.tap:
-        write(args.tap, args.redact(reports.to_tap(results, repeat=args.repeat)))
+        write(args.tap, results, partial(reports.to_tap, repeat=args.repeat))
     if args.html:
         from playbook.cli.pages import test_page
 
-        write(args.html, args.redact(test_page(results, repeat=args.repeat, started_at=started_at, took_ms=took_ms)))
+        write(args.html, results, partial(test_page, repeat=args.repeat, started_at=started_at, took_ms=took_ms))
     if args.json:
         notes: dict[str, Any] = {}
         if args.update:
             notes["baselines_written"] = [str(each.path) for each in written]
             notes["rows_removed"] = {str(each.path): list(each.gone) for each in written if each.gone}
-        out(args.redact(reports.to_json(results, repeat=args.repeat, started_at=started_at, took_ms=took_ms, notes=notes)))
+        out_json(reports.to_json(results, repeat=args.repeat, started_at=started_at, took_ms=took_ms, notes=notes))
     else:
-        out(args.redact(_summary(args, results, written, took_ms)))
+        out(_summary(args, results, written, took_ms))
 
 
 def _summary(args: Namespace, results: Sequence[Result], written: Sequence[Written], took_ms: int) -> str:

@@ -70,7 +70,7 @@ class Journal:
     def __init__(self, folder: Path, *, redact: Callable[[str], str] | None = None) -> None:
         self._folder = folder.absolute()  # a program may go elsewhere meanwhile
         self.path = self._folder / "sessions.jsonl"
-        self.redact = redact or (lambda text: text)
+        self.redact: Callable[[str], str] = str if redact is None else redact  # an empty redactor is false, and learns
 
     def entry(self, run: str, playbook: str, folder: Path | None = None) -> Entry:
         """What the runner lends to one session of a provider. `folder` is the run's."""

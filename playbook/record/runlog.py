@@ -91,7 +91,7 @@ FIELDS = (
     "reason",
     "status",
 )
-_SPOKEN = {"text", "heard", "reason", "session", "provider_task", "status"}  # where a secret could stand
+_SPOKEN = {"name", "viewer", "provider_task", "session", "trigger", "text", "heard", "reason", "status"}  # where a secret could stand
 _ATTRIBUTES = {cls: tuple(name for name in FIELDS if name in cls.__dataclass_fields__) for cls in _NAMES}  # type: ignore[attr-defined]  # all are dataclasses
 _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(FIELDS, (str,)),

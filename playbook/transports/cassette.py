@@ -68,7 +68,10 @@ P = TypeVar("P", bound=Played)
 MAX_BYTES = 512 * 1024 * 1024
 """A cassette that is larger is refused."""
 _KEPT_HEADERS = ("content-type", "retry-after", "location")
-_SECRET_LOOKS = re.compile(r"\beyJ[\w.-]+|(?<=[?&]t=)[^&\s\"']+|(?<=Bearer )[\w.~+/=-]+|djJ8[\w-]{20,}={0,2}")
+_TOKEN = re.compile(r"\beyJ[\w.-]+|(?<=Bearer )[\w.~+/=-]+|djJ8[\w-]{20,}={0,2}")
+"""A JWT, a bearer's token, a KS."""
+_QUERY = re.compile(r"(?<=[?&;#])([\w.-]{1,64})=([^&\s\"'#]+)")
+_USER_INFO = re.compile(r"\b([a-z][a-z0-9+.-]{1,15}://|(?:turn|stun|sip)s?:)[^/\s\"'@]{1,512}@", re.IGNORECASE)
 _MARK = re.compile(r" \[playbook [0-9a-f]{12}\]")
 """What the session journal has a provider add to a session's name, so as to find it: every run's own, and no part of what is asked."""
 
@@ -278,6 +281,9 @@ class Cassette:
         clean = "".join(_encode(self.clean(json.loads(line))) for line in text.split("\n") if line)
         if clean != text:  # something was sealed after it had been written
             self._part.write_text(clean, "utf-8")
+        mask = os.umask(0o077)
+        os.umask(mask)
+        self._part.chmod(0o666 & ~mask)  # what is in it now may be read, and kept in a repository
         os.replace(self._part, self.path)
 
     def __enter__(self) -> Cassette:
@@ -292,7 +298,10 @@ class Cassette:
         if self._expires is not None:
             header["expires"] = self._expires.isoformat()
         try:
-            self._out = open(self._part, "w", encoding="utf-8")  # noqa: SIM115  # closed by `close`
+            # Until it is closed it may hold what is sealed only later, and it may be left there by a kill: it is for its owner alone.
+            self._part.unlink(missing_ok=True)
+            fd = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            self._out = open(fd, "w", encoding="utf-8")  # noqa: SIM115  # closed by `close`
         except OSError as error:
             raise SetupError(f"the cassette {self.path} cannot be written: {reason_of(error)}") from error
         self._put(header)
@@ -379,7 +388,8 @@ class Cassette:
     def clean(self, value: Any, name: str = "") -> Any:
         """Data as it may be written."""
         if isinstance(value, Mapping):
-            return {self.redact(str(key)): self.clean(each, str(key)) for key, each in value.items()}
+            turn = {"username": "turn-user"} if "credential" in value else {}  # of a TURN server, where both let somebody in
+            return {self.redact(str(key)): self.clean(each, turn.get(str(key), str(key))) for key, each in value.items()}
         if isinstance(value, (list, tuple)):
             return [self.clean(each, name) for each in value]
         if isinstance(value, str):
@@ -387,8 +397,17 @@ class Cassette:
                 return MASK
             for text, known_as in self._names.items():
                 value = value.replace(text, known_as)
-            return _SECRET_LOOKS.sub(MASK, _MARK.sub("", self.redact(value)))
+            return _without_tokens(_MARK.sub("", self.redact(value)))
         return value
+
+
+def _without_tokens(text: str) -> str:
+    """A text without what lets somebody in by the look of it: tokens, and what an address has of them."""
+
+    def value(match: re.Match[str]) -> str:
+        return f"{match[1]}={MASK}" if match[1] == "t" or names_secret(match[1]) else match[0]
+
+    return _USER_INFO.sub(rf"\1{MASK}@", _QUERY.sub(value, _TOKEN.sub(MASK, text)))
 
 
 def _changes(asked: Line) -> bool:

@@ -36,7 +36,7 @@ from urllib.parse import urlsplit
 
 from playbook.clock import Clock, wall_time
 from playbook.errors import ProviderError, SetupError, reason_of
-from playbook.record.redact import Redactor
+from playbook.record.redact import Redactor, quoted
 
 if TYPE_CHECKING:
     import httpx
@@ -49,7 +49,8 @@ UPLOAD_BYTES_PER_S = 50_000
 """The slowest line on which an upload may still succeed; it lengthens the whole request's time."""
 
 BACKOFF_MS = (250, 500, 1_000, 2_000, 4_000)
-MAX_SAID = 300
+MAX_SAID, MAX_MESSAGE = 300, 600
+"""How many characters of what a vendor says are quoted, and may be in a whole message with that."""
 MAX_NAME = 16_000
 """Tokens may have a few thousand characters; what is longer fits into no address and no header."""
 SDP = "application/sdp"
@@ -310,8 +311,10 @@ class Http:
         )
 
     def _refusal(self, answer: Answer, refusals: Collection[int]) -> ProviderError:
-        text = self._hide(said(answer))
+        text = self.quote(said(answer))
         error = self._explain(answer, text) if self._explain else None
+        if error is not None:
+            error.message = self.quote(error.message, MAX_MESSAGE)  # it may quote more of the answer
         if error is None:
             surely = answer.status in refusals or is_refusal(answer.status)
             what = "points to another address, which is not followed" if 300 <= answer.status < 400 else text
@@ -324,9 +327,9 @@ class Http:
             error.retry_after_ms = _retry_after_ms(answer)
         return error
 
-    def _hide(self, text: str) -> str:
-        text = self._secrets(text)
-        return clipped(self._redact(text) if self._redact else text)
+    def quote(self, text: str, most: int = MAX_SAID) -> str:
+        """What a vendor says, as it may stand in a message."""
+        return quoted(text, self._secrets, *([self._redact] if self._redact else []), most=most)
 
 
 def is_refusal(status: int) -> bool:
@@ -334,14 +337,9 @@ def is_refusal(status: int) -> bool:
     return 300 <= status < 500 and status != 408
 
 
-def clipped(text: str) -> str:
-    """As much as may be quoted of what a vendor says, cut between words: half a credential is one that nobody recognises."""
-    head = text[: MAX_SAID + 1]
-    return text if len(text) <= MAX_SAID else head.rpartition(" ")[0] or head[:MAX_SAID]
-
-
 def said(answer: Answer) -> str:
-    """What the vendor says in an error's body: `error`, `message` or `detail`, in one line. Anything may stand in it, also a secret."""
+    """What the vendor says in an error's body: `error`, `message` or `detail`. Anything may stand in it, also a secret: `Http.quote` shows
+    it."""
     fields = answer.fields()
     for name in ("error", "message", "detail"):
         value = fields.get(name)
@@ -350,7 +348,7 @@ def said(answer: Answer) -> str:
         if isinstance(value, list):
             value = "; ".join(_violation(item) for item in value)
         if isinstance(value, str) and value.strip():
-            return " ".join(value.split())
+            return value
     return ""
 
 
@@ -497,7 +495,7 @@ class Wire:
                 return body
         if response.status_code >= 300:  # the status has said it all
             return b""
-        text = f"the answer from {self.host} is compressed ({clipped(packed)}), which was not asked for, and was not unpacked"
+        text = f"the answer from {self.host} is compressed ({quoted(packed)}), which was not asked for, and was not unpacked"
         raise NetworkError(text, outcome="ambiguous", passing=False)
 
     async def _raw(self, response: httpx.Response) -> bytes:

@@ -47,6 +47,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from playbook.errors import MASK, PlaybookError, ProviderError, SetupError
+from playbook.record.redact import quoted
 
 T = TypeVar("T")
 
@@ -114,7 +115,7 @@ def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
     """`text` without the given secrets, and without anything that looks like a meeting token."""
     for secret in secrets:
         text = text.replace(secret, MASK)
-    text = re.sub(r"\beyJ[\w-]+(?:\.[\w-]+)+", MASK, text)
+    text = re.sub(r"\beyJ[\w.-]+", MASK, text)
     return re.sub(r"([?&](?:t|token)=)[^&\s\"')]+", r"\1***", text)
 
 
@@ -524,7 +525,9 @@ class LineRoom(ABC):
         except (ValueError, RecursionError):  # binascii's error for bad base64 is a ValueError
             known = False
         if not known:
-            self._on_event(Trouble("other", "an unreadable line: " + redact(line[:200].decode(errors="replace"), self._secrets)))
+            self._on_event(
+                Trouble("other", "an unreadable line: " + quoted(redact(line.decode(errors="replace"), self._secrets), most=200))
+            )
 
     def _hear(self, said: Any) -> bool:
         assert self._ready is not None

@@ -31,6 +31,7 @@ from playbook.providers.base import Context, Material
 from playbook.providers.local.provider import LocalProvider
 from playbook.providers.local.spoken import Speaker, SpokenLine
 from playbook.providers.told import seconds
+from playbook.record.redact import quoted
 from playbook.speech.audio import Sound, frames, resample, silence
 from playbook.speech.voice import Voice
 from playbook.transports.listener import Dialled, gone
@@ -358,7 +359,8 @@ class ExternalSession(AvaturnSession):
     def _complained(self, message: dict[str, Any]) -> None:
         """An error is advisory, unless it refuses the segment that we want to open. (It does not name the segment.)"""
         subtype, reason = _text(message, "subtype") or "error", _text(message, "reason") or ""
-        complaint = f"Avaturn complains of {subtype}" + (f": {reason[:300]}" if reason else "")
+        told = f"{subtype}: {reason}" if reason else subtype
+        complaint = f"Avaturn complains of {quoted(told, self.context.redact)}"
         sending = self._sending
         if subtype == "avatar.speech.segment.error" and sending is not None and not sending.created.done():
             self._done_with(sending.line)

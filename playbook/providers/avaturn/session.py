@@ -26,7 +26,7 @@ from playbook.model import Step
 from playbook.ports import Viewer
 from playbook.providers.base import Context
 from playbook.providers.queued import QueuedSession
-from playbook.transports.http import Answer, Http, Retry, base_address, clipped
+from playbook.transports.http import Answer, Http, Retry, base_address
 
 PlaceOf = Callable[[str], Place | None]
 """Where a setting was written."""
@@ -184,7 +184,7 @@ def _violations(answer: Answer, place_of: PlaceOf) -> str:
     """A 422's `detail` list, each fault named by the playbook's own key and, for a setting, its place."""
     detail = answer.fields().get("detail")
     faults = [item for item in detail if isinstance(item, dict)] if isinstance(detail, list) else []
-    return clipped("; ".join(f"{_setting(item.get('loc'), place_of)}: {item.get('msg', '')}" for item in faults))
+    return "; ".join(f"{_setting(item.get('loc'), place_of)}: {item.get('msg', '')}" for item in faults)
 
 
 def _setting(loc: Any, place_of: PlaceOf) -> str:

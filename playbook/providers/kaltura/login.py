@@ -86,21 +86,20 @@ async def mint(login: Login, service: Http, seal: Callable[[str], None]) -> str:
 async def _ask(service: Http, call: str, form: Mapping[str, str], seal: Callable[[str], None]) -> str:
     # A KS that nobody got to know costs nothing, so asking again is safe.
     answer = await service.request("POST", f"/api_v3/service/{call}", retry=Retry.SAFE, data={**form, "format": "1"})
-    ks = _ks(answer, call.partition("/")[0])
+    ks = _ks(service, answer, call.partition("/")[0])
     seal(ks)
     return ks
 
 
-def _ks(answer: Answer, what: str) -> str:
+def _ks(service: Http, answer: Answer, what: str) -> str:
     value: Any = answer.json()
     if isinstance(value, dict) and "result" in value:
         value = value["result"]
     if isinstance(value, dict) and isinstance(value.get("error"), dict):
         value = value["error"]
     if isinstance(value, dict) and (value.get("objectType") == "KalturaAPIException" or ("code" in value and "ks" not in value)):
-        raise ProviderError(
-            f"Kaltura gave no KS ({what}): {value.get('code')}: {str(value.get('message', ''))[:200]}", status=answer.status
-        )
+        why = service.quote(f"{value.get('code')}: {value.get('message', '')}")
+        raise ProviderError(f"Kaltura gave no KS ({what}): {why}", status=answer.status)
     if isinstance(value, dict):
         value = value.get("ks")
     if isinstance(value, str) and value:

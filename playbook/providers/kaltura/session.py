@@ -31,7 +31,7 @@ from playbook.providers.base import Context, Material
 from playbook.providers.kaltura.listening import Listening
 from playbook.providers.kaltura.login import mint, read_login
 from playbook.providers.queued import QueuedSession
-from playbook.transports.http import Answer, Http, Retry, clipped, said
+from playbook.transports.http import Answer, Http, Retry, said
 from playbook.transports.whep import StreamAddress
 
 if TYPE_CHECKING:
@@ -166,11 +166,11 @@ class KalturaSession(QueuedSession):
         chosen = self._settings.get("create_path")
         if chosen != "bare":
             try:
-                return _not_refused(await self._http.request("POST", f"{SESSIONS}/create", json=body, retry=Retry.UNSENT))
+                return _not_refused(self._http, await self._http.request("POST", f"{SESSIONS}/create", json=body, retry=Retry.UNSENT))
             except ProviderError as error:
                 if chosen is not None or error.status not in (404, 405):
                     raise
-        return _not_refused(await self._http.request("POST", SESSIONS, json=body, retry=Retry.UNSENT))
+        return _not_refused(self._http, await self._http.request("POST", SESSIONS, json=body, retry=Retry.UNSENT))
 
     async def _init_client(self) -> str | None:
         """Once: a second call was seen to open a second stream. A remark where we were to listen and cannot."""
@@ -282,14 +282,14 @@ class KalturaSession(QueuedSession):
 
     async def _post(self, operation: str, *, retry: Retry, **request: Any) -> Answer:
         assert self.session_id is not None
-        return _succeeded(await self._http.request("POST", _path(self.session_id, operation), retry=retry, **request))
+        return _succeeded(self._http, await self._http.request("POST", _path(self.session_id, operation), retry=retry, **request))
 
 
 async def end(http: Http, session: str) -> None:
     """End a session, unless it is over already. An answer that makes no sense is followed by a second request, which tells."""
     for last in (False, True):
         try:
-            _succeeded(await http.request("POST", _path(session, "end"), json={}, retry=Retry.SAFE))
+            _succeeded(http, await http.request("POST", _path(session, "end"), json={}, retry=Retry.SAFE))
             return
         except ProviderError as error:
             if error.status in (404, 410):
@@ -323,17 +323,17 @@ def refusal(answer: Answer, text: str, meanings: Mapping[int, tuple[_Outcome, st
     return ProviderError(f"{meaning} ({answer.status}{': ' + text if text else ''})", outcome=outcome)
 
 
-def _not_refused(answer: Answer) -> Answer:
+def _not_refused(http: Http, answer: Answer) -> Answer:
     """A 200 that does not say that it is none."""
     if answer.fields().get("success") is False:
-        why = clipped(said(answer)) or "no reason given"
+        why = http.quote(said(answer)) or "no reason given"
         raise ProviderError(f"the service answered {answer.status}, but refused: {why}", status=answer.status)
     return answer
 
 
-def _succeeded(answer: Answer) -> Answer:
+def _succeeded(http: Http, answer: Answer) -> Answer:
     """A 200 that says so itself. (Creating is judged by what it gives out: a session must not get lost over a missing word.)"""
-    if _not_refused(answer).fields().get("success") is not True:
+    if _not_refused(http, answer).fields().get("success") is not True:
         what = f"the service answered {answer.status}, but not whether it did what was asked"
         raise ProviderError(what, outcome="ambiguous", status=answer.status)
     return answer
