@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from playbook.errors import MASK, Place, Problem, near, near_or_all
+from playbook.errors import CODES, MASK, Place, Problem, near, near_or_all
 
 if TYPE_CHECKING:
     from playbook.formats.source import Document, Node
@@ -30,6 +30,7 @@ class Findings:
     failed: bool = False
     _found: dict[tuple[str, Place | None, str], Problem] = field(default_factory=dict)
     _lines: dict[tuple[str, int], str] = field(default_factory=dict)
+    _withheld: set[str] = field(default_factory=set)
     _sealed: dict[tuple[str, int], list[Place]] = field(default_factory=dict)
 
     def add(
@@ -65,6 +66,10 @@ class Findings:
         """Whether no more problems are kept, so that nobody need look for them."""
         return self.failed and len(self._found) >= MAX_PROBLEMS
 
+    def withhold(self, file: str) -> None:
+        """Show no line of this file, and nothing that its reader quotes of it: it may be anything, and hold secrets."""
+        self._withheld.add(file)
+
     def seal(self, node: Node) -> None:
         """Hide a secret where it stands in its file, however it is spelled there."""
         for child in [*node.entries(), *(child for _, child in node.items())]:
@@ -88,6 +93,10 @@ class Findings:
         return [(place.file == file, place.file, place.line, place.column) for place in places]
 
     def _finish(self, problem: Problem) -> Problem:
+        if problem.place is not None and problem.place.file in self._withheld:
+            reading = problem.code.startswith("PB1")
+            message, remedy = (CODES[problem.code], "") if reading else (problem.message, problem.remedy)
+            return replace(problem, message=self._mask(message, MASK), remedy=self._mask(remedy, MASK), source="")
         source = problem.source or (self._line(problem.place) if problem.place is not None else "")
         return replace(
             problem,

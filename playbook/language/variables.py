@@ -59,6 +59,7 @@ def playbook_scope(declared: Node | None, inputs: Inputs, reader: Reader) -> Sco
     given: dict[str, _Given] = {}
     names = dict(declared.items()) if declared is not None else {}
     for file in inputs.files:
+        findings.withhold(str(file))
         root = reader.read(file, str(file), missing="PB119")
         if root is None:
             continue
@@ -176,7 +177,8 @@ def _judge(name: str, given: _Given, facts: Mapping[str, Any], findings: Finding
         value = _from_text(str(given.value), wanted) if given.text else given.value
     except ValueError:
         value = _NOT_GIVEN
-    shown = "it" if hidden or isinstance(given.value, (dict, list)) else repr(given.value)[:60]
+    withheld = given.node is not None and given.node.document.file == given.origin.removeprefix("in ")  # of a file of variables
+    shown = "it" if hidden or withheld or isinstance(given.value, (dict, list)) else repr(given.value)[:60]
     if value is _NOT_GIVEN or not is_type(value, wanted):
         message = f"the variable '{name}' is {_article(wanted)}, and {shown} ({given.origin}) is not"
         remedy = "put it in quotes" if wanted == "string" and isinstance(given.value, (int, float)) else ""

@@ -62,14 +62,15 @@ def quoted(text: str, *redact: Callable[[str], str], most: int = 300) -> str:
 
 
 def _spellings(value: str) -> set[str]:
-    """How a value may be written: in both normal forms, its white space joined, and each of those quoted for a URL, escaped for JSON, by
-    Python or for HTML, or in base64."""
-    plain = {value, unicodedata.normalize("NFC", value), unicodedata.normalize("NFD", value), " ".join(value.split())}
+    """How a value may be written: in both normal forms, and each of those quoted for a URL, escaped for JSON, by Python, for HTML or for
+    XML, or in base64."""
+    plain = {value, unicodedata.normalize("NFC", value), unicodedata.normalize("NFD", value)}
     found = set(plain)
     for each in filter(None, plain):
         found |= {quote(each, safe=""), quote(each), quote_plus(each), repr(each)[1:-1]}
         found |= {json.dumps(each, ensure_ascii=ascii)[1:-1] for ascii in (True, False)}
-        found |= {html.escape(each), html.escape(each, quote=False), html.escape(each).replace("&#x27;", "&apos;")}
+        found |= {html.escape(each, quote=quotes) for quotes in (True, False)}
+        found |= {html.escape(each).replace("&#x27;", apostrophe) for apostrophe in ("'", "&#39;", "&apos;")}
         found |= _in_base64(each.encode("utf-8", "replace"))
     return found - {""}
 
@@ -81,6 +82,11 @@ def _in_base64(raw: bytes) -> set[str]:
         sure = base64.b64encode(bytes(before) + raw).decode()[skipped : (before + len(raw)) * 8 // 6]
         found |= {sure, sure.translate(_URL_SAFE)}
     return found
+
+
+def _found_as(form: str) -> str:
+    """The pattern of a form, whose white space may have been written in another way."""
+    return r"\s+".join(map(re.escape, re.split(r"\s+", form)))
 
 
 _LEAST_IN_BASE64 = 6
@@ -117,7 +123,7 @@ class Redactor:
             return text
         if self._pattern is None:
             forms = set().union(*map(_spellings, self._values))
-            self._pattern = re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True))))
+            self._pattern = re.compile("|".join(map(_found_as, sorted(forms, key=len, reverse=True))))
         return self._pattern.sub(MASK, text)
 
     def data(self, value: T) -> T:

@@ -19,7 +19,7 @@ from itertools import islice
 from typing import Any
 
 from playbook.engine import Engine
-from playbook.events import Conflict, Effect, SpeechStarted
+from playbook.events import Conflict, Effect, SpeechStarted, Trigger
 from playbook.model import Plan, Say
 from playbook.record.expect import failed_expectations, judged
 from playbook.record.redact import agrees
@@ -125,6 +125,8 @@ class _Replay:
         self.events += 1
         if isinstance(event, SpeechStarted) and event.text is not None and event.task in self.masked:
             event = replace(event, text=_judged_words(line))
+        if isinstance(event, Trigger) and (awaited := self.engine.awaits) is not None and agrees(event.trigger, awaited):
+            event = replace(event, trigger=awaited)  # the log may have a mask in its name
         try:
             self.due.extend(self.engine.handle(event, line["at_ms"]))
         except Exception as error:  # an engine that cannot take what it once took has diverged, in whatever way
