@@ -226,7 +226,10 @@ def schema(args: Namespace) -> int:
     if path is None:
         names = [*known, *world.providers()]
         raise UsageError(f"there is no schema '{args.name}'", remedy=near_or_all(args.name, names))
-    out(str(path) if args.path else path.read_text("utf-8").rstrip())
+    if args.path:
+        out(str(path))
+    else:
+        out_json(json.loads(path.read_text("utf-8")), indent=2)
     return 0
 
 

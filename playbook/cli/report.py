@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import Namespace
 from pathlib import Path
 
 from playbook.cli.inputs import add_inputs, load
-from playbook.cli.options import Command, Parser, in_colour, out, width, writable, write
+from playbook.cli.options import Command, Parser, in_colour, out, out_json, width, writable, write
 from playbook.cli.prove import recorded_plan, there
 from playbook.errors import UsageError
 from playbook.perform.world import World
@@ -35,7 +34,7 @@ def _of_plan(args: Namespace) -> int:
     plan = load(args, args.run, World.of(args.env))
     if args.html is None:
         raise UsageError("the report of a playbook is a page", remedy="add --html FILE, or see `playbook plan`")
-    write(args.html, args.redact(page(of_plan(plan))))
+    write(args.html, of_plan(plan), page)
     return 0
 
 
@@ -59,17 +58,17 @@ def _of_run(args: Namespace) -> int:
     summary.finish()
     folder = args.run if args.run.is_dir() else args.run.parent
     if args.html is not None:
-        write(args.html, args.redact(page(of_run(folder, log.header, lines, summary, plan))))
+        write(args.html, of_run(folder, log.header, lines, summary, plan), page)
         return 0
     exit_codes = {"passed": 0, "failed": 1, "stopped": 130}
     end = summary.end or "error"
     result = Result(end, exit_codes.get(end, 4), summary.reason if summary.end else "the log was cut off")  # type: ignore[arg-type]  # read
     if args.json:
-        out(args.redact(json.dumps({"folder": str(folder), **run_to_json(result, summary)}, ensure_ascii=False, indent=1)))
+        out_json({"folder": str(folder), **run_to_json(result, summary)})
         return 0
     sounds = {} if plan is None else {step.id: describe(step) for step in plan.steps if step.verb == "audio-echo"}
     text = run_report(result, summary, sounds=sounds, width=width(), colour=in_colour(sys.stdout, args.env))
-    out(args.redact(f"{text}\n{folder}"))
+    out(f"{text}\n{folder}")
     return 0
 
 

@@ -94,7 +94,7 @@ class Findings:
 
     def _finish(self, problem: Problem) -> Problem:
         if problem.place is not None and problem.place.file in self._withheld:
-            reading = problem.code.startswith("PB1")
+            reading = problem.code <= "PB114" or problem.code == "PB120"
             message, remedy = (CODES[problem.code], "") if reading else (problem.message, problem.remedy)
             return replace(problem, message=self._mask(message, MASK), remedy=self._mask(remedy, MASK), source="")
         source = problem.source or (self._line(problem.place) if problem.place is not None else "")
