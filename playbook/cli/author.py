@@ -245,7 +245,7 @@ def _everything(world: World) -> int:
         except SetupError as error:  # a plug-in that does not load hides no other provider
             err(f"error: {error.message}")
             code = SetupError.exit_code
-    out(json.dumps(editor_schema(load_schema("language.schema.json"), settings), ensure_ascii=False, indent=2))
+    out_json(editor_schema(load_schema("language.schema.json"), settings), indent=2)
     return code
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from playbook.cli.inputs import add_inputs, inputs, playbook_files
-from playbook.cli.options import Command, Parser, err, in_colour, out
+from playbook.cli.options import Command, Parser, err, in_colour, out, out_json
 from playbook.errors import Problem
 from playbook.kiosk.recognize import is_kiosk_file
 from playbook.language import Inputs, as_written, check_file, unnamed
@@ -70,9 +69,9 @@ def check(args: Namespace) -> int:
         for secret in each.plan.secrets if each.plan is not None else ():
             args.redact.add(secret)
     if args.json:
-        out(args.redact(_as_json(checked, strict=args.strict)))
+        out_json(_as_json(checked, strict=args.strict))
     else:
-        out(args.redact(_as_text(checked, given, colour=in_colour(sys.stdout, args.env))))
+        out(_as_text(checked, given, colour=in_colour(sys.stdout, args.env)))
     found = (problem for each in checked for problem in each.problems)
     return 3 if any(problem.severity == "error" or args.strict for problem in found) else 0
 
@@ -158,7 +157,7 @@ def _size(plan: Plan | Programme) -> str:
     return f"{steps}, {about}{clock_time(total_ms(plan) - plan.start.delay_ms)}"
 
 
-def _as_json(checked: Sequence[Checked], *, strict: bool) -> str:
+def _as_json(checked: Sequence[Checked], *, strict: bool) -> dict[str, Any]:
     from playbook.report import problem_to_json
 
     files = [
@@ -171,7 +170,7 @@ def _as_json(checked: Sequence[Checked], *, strict: bool) -> str:
         }
         for each in checked
     ]
-    return json.dumps({"files": files}, ensure_ascii=False, indent=1)
+    return {"files": files}
 
 
 COMMANDS = {"check": Command(add_check, check)}

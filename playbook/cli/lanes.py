@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jinja2
 
+from playbook.errors import printable
 from playbook.language import cues, total_ms
 from playbook.model import Plan
 from playbook.record.captions import cues_of, split
@@ -93,7 +94,7 @@ def page(picture: Picture) -> str:
         digests=digests,
         clock_time=clock_time,
     )
-    return "".join(c if c.isprintable() or c in "\n\t " else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return printable(text, "\n\t")
 
 
 def _marks(end_ms: int) -> Iterator[int]:

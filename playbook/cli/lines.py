@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from playbook.cli.inputs import add_inputs, inputs, near_file
-from playbook.cli.options import Command, Parser, in_colour, out, width
+from playbook.cli.options import Command, Parser, in_colour, out, out_json, width
 from playbook.errors import AuthorError, SetupError, UsageError, reason_of
 from playbook.formats.findings import Findings
 from playbook.formats.schema import load_schema
@@ -37,12 +37,11 @@ def lines(args: Namespace) -> int:
     plan, rows = list_lines(args.file, World.of(args.env), inputs(args), provider=args.provider)
     for secret in plan.secrets:
         args.redact.add(secret)
-    out(args.redact(_as_json(rows) if args.json else _as_csv(rows) if args.csv else _as_text(rows, args)))
+    if args.json:
+        out_json({"lines": rows})
+    else:
+        out(_as_csv(rows) if args.csv else _as_text(rows, args))
     return 0
-
-
-def _as_json(rows: list[dict[str, Any]]) -> str:
-    return json.dumps({"lines": rows}, ensure_ascii=False, indent=1)
 
 
 def _as_csv(rows: list[dict[str, Any]]) -> str:

@@ -388,7 +388,7 @@ def emulate(args: Namespace) -> int:
     def ready(url: str) -> None:
         env = emulator.environment()
         if args.json:
-            out(json.dumps({"url": url, "env": dict(env)}))
+            out_json({"url": url, "env": dict(env)}, indent=None)
             return
         out(f"{args.name} is emulated at {url}; what goes on is told at {url}{CONTROL}/; Ctrl-C ends it")
         out("\n".join(f"  export {name}={value}" for name, value in env.items()))

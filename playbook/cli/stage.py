@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import sys
 import webbrowser
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from playbook import clock as clocks
 from playbook.cli.inputs import add_inputs, inputs, load
-from playbook.cli.options import Command, Parser, log, out
+from playbook.cli.options import Command, Parser, log, out, out_json
 from playbook.cli.sessions import left_open, remind
 from playbook.errors import PlaybookError, UsageError
 from playbook.language import compile_file
@@ -126,7 +125,7 @@ async def serving(args: Namespace, plan: Plan, manner: Manner) -> AsyncIterator[
     director.read(plan)
     async with StageServer(director, guard).serve(args.port) as addresses, director.controlled():
         if args.json:
-            out(json.dumps(addresses))
+            out_json(addresses, indent=None)
         else:
             for name, address in addresses.items():
                 out(f"{name} {address}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import wave
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from playbook.cli.options import Command, Parser, err, in_colour, is_live, out
+from playbook.cli.options import Command, Parser, err, in_colour, is_live, out, out_json
 from playbook.errors import SetupError, UsageError, near_or_all
 from playbook.perform.world import World
 
@@ -47,7 +46,7 @@ def _list(args: Namespace, voice: Voice) -> int:
     chosen = [_engine(args.name, voice)] if args.name else [_engine(name, voice) for name in engines.names()]
     found = [_facts(engine) for engine in chosen]
     if args.json:
-        out(json.dumps(found, ensure_ascii=False, indent=1))
+        out_json(found)
         return 0
     from playbook.report import table
 
