@@ -32,6 +32,15 @@ def user_folder(env: Mapping[str, str], own: str, xdg: str, at_home: str) -> Pat
         raise SetupError("there is no such home folder", remedy=f"name a folder in {own}") from error
 
 
+def project_of(file: Path) -> Path:
+    """The folder that a playbook's parts and sounds are expected in: its repository, else the folder where we are if it is below, else its
+    own."""
+    folder = file.absolute().parent
+    here = Path.cwd()
+    repository = next((each for each in (folder, *folder.parents) if (each / ".git").exists()), None)
+    return repository or (here if folder.is_relative_to(here) else folder)
+
+
 def file_name(text: str) -> str:
     """A text as a name that any disk takes; empty where nothing of it can stand in one."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from playbook.cli.inputs import add_inputs, inputs, playbook_files
 from playbook.cli.options import Command, Parser, err, in_colour, out, out_json
 from playbook.errors import Problem
+from playbook.folders import project_of
 from playbook.kiosk.recognize import is_kiosk_file
 from playbook.language import Inputs, as_written, check_file, unnamed
 from playbook.model import Plan
@@ -81,6 +82,7 @@ def _key(problem: Problem) -> Any:
 
 
 def _check(file: Path, world: World, given: Inputs, provider: str | None) -> Iterator[Checked]:
+    given = given if given.root is not None else replace(given, root=project_of(file))
     if is_kiosk_file(file):
         from playbook.kiosk.programme import check_kiosk
         from playbook.kiosk.silent import silent_world

@@ -28,6 +28,7 @@ def add_inputs(parser: Parser) -> None:
     parser.add_argument("--var", metavar="NAME=VALUE", action="append", type=name_and_value, help="the value of a variable")
     parser.add_argument("--lines", metavar="FILE", type=Path, help="say the texts of this table (CSV), by the ids of steps")
     parser.add_argument("--vars", metavar="FILE", action="append", type=Path, help="values of variables, as YAML or JSON")
+    parser.add_argument("--root", metavar="DIR", type=Path, help="refuse parts and sounds that are not in this folder")
 
 
 def inputs(args: Namespace) -> Inputs:
@@ -38,7 +39,7 @@ def inputs(args: Namespace) -> Inputs:
             raise UsageError(f"there is no file {file}", remedy="name a file of variables, in YAML or JSON")
     if args.lines is not None and not args.lines.is_file():
         raise UsageError(f"there is no file {args.lines}", remedy="name a table of lines; `playbook lines FILE --csv` writes one")
-    return Inputs(var=dict(args.var or ()), files=files, env=variables(args.env), lines=args.lines)
+    return Inputs(var=dict(args.var or ()), files=files, env=variables(args.env), lines=args.lines, root=args.root)
 
 
 def load(args: Namespace, path: Path, world: World) -> Plan:

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import datetime
-import json
 import os
 import shlex
 import signal

@@ -70,6 +70,10 @@ class Findings:
         """Show no line of this file, and nothing that its reader quotes of it: it may be anything, and hold secrets."""
         self._withheld.add(file)
 
+    def withholds(self, file: str) -> bool:
+        """Whether no line of this file is shown."""
+        return file in self._withheld
+
     def seal(self, node: Node) -> None:
         """Hide a secret where it stands in its file, however it is spelled there."""
         for child in [*node.entries(), *(child for _, child in node.items())]:

@@ -174,9 +174,12 @@ def cutting_comment(node: Node) -> Place | None:
 
 @dataclass(slots=True)
 class Reader:
-    """Reads files, each once; what is wrong with them goes to `findings`."""
+    """Reads files, each once; what is wrong with them goes to `findings`. A file that another one names may be anything: unless it has a
+    timeline, no line of it is shown."""
 
     findings: Findings
+    root: Path | None = None
+    """What a file names (`at`) must be in this folder."""
     _read: dict[Path, Node | None] = field(default_factory=dict)
 
     def read(self, path: Path, file: str, *, missing: str = "PB101", at: Place | None = None, via: tuple[Place, ...] = ()) -> Node | None:
@@ -190,7 +193,12 @@ class Reader:
                 if at is not None and known.exists() and not known.is_dir() and not known.is_file():
                     self.findings.add(missing, f"cannot read {file}: it is no file", at, "name a file, not a pipe or a device", via=via)
                     return None
+                if at is not None and is_outside(known, self.root):
+                    self.findings.add(missing, f"cannot read {file}: it is outside of {self.root}", at, OUTSIDE, via=via)
+                    return None
                 raw = _bytes(known)
+                if at is not None and not _TIMELINE.search(raw):
+                    self.findings.withhold(file)
             except (OSError, ValueError) as error:
                 self.findings.add(missing, f"cannot read {file}: {unreadable(error)}", at, "is the path right?" if at else "", via=via)
                 return None
@@ -207,6 +215,18 @@ def _bytes(path: Path) -> bytes:
     """The file's bytes, never more than one over the bound."""
     with path.open("rb") as stream:
         return stream.read(MAX_BYTES + 1)
+
+
+OUTSIDE = "give --root DIR to allow the files of another folder"
+_TIMELINE = re.compile(rb"(?:^|[\s\"'{,])timeline[\"']?[ \t]*:", re.MULTILINE)
+
+
+def is_outside(path: Path, root: Path | None) -> bool:
+    """Whether a path leads out of the folder, also by links."""
+    try:
+        return root is not None and not path.resolve().is_relative_to(root.resolve())
+    except RuntimeError:  # a link to itself
+        return True
 
 
 def need_file(path: Path) -> Path:

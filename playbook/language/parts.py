@@ -62,6 +62,9 @@ def find_part(include: Node, relative: object, frame: Frame, reader: Reader) -> 
         findings.add("PB117", f"includes are nested deeper than {MAX_INCLUDES}", written.place, via=via)
         return None
     root = reader.read(path, file, missing="PB115", at=written.place, via=via)
+    if root is not None and findings.withholds(file):
+        findings.add("PB118", f"{file} is not a part: it has no timeline", written.place, "a part has `timeline:`", via=via)
+        return None
     if root is not None and isinstance(root.data, dict) and not is_part(root):
         remedy = "a part has no provider, session, limits, start or expect"
         findings.add("PB118", f"{file} is a playbook, not a part", written.place, remedy, via=via)

@@ -94,10 +94,10 @@ class _Compilation:
         self._installation, self._inputs, self._override = installation, inputs, provider
         self._placeholders = placeholders
         self._findings = Findings()
-        self._reader = Reader(self._findings)
+        self._reader = Reader(self._findings, inputs.root)
         budget = Budget()
         self.lines = Lines(self._findings, budget)
-        self._expansion = Expansion(self._reader, Sounds(installation.sound_length_ms), self.lines, budget)
+        self._expansion = Expansion(self._reader, Sounds(installation.sound_length_ms, inputs.root), self.lines, budget)
 
     def give(self, text: bytes) -> None:
         """Let this stand for the file."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playbook.formats.source import Node, absolute, unreadable
+from playbook.formats.source import OUTSIDE, Node, absolute, is_outside, unreadable
 from playbook.formats.wanted import in_words
 from playbook.language.times import Times
 from playbook.model import AudioEcho
@@ -31,6 +31,8 @@ class Sounds:
     """Measures sounds. `known` are those of all steps, by digest: where a file is, or the bytes."""
 
     length_ms: Callable[[Path | bytes], int]
+    root: Path | None = None
+    """Sound files must be in this folder."""
     known: dict[str, str | bytes] = field(default_factory=dict)
     _measured: dict[str, tuple[str, int] | _NoSound] = field(default_factory=dict)
 
@@ -77,6 +79,8 @@ class Sounds:
     def _measure(self, path: Path) -> tuple[str, int]:
         """Digest and length of a sound file. Raises `_NoSound`."""
         try:
+            if is_outside(path, self.root):
+                raise _NoSound("PB404", f"it is outside of {self.root}; {OUTSIDE}")
             if path.exists() and not path.is_file():  # a device may never end, and a pipe never begin
                 raise _NoSound("PB404", "it is no file")
             with path.open("rb") as stream:

@@ -27,6 +27,7 @@ class Inputs:
     """Values from outside: `var` of `--var`, `files` of `--vars`, `env` of `PLAYBOOK_VAR_…`, `row` of a table; `values` are typed.
 
     `table` is the file that the row is in, and `line` where. `lines` is a table of lines that takes the place of the playbook's own.
+    `table` is the file that the row is in, and `line` where. `root` is the folder in which all files must be that a playbook names.
     """
 
     var: Mapping[str, str] = field(default_factory=dict)
@@ -37,6 +38,7 @@ class Inputs:
     table: str = "the data"
     line: int = 0
     lines: Path | None = None
+    root: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from playbook import clock as clocks
 from playbook.errors import MASK, AuthorError, PlaybookError, UsageError, format_problem, near_or_all
+from playbook.folders import project_of
 from playbook.language import Inputs, check_file, cues, digest
 from playbook.model import End, Plan, Step
 from playbook.perform.assemble import staged
@@ -258,7 +259,8 @@ def _weight(change: Change) -> tuple[int, bool]:
 
 def _compile(case: Case, setup: Setup, world: World) -> Plan:
     named = {ID: case.id} if case.id and ID in variables(case.file) else {}
-    inputs = replace(setup.inputs, row={**case.values, **named}, table=str(case.data), line=case.line)
+    root = setup.inputs.root or project_of(case.file)
+    inputs = replace(setup.inputs, row={**case.values, **named}, table=str(case.data), line=case.line, root=root)
     problems, plan = check_file(case.file, world, inputs, provider=setup.provider)
     if plan is None and not any(problem.severity == "error" for problem in problems):
         raise _Skipped("it is a part, which playbooks include")
