@@ -24,14 +24,17 @@ from hypothesis import strategies as st
 from playbook import events
 from playbook.cli import options
 from playbook.errors import near, printable
+from playbook.language import Inputs, compile_file
 from playbook.model import Evidence
 from playbook.providers.told import MOST_S, moment, seconds
 from playbook.record import runlog
 from playbook.record.diff import Change
 from playbook.record.redact import Redactor, agrees, quoted
+from playbook.stage.board import Board
 from playbook.suite.judge import Result
 from playbook.transports.cassette import Cassette
 from tests.commands import Shell
+from tests.world import FakeWorld
 
 _PIECES = st.lists(st.sampled_from(["***", "*", "a", "b", "ab", "\n", ""]), max_size=7).map("".join)
 
@@ -271,3 +274,18 @@ def test_a_trigger_whose_name_is_secret(shell: Shell) -> None:
     stalled = shell.call("run", "show.yaml", "--clock", "virtual", "--var", "code=swordfish", "--out", "there")
     assert stalled.code == 1
     assert "swordfish" not in stalled.out + stalled.err
+
+
+def test_the_state_of_a_stage_has_no_secret(tmp_path: Path) -> None:
+    """Names of steps and of triggers are shown to whoever runs the show, and are no less secret than what is said."""
+    path = tmp_path / "show.yaml"
+    steps = '  - {say: "The code is {{ code }}.", name: "tells {{ code }}"}\n  - wait: {event: "{{ code }}"}\n'
+    path.write_text(f"version: 1\nprovider: local\nvars: {{code: {{type: string, secret: true, required: true}}}}\ntimeline:\n{steps}")
+    plan = compile_file(path, FakeWorld(), Inputs(var={"code": "swordfish"}))
+    board = Board()
+    board.load(plan)
+    board.take({"n": 1, "at_ms": 0, "note": "timeline_zero"})
+    board.take({"n": 2, "at_ms": 5, "note": "step_started", "step": plan.steps[1].id})
+    state = board.to_json()
+    assert "swordfish" not in json.dumps(state)
+    assert (state["awaits"], state["steps"][0]["name"]) == ("***", "tells ***")

@@ -13,6 +13,7 @@ from typing import Any
 from playbook.errors import Problem, format_problem
 from playbook.language import Cue, cues
 from playbook.model import Plan, Step, WaitEvent
+from playbook.record.redact import Redactor
 from playbook.record.runlog import Line
 from playbook.report import describe, problem_to_json
 
@@ -75,6 +76,7 @@ class Board:
     zero_ms: int | None = None
     rows: dict[str, Row] = field(default_factory=dict)
     _plan: Plan | None = None
+    _redact: Redactor = field(default_factory=Redactor)
     _cues: tuple[Cue, ...] = ()
     _tasks: dict[str, str] = field(default_factory=dict)
     _signal: str | None = None
@@ -84,6 +86,7 @@ class Board:
     def load(self, plan: Plan) -> None:
         """This plan is the next to be performed."""
         self._plan, self._cues = plan, cues(plan)
+        self._redact = Redactor(plan.secrets)
         self.playbook, self.provider = plan.name, plan.provider
         self.problems = problems_to_json(plan.warnings)
         self._reset()
@@ -245,6 +248,8 @@ class Board:
         standing_by = self.next
         steps = [row.to_json() for row in self.rows.values()]
         for step in steps:
+            step.update({key: self._redact(step[key]) for key in ("name", "text", "reason") if step[key] is not None})
+        for step in steps:
             if step["id"] == standing_by and step["state"] == "pending":
                 step["state"] = "standby"
         return {
@@ -252,7 +257,7 @@ class Board:
             "provider": self.provider,
             "phase": self.phase,
             "held": self.held,
-            "awaits": self.awaits,
+            "awaits": self.awaits and self._redact(self.awaits),
             "step": self.step,
             "next": standing_by,
             "steps": steps,
