@@ -20,6 +20,7 @@ from playbook.errors import AuthorError, PlaybookError, Problem, UsageError
 from playbook.events import Event
 from playbook.model import Plan
 from playbook.perform.performance import SIGNALS, Options, Outcome, Runner
+from playbook.perform.steering import PEOPLE, TWICE_MS
 from playbook.ports import Control, HearsState, Steered, Viewer
 from playbook.providers.base import Provider, ShownByVendor, StreamedByVendor
 from playbook.record.runlog import Line
@@ -29,9 +30,7 @@ from playbook.stage.guard import Guard
 from playbook.stage.hub import Hub, Page
 from playbook.stage.sounds import Sounds
 
-BOUNCE_MS = 300
-"""A person who presses `go` again so soon meant it once."""
-PEOPLE = ("page", "keyboard")
+TAKEN = "taken for the one before"
 WATCH_S = 0.4
 """How often the playbook's files are looked at."""
 TOGETHER_S = 0.03
@@ -169,6 +168,10 @@ class Director:
 
     def offer(self, signal: str, *, source: str, step: str | None = None) -> str | None:
         """Somebody asks for something. Gives the reason where it is ignored."""
+        if signal == "go" and source in PEOPLE:
+            before, self._pressed_ms = self._pressed_ms, self.now_ms()
+            if self._pressed_ms - before < TWICE_MS:
+                return TAKEN
         if signal == "panic":
             self._silence()
         if signal == "goto" and (step is None or step not in self.board.rows):
@@ -190,10 +193,8 @@ class Director:
         """A control is gone. The pages are still there."""
 
     def _ask_to_begin(self, source: str, step: str | None) -> str | None:
-        now, before = self.now_ms(), self._pressed_ms
-        self._pressed_ms = now
         if self._begin.is_set() or self._runner is not None:
-            return None if source in PEOPLE and now - before < BOUNCE_MS else "the show begins already"
+            return "the show begins already"
         if self._broken:
             return "the playbook has problems"
         self._first, self._asked_by = step, source

@@ -33,7 +33,7 @@ const link = new Link("/api/operator", () => ({}), {
 async function send(name, body) {
   try {
     const reason = await signal(name, body);
-    if (reason) toast(`${name}: ${reason}`);
+    if (reason && reason !== "taken for the one before") toast(`${name}: ${reason}`);
   } catch { toast("The stage did not answer."); }
 }
 
