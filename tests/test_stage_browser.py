@@ -310,24 +310,18 @@ def test_mouth_shapes_are_those_of_what_is_heard(stage: Stage, chromium: Any):
     assert seen.count(False) <= 1, "the frame in which a line begins may still show what was before it"
 
 
-def test_what_the_page_hears_is_evidence(stage: Stage, chromium: Any):
-    """The page's ear joins as a source; its edges, by the page's audio clock, agree with what the voice knows to the millisecond."""
+def test_a_voice_that_is_exact_is_not_doubted(stage: Stage, chromium: Any):
+    """Whoever watches our own face is in the log; the page's ear, which cannot part two lines without a gap, is no source, and nothing is a
+    conflict."""
     with page(chromium, stage.audience):
         joined(stage)
         stage.signal("go")
         until(lambda: stage.step("wait-2")["state"] == "done", "the pause is over")
-        assert {"source": "page", "evidence": "heard"} in stage.state()["sources"]
         stage.signal("end")
         stage.until_phase("idle")
     log = checked(Path(stage.state()["result"]["folder"]))
     assert any(line.get("event") == "viewer_joined" for line in log)
-    began = next(line["at_ms"] for line in log if line.get("event") == "speech_started")
-    ended = next(line["at_ms"] for line in log if line.get("event") == "speech_ended")
-    sound = next(line for line in log if line.get("event") == "sound" and line["at_ms"] > began)
-    silences = [line for line in log if line.get("event") == "silence" and line["at_ms"] > ended]
-    assert abs(sound["at_ms"] - sound["ago_ms"] - began) < 400
-    assert any(abs(line["at_ms"] - line["ago_ms"] - ended) < 400 for line in silences)
-    assert all(line["within_ms"] >= 5 for line in (sound, *silences))
+    assert not any(line.get("note") == "conflict" or line.get("event") in ("sound", "source_joined") for line in log)
 
 
 def test_a_start_that_waits_for_a_viewer_begins_when_somebody_watches(tmp_path: Path, speech_cache: Path, chromium: Any):
@@ -373,6 +367,9 @@ def test_kalturas_stream_is_seen_and_heard_and_its_lines_are_heard(tmp_path: Pat
         log = checked(Path(stage.state()["result"]["folder"]))
     end = next(line for line in log if line.get("event") == "speech_ended" and line.get("task") == "hello")
     assert (end["evidence"], end["source"]) == ("heard", "page")
+    edges = [line for line in log if line.get("event") in ("sound", "silence")]
+    assert edges
+    assert all(line["source"] == "page" and line["within_ms"] >= 5 for line in edges)
 
 
 def test_an_emulated_room_is_shown_by_our_face(tmp_path: Path, speech_cache: Path, chromium: Any):

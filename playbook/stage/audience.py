@@ -43,6 +43,7 @@ class Audience:
         self._places: dict[Page, ViewerPlace] = {}
         self._emit: Callable[[Event], None] | None = None
         self._told: dict[Page, str] = {}
+        self._ears = True
         self._ear: Page | None = None
         self._numbers: dict[Page, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -131,9 +132,10 @@ class Audience:
 
     # --- what is told of them -----------------------------------------------------------------------------------------
 
-    def tell(self, emit: Callable[[Event], None] | None) -> None:
-        """Tell a performance from now on, beginning with who is there; None: it listens no more."""
-        self._emit, self._ear = emit, None
+    def tell(self, emit: Callable[[Event], None] | None, *, ears: bool = True) -> None:
+        """Tell a performance from now on, beginning with who is there; None: it listens no more. Without `ears` only who watches: to a
+        voice that is exact, an ear that cannot part two lines without a gap has nothing to add."""
+        self._emit, self._ear, self._ears = emit, None, ears
         self._told.clear()
         self.changed()
 
@@ -149,7 +151,8 @@ class Audience:
             self._told[page] = now or "gone"
             name = f"page-{self._numbers.setdefault(page, len(self._numbers) + 1)}"
             self._emit(ViewerJoined(name) if now == "joined" else ViewerLeft(name, now or "closed"))
-        self._choose_ear()
+        if self._ears:
+            self._choose_ear()
 
     def _choose_ear(self) -> None:
         assert self._emit is not None

@@ -292,7 +292,7 @@ class Director:
         viewer = kept.viewer or Viewer("local", self.board.provider, kept.session_id or "")
         place = provider.place if isinstance(provider, StreamedByVendor) else None
         self.audience.offer(viewer, None if place is None else lambda each: place(each, terms.transports, terms.env))
-        self.audience.tell(runner.emit)
+        self.audience.tell(runner.emit, ears=runner.plan.capabilities.speech != "exact")
         if self.plan is not None and self.plan.start.kind == "go":  # it was pressed: it counts as soon as somebody can see the show
             self._go_when_seen = self._asked_by
             self._go_if_seen()
