@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from playbook.engine import Engine, Result, cursor, ears, effects, engine, ledger, reckoning, utterances
+from playbook.engine import show as running
 from playbook.errors import RecordError
 from playbook.events import SpeechStarted
 from playbook.language import plan_from_json
@@ -88,7 +89,7 @@ MUTATIONS = {
     ),
     "no time-out for speech": ("effects.start(step.id, Timer.EVENT, cursor.due_ms + action.timeout_ms)", "pass"),
     "a time-out is always accepted": ('if step.action.on_timeout == "continue":', "if True:"),
-    "errors are always accepted": ('if step.on_error == "fail" and self.phase == "running":', "if False:"),
+    "errors are always accepted": ('if step.on_error == "fail" and self._life.phase == "running":', "if False:"),
     "an interrupt stops nothing": ("utterance.stopping = True", "utterance.stopping = False"),
     "an interrupt is not sent": ("self._effects.add(StopSpeaking(step.id if step is not None else None, task))", "pass"),
     "the session is not closed": ("self._effects.add(CloseSession(reason))", "pass"),
@@ -104,12 +105,12 @@ MUTATIONS = {
         "self._lines.settle(utterance, Evidence.timeout, basis)",
     ),
     "started means accepted": ('if step.until == "started":', 'if step.until == "ended":'),
-    "any trigger will do": ("if event.trigger != self._awaits:", "if self._awaits is None:"),
+    "any trigger will do": ("if event.trigger != self.awaits:", "if self.awaits is None:"),
     "nothing is heard of what was cut": ("heard_ms = 0 if started_ms is None else", "heard_ms = 0 if True else"),
-    "a lost session is a failed step": ('self._conclude("error", 4, event.reason)', 'self._conclude("failed", 1, event.reason)'),
+    "a lost session is a failed step": ('self.conclude("error", 4, event.reason)', 'self.conclude("failed", 1, event.reason)'),
     "a stall is a success": ('StopCause.STALL: ("failed", "failed", 1)', 'StopCause.STALL: ("failed", "passed", 0)'),
-    "waiting for speech waits for nothing": ("return not self._lines.open and self._leave", "return self._leave"),
-    "the end does not wait": ("elif not self._lines.open:", "elif True:"),
+    "waiting for speech waits for nothing": ("return not self.lines.open and self.leave", "return self.leave"),
+    "the end does not wait": ("elif not self.lines.open:", "elif True:"),
     "a limit is forgotten": ("if (limit := session_limit_ms(self.plan)) is not None:", "if (limit := None) is not None:"),
     "a report that comes too late closes again": (
         "if utterance.task not in self._lines.open:",
@@ -122,7 +123,7 @@ MUTATIONS = {
 
 def mutant(old: str, new: str) -> type[Engine]:
     """The engine with one of its lines changed: its files anew, as modules that only the result knows."""
-    real = (effects, cursor, utterances, ears, reckoning, ledger, engine)
+    real = (effects, cursor, utterances, ears, reckoning, ledger, running, engine)
     sources = {module.__name__: Path(module.__file__).read_text("utf-8") for module in real}
     assert any(old in source for source in sources.values()), "the engine no longer has this line: choose another mutation of the same kind"
     changed = {name: types.ModuleType(name) for name in sources}
