@@ -389,6 +389,25 @@ def test_an_emulated_room_is_shown_by_our_face(tmp_path: Path, speech_cache: Pat
         assert "emulated" in audience.locator("#notice").text_content()
 
 
+def test_a_room_whose_library_does_not_load_is_shown_in_a_frame(tmp_path: Path, speech_cache: Path, chromium: Any):
+    """Without Daily's library the page shows the room's own page and says why; of a private room our face and captions, because a token is
+    no part of an address."""
+    file = tmp_path / "room.yaml"
+    file.write_text("version: 1\nprovider: tavus\nstart: go\nsession: {pal_id: p123}\ntimeline:\n  - say: Hello to you.\n", "utf-8")
+    render = """async (token) => { const { DailyRenderer } = await import("/static/daily.js"); const told = [];
+        const { sound, link, face, captions } = stage, viewer = { kind: "daily", room_url: "https://rooms.daily.co/one", token };
+        const renderer = new DailyRenderer({ stage: document.getElementById("stage"), sound, link, face, captions, viewer,
+            notice: (text) => told.push(text), report() {} });
+        await renderer.open(); return { told: told.pop(), frame: renderer.inner?.src ?? null }; }"""
+    with staging(file, cache=speech_cache) as stage, page(chromium, stage.audience) as audience:
+        until(lambda: stage.state()["viewers"], "the page is there")
+        audience.route("https://**", lambda route: route.abort())
+        shown, private = audience.evaluate(render, None), audience.evaluate(render, "secret")
+    assert (shown["frame"], private["frame"]) == ("https://rooms.daily.co/one", None)
+    assert "room's own page" in shown["told"]
+    assert "private" in private["told"]
+
+
 def test_daily_alone_widens_the_content_policy(tmp_path: Path, speech_cache: Path):
     """A stage for Tavus lets the page load Daily's library and rooms; an emulated one, as every other, does not."""
     file = tmp_path / "room.yaml"

@@ -14,21 +14,23 @@ export class DailyRenderer {
 
   async open() {
     if (!this.viewer.room_url) return this.notice("The room's address is not known: only captions can be shown here.");
-    if (!this.viewer.room_url.startsWith("https:")) return this.mime();  // an emulator's room, which has no sound
+    if (!this.viewer.room_url.startsWith("https:")) return this.mime("This is an emulated room: it has no sound, and the face is ours.");
     try {
       await library();
       await this.join();
     } catch (error) {
       if (this.over) return;
       this.leave();
-      this.notice(`Daily's library could not be used (${error?.errorMsg ?? error?.message ?? "it did not load"}): this is the room's own page. What is heard is not measured.`);
-      this.frame(this.viewer.room_url, this.viewer.token);
+      const why = `Daily's library could not be used (${error?.errorMsg ?? error?.message ?? "it did not load"}): `;
+      if (this.viewer.token) return this.mime(`${why}the room is private, so that only captions can be shown, with a face of ours.`);
+      this.notice(`${why}this is the room's own page. What is heard is not measured.`);
+      this.frame(this.viewer.room_url);
     }
   }
 
-  // Our face, with the lines' own letters for its mouth: what an emulated room shows.
-  mime() {
-    this.notice("This is an emulated room: it has no sound, and the face is ours.");
+  // Our face, with the lines' own letters for its mouth: what is shown of a room without sound, or that cannot be entered.
+  mime(why) {
+    this.notice(why);
     const draw = () => {
       this.frames = requestAnimationFrame(draw);
       const line = this.captions.line;
@@ -73,12 +75,10 @@ export class DailyRenderer {
     if (this.inner && !this.kept) { this.kept = this.inner.src; this.inner.src = "about:blank"; }  // nobody can turn down a frame
   }
 
-  // The room's page; a token goes to it in its address, which is Daily's way, and to nobody else.
-  frame(address, token) {
-    const url = new URL(address);
-    if (token) url.searchParams.set("t", token);
+  // The room's own page. A token would have to be part of its address, and is not given away.
+  frame(address) {
     this.inner = document.createElement("iframe");
-    Object.assign(this.inner, { src: url.href, title: "The avatar's room", allow: "autoplay; fullscreen", referrerPolicy: "no-referrer" });
+    Object.assign(this.inner, { src: address, title: "The avatar's room", allow: "autoplay; fullscreen", referrerPolicy: "no-referrer" });
     this.face.svg.setAttribute("hidden", "");
     this.stage.append(this.inner);
   }
