@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from playbook.cli.inputs import add_inputs, inputs, playbook_files
 from playbook.cli.options import Command, Parser, err, in_colour, out, out_json
-from playbook.errors import Problem
+from playbook.errors import Problem, SetupError
 from playbook.folders import project_of
 from playbook.kiosk.recognize import is_kiosk_file
 from playbook.language import Inputs, as_written, check_file, unnamed
@@ -48,6 +48,7 @@ class Checked:
 def add_check(parser: Parser) -> None:
     parser.add_argument("paths", metavar="PATH", nargs="+", help="files, folders and globs; parts are checked as parts")
     add_inputs(parser)
+    parser.add_argument("--live", action="store_true", help="also ask the provider, by calls that cost nothing, and look at this machine")
     parser.add_argument("--strict", action="store_true", help="warnings are errors")
     parser.add_argument("--json", action="store_true", help="the problems as JSON")
 
@@ -74,7 +75,25 @@ def check(args: Namespace) -> int:
     else:
         out(_as_text(checked, given, colour=in_colour(sys.stdout, args.env)))
     found = (problem for each in checked for problem in each.problems)
-    return 3 if any(problem.severity == "error" or args.strict for problem in found) else 0
+    if any(problem.severity == "error" or args.strict for problem in found):
+        return 3
+    return _live(checked, world, args) if args.live else 0
+
+
+def _live(checked: Sequence[Checked], world: World, args: Namespace) -> int:
+    """What was found out about this machine and each provider, once for each."""
+    from playbook.cli.live import look
+
+    good = True
+    told: set[str] = set()
+    for each in checked:
+        for finding in look(each.plan, world, args.env) if isinstance(each.plan, Plan) else ():
+            good = good and finding.good
+            text = str(finding)
+            if text not in told:
+                (err if args.json else out)(text)
+            told.add(text)
+    return 0 if good else SetupError.exit_code
 
 
 def _key(problem: Problem) -> Any:

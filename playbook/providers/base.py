@@ -79,6 +79,15 @@ class Search:
 
 
 @runtime_checkable
+class ProbesAccess(Protocol):
+    """A provider that can tell, by calls that cost nothing, whether a plan would be let in."""
+
+    async def probe(self, plan: Plan, env: Mapping[str, str], transports: Transports) -> Sequence[str]:
+        """What is good, a line each. Raises `ProviderError` or `SetupError` for the first thing that is not."""
+        ...
+
+
+@runtime_checkable
 class FindsSessions(Protocol):
     """A provider that can look for a session of which only the intent is known."""
 

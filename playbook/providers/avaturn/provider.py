@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from playbook.errors import Problem
@@ -110,6 +110,12 @@ class AvaturnProvider:
 
             return RoomSession(context)
         return TextEchoSession(context)
+
+    async def probe(self, plan: Plan, env: Mapping[str, str], transports: Transports) -> Sequence[str]:  # noqa: ARG002  # any plan
+        """There is no call that only asks. Ending a session that cannot exist is refused with 404 when the key is good."""
+        async with transports.http(env.get("AVATURN_BASE_URL") or BASE_URL, headers=bearer(api_key(env)), explain=explain) as http:
+            await end(http, "00000000-0000-0000-0000-000000000000")
+        return ["the key is accepted"]
 
     async def end_session(self, record: SessionRecord, env: Mapping[str, str], transports: Transports) -> None:
         """End the session of a process that is gone."""

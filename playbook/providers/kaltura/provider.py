@@ -11,14 +11,14 @@ from playbook.formats.durations import parse_duration
 from playbook.model import Capabilities, Evidence, Length, Plan, Say
 from playbook.ports import SessionRecord, Transports, Viewer
 from playbook.providers.base import Context, new_voice
-from playbook.providers.kaltura.login import WAYS
+from playbook.providers.kaltura.login import WAYS, mint, read_login
 from playbook.speech.pacing import estimate_ms
 
 if TYPE_CHECKING:
     from playbook.speech.voice import Voice
     from playbook.transports.whep import ViewerPlace
 
-from playbook.providers.kaltura.session import API, TOKEN_LIFE_MS, KalturaSession, bearer, end, refusal
+from playbook.providers.kaltura.session import API, SERVICE, TOKEN_LIFE_MS, KalturaSession, bearer, end, refusal
 from playbook.transports.http import address_of
 
 START_LATENCY = "500ms"
@@ -100,6 +100,13 @@ class KalturaProvider:
 
     def connect(self, context: Context) -> KalturaSession:
         return KalturaSession(context, self.local_voice)
+
+    async def probe(self, plan: Plan, env: Mapping[str, str], transports: Transports) -> Sequence[str]:  # noqa: ARG002  # any plan
+        """A KS is asked for, where it is not given ready-made."""
+        login = read_login(env)
+        async with transports.http(env.get("KALTURA_SERVICE_URL") or SERVICE) as service:
+            await mint(login, service, lambda _: None)
+        return ["a KS is given; whether it is accepted, only a session tells" if login.ks else "the login is accepted"]
 
     async def end_session(self, record: SessionRecord, env: Mapping[str, str], transports: Transports) -> None:
         token = record.end.get("token")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
 from playbook.errors import MASK, Problem, SetupError
 from playbook.model import Capabilities, Plan
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from playbook.speech.voice import Voice
 
 from playbook.providers.tavus.session import API, TEST_MODE, account, active, api_key, end, explain
-from playbook.transports.http import address_of
+from playbook.transports.http import Retry, address_of
 
 CLOCKS_S = 300
 """By how much Tavus's clock and ours may differ when we compare times of creation."""
@@ -118,6 +119,17 @@ class TavusProvider:
         """Every active conversation of this key's account, whoever opened it."""
         async with transports.http(env.get("TAVUS_BASE_URL") or API, headers=api_key(env), explain=explain) as http:
             return await active(http)
+
+    async def probe(self, plan: Plan, env: Mapping[str, str], transports: Transports) -> Sequence[str]:
+        """The account's conversations are listed, and the PAL is looked at."""
+        async with transports.http(env.get("TAVUS_BASE_URL") or API, headers=api_key(env), explain=explain) as http:
+            open_now = len(await active(http))
+            good = [f"the key is accepted ({open_now} open now)"]
+            for field, path in (("pal_id", "/v2/pals"), ("persona_id", "/v2/personas")):
+                if (id := plan.session.get(field)) is not None:
+                    await http.request("GET", f"{path}/{quote(id, safe='')}", retry=Retry.SAFE)
+                    good.append(f"{field} {id} exists")
+        return good
 
     async def find_session(self, record: SessionRecord, env: Mapping[str, str], transports: Transports) -> Search:
         """By the mark in its name. A name that the author chose is not ours alone, and an item without a name rules nothing out: such a
