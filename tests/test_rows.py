@@ -58,6 +58,7 @@ def test_data_rows(shell):
         b"who\n\nAda\n\n",
         b"who\nAda",
         b'who,id\nAda,"two\nlines, and "" quotes"\n',
+        b"sep=;\r\nwho;id\r\n;\r\nAda;a\r\n ; \r\n",
     ],
 )
 def test_data_as_programs_write_it(shell, text):

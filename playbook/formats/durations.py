@@ -54,7 +54,10 @@ def _parse(text: str) -> Decimal | None:
     match = _UNITS.fullmatch(text) or _CLOCK.fullmatch(text)
     if not text or match is None:
         return None
-    return sum((Decimal(part) * factor for part, factor in zip(match.groups(), _UNIT_SECONDS, strict=False) if part), Decimal(0))
+    return sum(
+        (Decimal(part) * factor for part, factor in zip(match.groups(), _UNIT_SECONDS, strict=False) if part),
+        Decimal(0),
+    )
 
 
 _WORDED = re.compile(r"([0-9]+(?:[.,][0-9]+)?)\s*([a-z]+)[\s,]*(?:and\s+)?")

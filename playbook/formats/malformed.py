@@ -44,7 +44,10 @@ def malformed(error: Exception, text: str, last: Any) -> Malformed:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is None:  # the reader: a character that YAML does not allow
         where = getattr(error, "position", None)
-        start = next((i for i, c in enumerate(text) if not c.isprintable() and c not in "\t\r\n\x85\ufeff\u2028\u2029 "), where or 0)
+        start = next(
+            (i for i, c in enumerate(text) if not c.isprintable() and c not in "\t\r\n\x85\ufeff\u2028\u2029 "),
+            where or 0,
+        )
         shown = f"U+{ord(text[start]):04X}" if start < len(text) else "it"
         return Malformed("PB103", f"the file is not text: the character {shown} is not allowed", start)
     problem = str(getattr(error, "problem", "") or "cannot be parsed")

@@ -97,7 +97,10 @@ class Schema:
         definitions = root.get("definitions", {})
         rendered = {**definitions, "template": False} if "template" in definitions else definitions
         self.root = root
-        self._roots: Mapping[Stage, Mapping[str, Any]] = {"written": root, "rendered": {**root, "definitions": rendered}}
+        self._roots: Mapping[Stage, Mapping[str, Any]] = {
+            "written": root,
+            "rendered": {**root, "definitions": rendered},
+        }
         self._tests: dict[tuple[str, Stage], Test] = {}
 
     def definition(self, name: str) -> Mapping[str, Any]:

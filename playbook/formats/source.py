@@ -191,7 +191,13 @@ class Reader:
         if known not in self._read:
             try:
                 if at is not None and known.exists() and not known.is_dir() and not known.is_file():
-                    self.findings.add(missing, f"cannot read {file}: it is no file", at, "name a file, not a pipe or a device", via=via)
+                    self.findings.add(
+                        missing,
+                        f"cannot read {file}: it is no file",
+                        at,
+                        "name a file, not a pipe or a device",
+                        via=via,
+                    )
                     return None
                 if at is not None and is_outside(known, self.root):
                     self.findings.add(missing, f"cannot read {file}: it is outside of {self.root}", at, OUTSIDE, via=via)
@@ -255,7 +261,11 @@ def parse(raw: bytes, path: Path, file: str, findings: Findings, *, via: tuple[P
     document = Document(file, path, "")
     try:
         if len(raw) > MAX_BYTES:
-            raise Malformed("PB104", f"the file is larger than {MAX_BYTES // 2**20} MiB", remedy="split it into parts and include them")
+            raise Malformed(
+                "PB104",
+                f"the file is larger than {MAX_BYTES // 2**20} MiB",
+                remedy="split it into parts and include them",
+            )
         text = decode(raw)
         if path.suffix == ".json":  # JSON writes some characters as two escapes, which YAML does not know
             text = _SURROGATES.sub(lambda match: match[1] + json.loads(f'"{match[2]}"'), text)
@@ -334,7 +344,12 @@ class _Builder:
                     if self._document.text[start - 1 : start + 1] == "{{":
                         raise Malformed("PB113", "an expression must stand in quotes", start - 1, start + 1, TEMPLATE_QUOTES)
                     raise self._at(event, "PB113", "a key must be text, not a collection")
-                node = Node(self._document, event.start_mark.index, event.end_mark.index, {} if kind is events.MappingStartEvent else [])
+                node = Node(
+                    self._document,
+                    event.start_mark.index,
+                    event.end_mark.index,
+                    {} if kind is events.MappingStartEvent else [],
+                )
                 if kind is events.MappingStartEvent:
                     node.children, node.keys = {}, {}
                 else:

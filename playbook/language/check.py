@@ -109,7 +109,11 @@ def _verb(node: Node, number: int, findings: Findings, via: tuple[Place, ...]) -
     if verbs:
         places = node.key_place(verbs[1])
         findings.add(
-            "PB207", f"one step with {len(verbs)} verbs: {', '.join(verbs)}", places, f"begin a new step: `- {verbs[1]}:`", via=via
+            "PB207",
+            f"one step with {len(verbs)} verbs: {', '.join(verbs)}",
+            places,
+            f"begin a new step: `- {verbs[1]}:`",
+            via=via,
         )
         return None
     for key in islice(node.data, 20):

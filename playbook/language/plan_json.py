@@ -123,7 +123,11 @@ def _masked(value: Any, secrets: list[str], *, numbers: bool = False) -> Any:
 
 
 def _step_to_json(step: Step) -> dict[str, Any]:
-    data: dict[str, Any] = {"id": step.id, "verb": step.verb, step.verb: ACTIONS[type(step.action)].facts(step.action, true=False)}
+    data: dict[str, Any] = {
+        "id": step.id,
+        "verb": step.verb,
+        step.verb: ACTIONS[type(step.action)].facts(step.action, true=False),
+    }
     for key in ("name", "at_ms", "timeout_ms", "skipped"):
         value = getattr(step, key)
         if value not in (None, ""):
@@ -198,7 +202,11 @@ def _step_from_json(data: Mapping[str, Any]) -> Step:
     verb = data["verb"]
     action = VERBS[verb].read(data[verb], _made)
     given = {key: data[key] for key in ("id", "name", "at_ms", "until", "timeout_ms", "on_error", "skipped") if key in data}
-    given |= {"action": action, "expect": _expect_from_json(data.get("expect")), "length": _made(Length, data["length"])}
+    given |= {
+        "action": action,
+        "expect": _expect_from_json(data.get("expect")),
+        "length": _made(Length, data["length"]),
+    }
     given["place"] = _made(Place, data["place"]) if "place" in data else None
     given["via"] = tuple(_made(Place, place) for place in data.get("via", ()))
     return _made(Step, given)

@@ -14,7 +14,12 @@ from playbook.model import Chunk, Say, Step
 
 
 def pronounced(
-    steps: Iterable[Step], table: Mapping[str, Any], node: Node, provider: str, installation: Installation, findings: Findings
+    steps: Iterable[Step],
+    table: Mapping[str, Any],
+    node: Node,
+    provider: str,
+    installation: Installation,
+    findings: Findings,
 ) -> tuple[Step, ...]:
     """The steps, with words as this provider is to speak them. `table` is the rendered `pronounce`, and `node` where it stands."""
     words = {word: text for word, text in table.items() if isinstance(text, str)}

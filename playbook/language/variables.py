@@ -74,7 +74,10 @@ def playbook_scope(declared: Node | None, inputs: Inputs, reader: Reader) -> Sco
             else:
                 remedy = _meant(name, names, findings)
                 findings.add("PB310", f"no variable '{name}' is declared", root.key_place(name), remedy, severity="warning")
-    for name, text in inputs.env.items():  # an environment may hold values for others: only what is nearly one of ours is doubted
+    for (
+        name,
+        text,
+    ) in inputs.env.items():  # an environment may hold values for others: only what is nearly one of ours is doubted
         if name in names:
             given[name] = _Given(text, f"in PLAYBOOK_VAR_{name}", text=True)
         elif meant := findings.near(name, names):
@@ -142,7 +145,13 @@ def _scope(
         if source is None and "default" in facts:
             default = node.at(["default"])
             if default.templated:
-                findings.add("PB304", f"the default of '{name}' holds a template", default.place, "a default is plain data", via=via)
+                findings.add(
+                    "PB304",
+                    f"the default of '{name}' holds a template",
+                    default.place,
+                    "a default is plain data",
+                    via=via,
+                )
                 unknown.add(name)
                 continue
             source = _Given(facts["default"], "by default", default)
@@ -194,7 +203,13 @@ def _judge(name: str, given: _Given, facts: Mapping[str, Any], findings: Finding
         return _NOT_GIVEN
     if "enum" in facts and value not in facts["enum"]:
         allowed = ", ".join(map(str, facts["enum"]))
-        findings.add("PB309", f"the variable '{name}' may not be {shown} ({given.origin})", given.place, f"use one of {allowed}", via=via)
+        findings.add(
+            "PB309",
+            f"the variable '{name}' may not be {shown} ({given.origin})",
+            given.place,
+            f"use one of {allowed}",
+            via=via,
+        )
         return _NOT_GIVEN
     return value
 

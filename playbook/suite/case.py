@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,8 +62,11 @@ def rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     try:
         with need_file(path).open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
-            file.seek(0)
-            part = "," if "," in first else next((char for char in ";\t" if char in first), ",")
+            stated = re.fullmatch(r"sep=(.)\r?\n", first)  # Excel's first line
+            if stated is None:
+                file.seek(0)
+            above = 0 if stated is None else 1
+            part = stated[1] if stated else "," if "," in first else next((char for char in ";\t" if char in first), ",")
             reader = csv.reader(file, strict=True, delimiter=part)
             header = [name.strip() for name in next(reader, [])]
             if not any(header):
@@ -73,9 +77,9 @@ def rows(path: Path) -> list[tuple[int, dict[str, str]]]:
                 if header.count(name) > 1:
                     raise UsageError(f"{path}:1: two columns are called '{name}'")
             found, lines = list[tuple[int, dict[str, str]]](), dict[str, int]()
-            line = reader.line_num + 1
+            line = reader.line_num + 1 + above
             for cells in reader:
-                if cells:
+                if any(cell.strip() for cell in cells):
                     if len(cells) != len(header):
                         few = len(cells) < len(header)
                         remedy = "a cell may be empty, but not missing" if few else f"a value with {part!r} in it must be in quotes"
@@ -83,7 +87,7 @@ def rows(path: Path) -> list[tuple[int, dict[str, str]]]:
                     row = dict(zip(header, cells, strict=True))
                     _check_id(row, lines, path, line)
                     found.append((line, row))
-                line = reader.line_num + 1
+                line = reader.line_num + 1 + above
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} cannot be read as CSV: it is not UTF-8", remedy="save it as CSV in UTF-8") from error
     except csv.Error as error:
