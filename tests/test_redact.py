@@ -12,6 +12,8 @@ import json
 import os
 import re
 import stat
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 from urllib.parse import quote, quote_plus
@@ -260,6 +262,15 @@ def test_no_line_of_a_file_of_variables_is_shown(text: str, shell: Shell) -> Non
         done = shell.call("check", "show.yaml", "--vars", "v.yaml", *more)
         assert "S3CRET" not in done.out + done.err
         assert done.code in (0, 3)
+
+
+def test_variables_come_on_standard_input(shell: Shell) -> None:
+    """`--vars -` is the way in for a secret that must stand in no list of processes and in no file."""
+    declared = "vars: {who: {type: string, required: true}}\n"
+    shell.write("show.yaml", f"version: 1\nprovider: local\n{declared}timeline:\n  - say: Hello {{{{ who }}}}.\n")
+    command = [sys.executable, "-m", "playbook", "plan", "show.yaml", "--vars", "-", "--json"]
+    done = subprocess.run(command, input="who: Ada", env=shell.env, capture_output=True, text=True, check=True)
+    assert "Hello Ada." in done.stdout
 
 
 def test_a_trigger_whose_name_is_secret(shell: Shell) -> None:

@@ -20,6 +20,7 @@ from playbook.model import Plan
 from playbook.perform.world import World, variables
 
 SUFFIXES = (".yaml", ".yml")
+STDIN = Path("/dev/stdin")
 
 
 def add_inputs(parser: Parser) -> None:
@@ -33,7 +34,7 @@ def add_inputs(parser: Parser) -> None:
 
 def inputs(args: Namespace) -> Inputs:
     """The values of variables, from everywhere but the playbook."""
-    files = tuple(args.vars or ())
+    files = tuple(STDIN if str(file) == "-" else file for file in args.vars or ())
     for file in files:
         if not file.exists():
             raise UsageError(f"there is no file {file}", remedy="name a file of variables, in YAML or JSON")
