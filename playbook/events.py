@@ -145,7 +145,8 @@ class ProviderFailed:
     """Something failed at the provider.
 
     With a `task`, that line (or interrupt) was `refused`, or what became of it is `ambiguous`. Without one, the session is `lost`, or
-    could not be opened (`refused`). `session` is the id when a session was created all the same and must be closed.
+    could not be opened (`refused`). `session` is the id when a session was created all the same and must be closed. `silent_ms`: how
+    long ago a session that is `lost` was last known to live.
     """
 
     reason: str
@@ -154,14 +155,17 @@ class ProviderFailed:
     chunk: int | None = None
     status: int | None = None
     session: str | None = None
+    silent_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SessionClosed:
-    """The session is closed, or closing it failed (`status` is then `failed`, and the journal still holds it)."""
+    """The session is closed. `status`: closing it `failed`, and the journal still holds it; or it was `lost` before, and was last known to
+    live `silent_ms` ago."""
 
     reason: str | None = None
-    status: Literal["failed"] | None = None
+    status: Literal["failed", "lost"] | None = None
+    silent_ms: int | None = None
 
 
 class StopCause(StrEnum):
@@ -413,7 +417,16 @@ class GradeRaised:
     evidence: Evidence
 
 
-Note = TimelineZero | StepStarted | StepFinished | StepSkipped | Late | Ignored | Conflict | GradeRaised
+@dataclass(frozen=True, slots=True)
+class GradeLowered:
+    """A line that was closed by our reckoning alone may not have been heard after all."""
+
+    task: str
+    evidence: Evidence
+    reason: str
+
+
+Note = TimelineZero | StepStarted | StepFinished | StepSkipped | Late | Ignored | Conflict | GradeRaised | GradeLowered
 
 Effect = Command | Note | SpeechStarted | SpeechEnded
 """What `Engine.handle` returns: commands and notes, and the sightings that the engine settles itself (`outcome` is `settled`)."""

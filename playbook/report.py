@@ -481,7 +481,9 @@ def _event_words(line: Line, reason: str) -> str | None:
         case "session_opened":
             return f"session {line['session']} is open" + (f" ({reason})" if reason else "")
         case "session_closed":
-            return f"the session could not be closed: {reason}" if line.get("status") == "failed" else "session closed"
+            if line.get("status") is None:
+                return "session closed"
+            return f"the session could not be closed: {reason}" if line["status"] == "failed" else f"session lost: {reason}"
         case "task_accepted" if reason:
             return f"{line['task']}: {reason}"
         case "provider_failed":
@@ -508,7 +510,7 @@ def _note_words(line: Line, name: str, reason: str) -> str | None:
             return f"{name}: {line['evidence']}, by {line['source']}"
         case "ignored" if "trigger" in reason:
             return f"ignored: {reason}"
-        case "conflict" if "task" in line:
+        case "conflict" | "grade_lowered" if "task" in line:
             return f"{name}: {reason}"
     return None
 

@@ -507,7 +507,7 @@ def test_a_show_that_nobody_watches_is_cut_by_the_vendor(tmp_path):
         ("slow-accept", 0, TEXTS),
         ("rate-limit", 0, TEXTS),
         ("accepted-but-silent@2", 0, [TEXTS[0], TEXTS[2]]),  # nobody can tell
-        ("session-dies@3", 0, TEXTS),  # nor that the last line was cut
+        ("session-dies@3", 4, TEXTS),  # which the end finds out
         ("flap@2", 1, TEXTS[:1]),
         ("half-body@2", 1, TEXTS[:1]),
         ("quota-at-create", 4, []),

@@ -199,6 +199,8 @@ def session_dies(show: Show) -> None:
     [lost] = of(show.lines, "event", "provider_failed")
     assert lost["outcome"] == "lost"
     cut = show.two if show.reports or show.own_track else closings(show.lines)["three"]
+    lowered = [line["task"] for line in of(show.lines, "note", "grade_lowered")]
+    assert lowered == ([] if show.reports or show.own_track else ["two"]), "what was being said when it died may not have been heard"
     assert (cut["evidence"], cut["reason"], cut["interrupted"]) == ("timeout", "session lost", True)
 
 

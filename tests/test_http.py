@@ -181,6 +181,41 @@ def test_an_answer_that_comes_twice_is_no_answer_to_the_next_request(late_ms: in
     virtually(main)
 
 
+# --- proxies ------------------------------------------------------------------------------------------------------------
+
+
+def unreached(monkeypatch: pytest.MonkeyPatch, **env: str) -> ProviderError:
+    """What a request to a host beyond the proxies of this environment comes to."""
+    for name in ("HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+
+    async def main() -> ProviderError:
+        async with Http("https://api.example.invalid") as http:
+            with pytest.raises(ProviderError) as caught:
+                await http.request("POST", "/x", retry=Retry.NEVER)
+            return caught.value
+
+    return run(main(), "system")
+
+
+@pytest.mark.parametrize("no_proxy", ["localhost,127.0.0.1,::1,[::1]", "fd00::/8,10.0.0.0/8", "fe80::/10"])
+def test_proxies_that_cannot_be_used_are_no_bug_of_ours(no_proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is sent, and the message says which settings to look at; if the list can be read, the proxy itself is named."""
+    error = unreached(monkeypatch, HTTPS_PROXY="http://127.0.0.1:9", NO_PROXY=no_proxy)
+    assert error.outcome == "refused"
+    assert "prox" in error.message
+    assert "HTTPS_PROXY" in error.remedy
+
+
+def test_a_proxy_that_is_not_there_is_named_without_its_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the proxy that refused, not the service."""
+    error = unreached(monkeypatch, HTTPS_PROXY="http://me:hunter2@127.0.0.1:9")
+    assert error.message == "connection refused by the proxy 127.0.0.1:9"
+
+
 # --- what is no answer of the service's ---------------------------------------------------------------------------------
 
 PAGE = "<!DOCTYPE html><html><head><title>Hotel</title></head><body>Please log in.</body></html>"

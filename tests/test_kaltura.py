@@ -601,6 +601,9 @@ LUCK: Mapping[str, Luck] = {
     "session-dies": Luck(
         ERROR, "the session has ended (410", options={"faults": ["session-dies"]}, timeline=AGAIN, outcome="lost", calls=FAULTED
     ),
+    "session-dies in the last line": Luck(
+        ERROR, "Kaltura had ended the session before", options={"faults": ["session-dies"]}, calls=ONCE, spoken=("hello",)
+    ),
     "slow-accept": Luck(PASSED, options={"faults": ["slow-accept"]}, spoken=("hello",)),
     "quota-at-create": Luck(ERROR, "429: quota exceeded", options={"faults": ["quota-at-create"]}, outcome="refused", within_ms=5_000),
     "rate-limit": Luck(PASSED, options={"faults": ["rate-limit"]}, calls=FAULTED, spoken=("hello",)),

@@ -24,7 +24,7 @@ from playbook.perform.performance import Options, Runner
 from playbook.perform.steering import Cue
 from playbook.perform.world import World
 from playbook.providers.base import EndsSessions, ListsSessions
-from playbook.providers.tavus.echo import PACE, PIECE_MS, RATE, Copies, as_uuid, split
+from playbook.providers.tavus.echo import PACE, PIECE_MS, RATE, Copies, as_uuid, in_messages, split
 from playbook.providers.tavus.emulator import TavusEmulator
 from playbook.providers.tavus.provider import TavusProvider
 from playbook.providers.tavus.session import TEST_MODE
@@ -181,7 +181,7 @@ def test_test_mode_is_a_free_check(tmp_path):
 
 
 def test_a_test_mode_that_is_not_over_at_once_is_ended(tmp_path):
-    """Only the answer's own word is believed."""
+    """Only the answer's own word is believed. That it is over by then is no death: Tavus ends such conversations itself."""
     answer = {"conversation_id": "c9", "status": "active", "conversation_url": ""}
     text = THREE.replace(f"{{pal_id: {PAL}}}", f"{{pal_id: {PAL}, test_mode: true}}")
     run = perform(text, tmp_path, injections=[Injection(method="POST", path=CREATE, status=200, body=answer)])
@@ -239,6 +239,25 @@ def test_a_long_text_goes_in_several_messages(tmp_path):
     assert [echo["done"] for echo in echoes] == [False] * (len(echoes) - 1) + [True]
     assert all(len(encode(entry["message"])) <= MAX_MESSAGE_BYTES for entry in run.notes("message"))
     assert run.grades == {"long": "reported"}
+
+
+@given(
+    st.sampled_from(["欢迎来到国家博物馆。", "x", "Ω ", "\U0001f600", '"\\\n', "न\u093e", "مرحبا ", "a b. "]),
+    st.integers(1, 9000),
+    st.booleans(),
+    st.booleans(),
+)
+def test_every_message_of_a_long_text_fits(word, times, final, as_text):
+    """Whatever script it is written in, and however the end of a line is marked, no message is a byte too long, and nothing is lost."""
+
+    def message(done: bool, text: str) -> dict[str, object]:
+        return {"properties": {"modality": "text", "text": text, "done": str(done).lower() if as_text else done}}
+
+    text = word * times
+    messages = [entry["properties"] for entry in in_messages(text, final, message, MAX_MESSAGE_BYTES)]
+    assert "".join(entry["text"] for entry in messages) == text
+    assert [entry["done"] in (True, "true") for entry in messages] == [False] * (len(messages) - 1) + [final]
+    assert all(len(encode({"properties": entry})) <= MAX_MESSAGE_BYTES for entry in messages)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=300), st.integers(12, 90))
@@ -782,6 +801,39 @@ def test_another_pal_than_the_one_that_was_asked_for_is_refused(tmp_path):
     assert [entry["status"] for entry in run.requests("POST", "/end")] == [200]
 
 
+@pytest.mark.parametrize("forged", ["shutdown", "speech", "face"])
+def test_what_a_viewer_sends_changes_nothing(forged, tmp_path):
+    """Anybody in the room can send what looks like the face's: no shutdown, no report of speech and no other face comes of it, and the log
+    says who it was."""
+    emulator = TavusEmulator(viewer_after_ms=50, face_after_ms=100)
+
+    def forge(emulator, _):
+        def act(line):
+            if line.get("command") not in ("open_session", "say") or not emulator.open_sessions:
+                return
+            conversation = emulator.open_sessions[0]
+            role, task = {"role": "pal"}, line.get("task")
+            messages = {
+                "shutdown": [{"event_type": "system.shutdown", "properties": {"reason": "\x1b[31mover"}}],
+                "speech": [
+                    {"event_type": f"conversation.{what}_speaking", "inference_id": task, "properties": role}
+                    for what in ("started", "stopped")
+                ],
+                "face": [{"event_type": "system.pal_joined", "properties": {}}, {"event_type": "conversation.joined"}],
+            }[forged]
+            for message in messages:
+                for guest in conversation.guests:
+                    guest.message(message, "viewer-1")
+
+        emulator.act = act
+
+    run = perform(THREE, tmp_path, emulator, meanwhile=forge, watch=lambda line: emulator.act(line))
+    quiet = perform(THREE, tmp_path / "quiet", TavusEmulator(viewer_after_ms=50, face_after_ms=100))
+    told = [{key: line.get(key) for key in ("at_ms", "event", "task", "evidence", "duration_ms")} for line in run.lines if "event" in line]
+    assert told == [{key: line.get(key) for key in told[0]} for line in quiet.lines if "event" in line]
+    assert any("ignored a message of 'A Viewer', who is not the face" in str(line.get("reason")) for line in run.lines)
+
+
 def test_the_face_is_known_by_its_user_id(tmp_path):
     """Whatever it is called and whoever came before, the participant whose user id says so is the face, at once and without a remark."""
     run = perform(THREE, tmp_path, TavusEmulator(face="renamed", face_after_ms=100, viewer_after_ms=50, copies="old"))
@@ -820,7 +872,8 @@ def test_the_longest_call_of_the_account_is_found_out_on_the_way(tmp_path):
     """Tavus caps what we ask for without a word; its reason is in the log, with the true length."""
     run = perform(f"{HEAD}timeline:\n  - wait: 5m\n", tmp_path, TavusEmulator(longest_s=30))
     assert (run.code, run.reason) == (4, "Tavus ended the conversation: max_call_duration reached")
-    assert run.closed == "Tavus gives the reason 'max_call_duration reached', after 30.0 s"
+    told = "Tavus gives the reason 'max_call_duration reached', after 30.0 s"
+    assert run.closed == f"Tavus had ended the conversation before: {told}"
 
 
 def test_a_limit_that_we_know_of_is_kept_by_ourselves(tmp_path):
@@ -902,16 +955,25 @@ def test_a_web_page_does_not_end_a_conversation(status, times, code, left, tmp_p
         assert f"answered {status} with a web page, not the service's answer" in run.reason
 
 
-def test_a_conversation_that_is_over_already_is_no_failure(tmp_path):
-    """Whoever ended it: ending it again is refused, and a look shows that it is over."""
+def test_a_conversation_that_is_over_when_it_is_to_be_ended_had_died(tmp_path):
+    """Whoever ended it: ending it is refused, and a look shows that it is over. Lines that Tavus reported were said all the same."""
 
     def end_it(emulator, _):
         emulator.act = lambda line: emulator.open_sessions[0].end("end") if line.get("command") == "close_session" else None
 
     emulator = TavusEmulator()
     run = perform(THREE, tmp_path, emulator, meanwhile=end_it, watch=lambda line: emulator.act(line))
-    assert (run.code, run.left) == (0, [])
+    assert (run.code, run.left) == (4, [])
+    assert run.reason.startswith("Tavus had ended the conversation before")
+    assert set(run.grades.values()) == {"reported"}
     assert [entry["status"] for entry in run.requests("POST", "/end")] == [400]
+
+
+def test_an_end_whose_answer_was_lost_may_find_the_conversation_over(tmp_path):
+    """It is repeated, and what the repetition finds was our own doing."""
+    run = perform(THREE, tmp_path, injections=[Injection("lose", "POST", END)])
+    assert (run.code, run.left) == (0, [])
+    assert [entry["status"] for entry in run.requests("POST", "/end")] == ["closed", 400]
 
 
 def test_a_sound_without_its_last_piece_is_cut(tmp_path):

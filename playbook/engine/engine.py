@@ -204,6 +204,9 @@ class Engine:
             return self._effects.ignore("nobody asked for the session to be closed")
         if event.status == "failed":
             self.conclude("error", 4, event.reason or "the session could not be ended")
+        elif event.status == "lost":
+            self._show.ledger.doubt(event.silent_ms)
+            self.conclude("error", 4, event.reason or "the session had died")
         else:
             self.conclude("passed", 0)
         self.phase = "done"
@@ -220,6 +223,8 @@ class Engine:
         if opening and event.session is None:
             self.phase = "done"
         else:
+            if not opening:
+                self._show.ledger.doubt(event.silent_ms)
             self.close("could not be opened" if opening else "session lost", lost=not opening)
         return None
 

@@ -20,6 +20,7 @@ from playbook.engine.reckoning import Reckoning
 from playbook.engine.utterances import Moment, Utterance, Utterances
 from playbook.events import (
     Conflict,
+    GradeLowered,
     GradeRaised,
     PlayAudio,
     SayText,
@@ -338,6 +339,14 @@ class Ledger:
         return self._effects.add(Conflict(told, utterance.task))
 
     # --- closing ----------------------------------------------------------------------------------------------------
+
+    def doubt(self, silent_ms: int | None) -> None:
+        """The session has died, and was last known to live `silent_ms` ago. What our reckoning alone closed since may have been cut."""
+        alive_ms = 0 if silent_ms is None else self._effects.now_ms - silent_ms
+        for utterance in self._lines.past:
+            if utterance.grade is Evidence.estimated and utterance.ended_ms is not None and utterance.ended_ms > alive_ms:
+                utterance.grade = Evidence.timeout
+                self._effects.add(GradeLowered(utterance.task, Evidence.timeout, "the session may have died before its end"))
 
     # --- interrupts -------------------------------------------------------------------------------------------------
 

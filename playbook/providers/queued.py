@@ -21,6 +21,14 @@ from playbook.transports.http import BACKOFF_MS
 T = TypeVar("T")
 
 
+class SessionGone(ProviderError):
+    """There is no session to end: it ended by itself before. `repeated`: or by an end of ours, whose answer was lost."""
+
+    def __init__(self, message: str, *, repeated: bool) -> None:
+        super().__init__(message, outcome="lost")
+        self.repeated = repeated
+
+
 class QueuedSession(ABC):
     """Six coroutines for a provider to fill in, and one for those who have to prepare a performance.
 
@@ -43,6 +51,8 @@ class QueuedSession(ABC):
         self._insisted = False  # that it be closed, though it is being closed
         self._released = False
         self._lost = False
+        self._end_sent = False
+        self._alive_ms: int | None = None
 
     # what a provider writes
 
@@ -68,7 +78,8 @@ class QueuedSession(ABC):
     @abstractmethod
     async def _close(self, reason: str) -> str | None:
         """End the session that was created, also half of it; retry within the budget. Called if there is one, `_open` cancelled or over,
-        and again when it raised what is no `PlaybookError`. Returns a remark for the log, or None."""
+        and again when it raised what is no `PlaybookError`. Returns a remark for the log, or None. Raises `SessionGone` when there was
+        nothing to end. The journal is told by this file."""
 
     async def _release(self) -> None:  # noqa: B027 -- most have something to let go of, and need not
         """Let go of connections and whatever else is held. Called once, last of all, whatever became of the session."""
@@ -114,7 +125,14 @@ class QueuedSession(ABC):
         """Report, once, that the session has died by itself."""
         if not self._lost and not self._closing:
             self._lost = True
-            self.emit(ProviderFailed(reason, outcome="lost", status=status, session=self.session_id))
+            self.emit(ProviderFailed(reason, outcome="lost", status=status, session=self.session_id, silent_ms=self._silent_ms()))
+
+    def answered(self) -> None:
+        """Note that the vendor has just done something with the session, so that it lives."""
+        self._alive_ms = self.context.clock.now_ms()
+
+    def _silent_ms(self) -> int | None:
+        return None if self._alive_ms is None else self.context.clock.now_ms() - self._alive_ms
 
     async def creating(self, call: Coroutine[Any, Any, T]) -> T:
         """Await the request that creates the session, such that a stop does not cut it off half-way: `close` lets it finish first, so
@@ -186,14 +204,18 @@ class QueuedSession(ABC):
         self.emit(SessionOpened(self.session_id))
 
     async def _do(self, call: Awaitable[TaskAccepted]) -> None:
-        self.emit(await call)
+        accepted = await call
+        self.answered()
+        self.emit(accepted)
 
     def _failed(self, error: ProviderError, command: SayText | PlayAudio | StopSpeaking | None) -> None:
         reason = _reason(error)
         if command is None or error.outcome == "lost":
             if not self._lost:
                 self._lost = True
-                self.emit(ProviderFailed(reason, outcome=error.outcome, status=error.status, session=self.session_id))
+                self.emit(
+                    ProviderFailed(reason, outcome=error.outcome, status=error.status, session=self.session_id, silent_ms=self._silent_ms())
+                )
             return
         chunk = command.chunk if isinstance(command, SayText) else None
         self.emit(ProviderFailed(reason, outcome=error.outcome, task=command.task, chunk=chunk, status=error.status))
@@ -207,11 +229,13 @@ class QueuedSession(ABC):
         try:
             async with asyncio.timeout(CLOSE_BUDGET_S):
                 try:
-                    remark = None if self.session_id is None else await self._close_whatever_happens(reason)
+                    remark = None if self.session_id is None else await self._close_and_note(reason)
                 finally:
                     await self._let_go()
             if self._creating is not None and self.session_id is None and (not self._creating.done() or self._creating.cancelled()):
                 raise ProviderError("the request that creates the session was not answered in time")
+        except SessionGone as error:
+            self.emit(SessionClosed(error.message, status="lost", silent_ms=self._silent_ms()))
         except (ProviderError, TimeoutError) as error:
             text = error.message if isinstance(error, ProviderError) else "ending the session took too long"
             self.emit(SessionClosed(reason=text, status="failed"))
@@ -222,6 +246,21 @@ class QueuedSession(ABC):
             self.emit(SessionClosed("internal error", status="failed"))
         else:
             self.emit(SessionClosed(remark))
+
+    async def _close_and_note(self, reason: str) -> str | None:
+        """End the session, and let the journal know. That it is gone proves nothing bad if its death was told before, or if an end of ours
+        was sent before, whose answer was lost."""
+        known, self._end_sent = self._lost or self._end_sent, True
+        try:
+            remark = await self._close_whatever_happens(reason)
+        except SessionGone as gone:
+            self.context.journal.ended(reason)
+            if not known and not gone.repeated:
+                raise
+            remark = gone.message
+        else:
+            self.context.journal.ended(reason)
+        return remark
 
     async def _close_whatever_happens(self, reason: str) -> str | None:
         """End the session. A bug in that is told and does not stop it: it is tried again, or the session would go on and be billed."""

@@ -63,6 +63,7 @@ _NAMES: dict[type, tuple[str, str]] = {
     events.Ignored: ("note", "ignored"),
     events.Conflict: ("note", "conflict"),
     events.GradeRaised: ("note", "grade_raised"),
+    events.GradeLowered: ("note", "grade_lowered"),
 }
 FIELDS = (
     "name",
@@ -81,6 +82,7 @@ FIELDS = (
     "late_ms",
     "duration_ms",
     "ago_ms",
+    "silent_ms",
     "within_ms",
     "evidence",
     "interrupted",
@@ -95,7 +97,7 @@ _SPOKEN = {"name", "viewer", "provider_task", "session", "trigger", "text", "hea
 _ATTRIBUTES = {cls: tuple(name for name in FIELDS if name in cls.__dataclass_fields__) for cls in _NAMES}  # type: ignore[attr-defined]  # all are dataclasses
 _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(FIELDS, (str,)),
-    **dict.fromkeys(("chunk", "due_ms", "late_ms", "duration_ms", "ago_ms", "within_ms", "heard_ms"), (int,)),
+    **dict.fromkeys(("chunk", "due_ms", "late_ms", "duration_ms", "ago_ms", "silent_ms", "within_ms", "heard_ms"), (int,)),
     **dict.fromkeys(("final", "interrupted"), (bool,)),
     "status": (int, str),
 }
@@ -146,7 +148,7 @@ def _values(fields: tuple[str, ...]) -> Callable[[Event | Effect], tuple[Any, ..
 
 
 _SHAPES = {cls: (*kind_and_name, _ATTRIBUTES[cls], _values(_ATTRIBUTES[cls])) for cls, kind_and_name in _NAMES.items()}
-_GRADED = (events.SpeechStarted, events.SpeechEnded, events.SourceJoined, events.GradeRaised)
+_GRADED = (events.SpeechStarted, events.SpeechEnded, events.SourceJoined, events.GradeRaised, events.GradeLowered)
 _TIMED = (events.TimerFired, events.StartTimer, events.CancelTimer)
 
 

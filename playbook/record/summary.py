@@ -22,7 +22,7 @@ Line = dict[str, Any]
 
 GRADES = tuple(grade.name for grade in reversed(Evidence))
 """The best first."""
-REMARKABLE = ("late", "ignored", "conflict", "provider_failed", "interrupted")
+REMARKABLE = ("late", "ignored", "conflict", "grade_lowered", "provider_failed", "interrupted")
 OUTCOMES = ("done", "failed", "timeout", "cut")
 TAKES_BACK = ("ignored", "conflict", "grade_raised")
 """The notes that say of the end before them that it closed nothing."""
@@ -318,6 +318,8 @@ class RunSummary:
             self.ignored += 1
         elif note == "grade_raised" and (utterance := self.utterances.get(line["task"])) is not None:
             utterance.evidence, utterance.raised_by = line["evidence"], line["source"]
+        elif note == "grade_lowered" and (utterance := self.utterances.get(line["task"])) is not None:
+            utterance.evidence, utterance.reason = line["evidence"], line["reason"]
         elif note == "conflict":
             self.conflict_count += 1
             self.unmet_count += "task" not in line

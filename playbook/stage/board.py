@@ -188,6 +188,10 @@ class Board:
         if (row := self.row_of(line)) is not None:
             row.evidence = line["evidence"]
 
+    def _note_grade_lowered(self, line: Line) -> None:
+        if (row := self.row_of(line)) is not None:
+            row.evidence, row.reason = line["evidence"], line["reason"]
+
     def _note_conflict(self, line: Line) -> None:
         if (row := self.row_of(line)) is not None:
             row.reason = line["reason"]

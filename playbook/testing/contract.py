@@ -272,7 +272,8 @@ class ProviderContract:
         await stand.provider.end_session(record, stand.env, stand.transports())
         stage.session.close("end")
         closed = await stage.until(SessionClosed)
-        assert closed.status is None
+        told = "lost" in [event.outcome for event in stage.of(ProviderFailed)]
+        assert closed.status == (None if told else "lost"), "nobody of this session ended it, which is told once"
 
     # performances
 

@@ -33,6 +33,7 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
 
 from playbook.clock import Clock, wall_time
 from playbook.errors import ProviderError, SetupError, reason_of
@@ -473,7 +474,21 @@ class Wire:
                 passing=False,
                 remedy="check SSL_CERT_FILE and SSL_CERT_DIR",
             ) from error
-        self._client = httpx.AsyncClient(
+        try:
+            self._client = self._new_client(verify)
+        except (httpx.InvalidURL, ValueError, ImportError) as error:  # whose texts may quote a proxy's password
+            raise NetworkError(
+                f"{self.host} cannot be reached: the proxies that the environment names cannot be used",
+                outcome="refused",
+                passing=False,
+                remedy="check HTTPS_PROXY, ALL_PROXY and NO_PROXY (which takes host names and addresses, not networks such as fe80::/10)",
+            ) from error
+        return self._client
+
+    def _new_client(self, verify: ssl.SSLContext) -> httpx.AsyncClient:
+        import httpx
+
+        return httpx.AsyncClient(
             base_url=self.base_url,
             headers={"Accept-Encoding": "identity", "User-Agent": "avatar-playbook", **self.headers},
             timeout=httpx.Timeout(self._answer_s, connect=CONNECT_S, pool=CONNECT_S),
@@ -482,7 +497,6 @@ class Wire:
             trust_env=not is_loopback(self.host),  # a proxy that is set for the world must not be asked for this machine
             verify=verify,
         )
-        return self._client
 
     async def _body(self, response: httpx.Response) -> bytes:
         """What came, which was asked for as it is. One gzip is taken off all the same, but never more than the bound comes out of it."""
@@ -514,8 +528,24 @@ class Wire:
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def _proxy(self) -> str:
+        """The host and port of the proxy on the way, without credentials; empty where there is none."""
+        known = getproxies_environment()
+        if is_loopback(self.host) or proxy_bypass(self.host):
+            return ""
+        parts = urlsplit(known.get(urlsplit(self.base_url).scheme) or known.get("all", ""))
+        return parts.netloc.rpartition("@")[2]
+
     def _unreached(self, error: Exception) -> NetworkError:
+        import httpx
+
         causes = list(_causes(error))
+        proxy = self._proxy()
+        if isinstance(error, httpx.ProxyError):
+            status = re.match(r"\d{3}\b", str(error))  # never its whole text
+            what = f"refused the connection to {self.host}" + (f" ({status[0]})" if status else "")
+            remedy = "check the proxy's address and credentials in HTTPS_PROXY"
+            return NetworkError(f"the proxy {proxy} {what}", outcome="refused", passing=False, remedy=remedy)
         for cause in causes:
             if isinstance(cause, socket.gaierror):
                 return NetworkError(
@@ -535,6 +565,8 @@ class Wire:
                 reason = (cause.reason or "handshake failed").replace("_", " ").lower()
                 return NetworkError(f"no TLS connection to {self.host}: {reason}", outcome="refused", passing=False)
         if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+            if proxy:
+                return NetworkError(f"connection refused by the proxy {proxy}", outcome="refused", remedy="check HTTPS_PROXY")
             return NetworkError(f"connection refused by {self.host}", outcome="refused", remedy="nothing listens there: check the base URL")
         return NetworkError(f"no connection to {self.host}: {_why(error)}", outcome="refused")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +11,7 @@ from playbook.errors import Problem
 from playbook.model import Capabilities, Evidence, Plan
 from playbook.ports import SessionRecord, Transports
 from playbook.providers.base import Context, Session, new_voice
+from playbook.providers.queued import SessionGone
 
 if TYPE_CHECKING:
     from playbook.speech.voice import Voice
@@ -122,4 +124,5 @@ class AvaturnProvider:
         assert record.session is not None
         base = address_of(record.facts.get("base_url"), "AVATURN_BASE_URL", env, BASE_URL)
         async with transports.http(base, headers=bearer(api_key(env)), explain=explain) as http:
-            await end(http, record.session)
+            with contextlib.suppress(SessionGone):
+                await end(http, record.session)

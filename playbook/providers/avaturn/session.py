@@ -25,7 +25,7 @@ from playbook.events import PlayAudio, SayText, StopSpeaking, TaskAccepted
 from playbook.model import Step
 from playbook.ports import Viewer
 from playbook.providers.base import Context
-from playbook.providers.queued import QueuedSession
+from playbook.providers.queued import QueuedSession, SessionGone
 from playbook.transports.http import Answer, Http, Retry, base_address
 
 PlaceOf = Callable[[str], Place | None]
@@ -92,11 +92,9 @@ class AvaturnSession(QueuedSession):
         context.seal(self.token)
         context.publish(Viewer("daily", "avaturn", self.session_id, self.base, self.token))
 
-    async def _close(self, reason: str) -> str | None:
+    async def _close(self, reason: str) -> None:  # noqa: ARG002 -- Avaturn is told none
         assert self.session_id is not None
-        remark = await end(self.http, self.session_id)
-        self.context.journal.ended(reason)
-        return remark
+        await end(self.http, self.session_id)
 
     async def _release(self) -> None:
         await self.http.aclose()
@@ -154,15 +152,14 @@ def _path(session: str) -> str:
     return f"{SESSIONS}/{quote(session, safe='')}"
 
 
-async def end(http: Http, session: str) -> str | None:
-    """End a session. A remark when it had ended before: then whatever was to be said last may not have been."""
+async def end(http: Http, session: str) -> None:
+    """End a session. Raises `SessionGone` when it had ended before: then whatever was to be said last may not have been."""
     try:
         await http.request("DELETE", _path(session), retry=Retry.SAFE)
     except ProviderError as error:
         if error.status not in GONE:
             raise
-        return "Avaturn had ended the session before"
-    return None
+        raise SessionGone("Avaturn had ended the session before", repeated=error.repeated) from error
 
 
 def explain(answer: Answer, said: str, place_of: PlaceOf = lambda _: None) -> ProviderError | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from playbook.model import Capabilities, Evidence, Length, Plan, Say
 from playbook.ports import SessionRecord, Transports, Viewer
 from playbook.providers.base import Context, new_voice
 from playbook.providers.kaltura.login import WAYS, mint, read_login
+from playbook.providers.queued import SessionGone
 from playbook.speech.pacing import estimate_ms
 
 if TYPE_CHECKING:
@@ -115,4 +117,5 @@ class KalturaProvider:
         base = address_of(record.facts.get("base_url"), "KALTURA_BASE_URL", env, API)
         async with transports.http(base, headers=bearer(token), explain=refusal) as http:
             assert record.session is not None
-            await end(http, record.session)
+            with contextlib.suppress(SessionGone):
+                await end(http, record.session)

@@ -30,7 +30,7 @@ from playbook.ports import Viewer
 from playbook.providers.base import Context, Material
 from playbook.providers.kaltura.listening import Listening
 from playbook.providers.kaltura.login import mint, read_login
-from playbook.providers.queued import QueuedSession
+from playbook.providers.queued import QueuedSession, SessionGone
 from playbook.transports.http import Answer, Http, Retry, said
 from playbook.transports.whep import StreamAddress
 
@@ -193,6 +193,7 @@ class KalturaSession(QueuedSession):
             await clock.sleep_until(clock.now_ms() + KEEP_ALIVE_MS - jitter.randrange(JITTER_MS))
             try:
                 await self._post("keep-alive", retry=Retry.SAFE, json={})
+                self.answered()
             except ProviderError as error:
                 raise ProviderError(f"session lost: the keep-alive failed: {error.message}", status=error.status) from error
 
@@ -263,12 +264,11 @@ class KalturaSession(QueuedSession):
 
     # closing
 
-    async def _close(self, reason: str) -> None:
+    async def _close(self, reason: str) -> None:  # noqa: ARG002 -- Kaltura is told none
         assert self.session_id is not None
         if self._token is None:
             raise ProviderError("the session cannot be ended: its token was never received")
         await end(self._http, self.session_id)
-        self.context.journal.ended(reason)
 
     async def _release(self) -> None:
         self._encoding = False
@@ -286,14 +286,15 @@ class KalturaSession(QueuedSession):
 
 
 async def end(http: Http, session: str) -> None:
-    """End a session, unless it is over already. An answer that makes no sense is followed by a second request, which tells."""
+    """End a session. An answer that makes no sense is followed by a second request, which tells. Raises `SessionGone` when the session had
+    ended before."""
     for last in (False, True):
         try:
             _succeeded(http, await http.request("POST", _path(session, "end"), json={}, retry=Retry.SAFE))
             return
         except ProviderError as error:
             if error.status in (404, 410):
-                return
+                raise SessionGone("Kaltura had ended the session before", repeated=error.repeated or last) from error
             if last or error.outcome != "ambiguous" or error.status != 200:
                 raise
 

@@ -24,6 +24,7 @@ import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from playbook.errors import ProviderError
@@ -189,14 +190,14 @@ class EchoSession(TavusSession):
 
     async def _send_text(self, command: SayText) -> None:
         line = self._line(command.task)
-        pieces = list(split(command.text, self.max_bytes - len(encode(self._echo(command.task, command.final, text="")))))
-        if len(pieces) > 1:
+        messages = in_messages(command.text, command.final, partial(self._echo, command.task), self.max_bytes)
+        if len(messages) > 1:
             line.text = None
-        for number, piece in enumerate(pieces, 1):
+        for number, message in enumerate(messages, 1):
             if line.stopped:
                 return
             try:
-                await self.deliver(self._echo(command.task, command.final and number == len(pieces), text=piece))
+                await self.deliver(message)
             except ProviderError as error:
                 line.over = True
                 if number > 1:
@@ -237,7 +238,7 @@ class EchoSession(TavusSession):
     def _send_piece(self, line: _Line, pcm: bytes, *, final: bool) -> asyncio.Future[None]:
         return self.deliver(self._echo(line.task, final, audio=base64.b64encode(pcm).decode()))
 
-    def _echo(self, task: str, final: bool, *, text: str | None = None, audio: str | None = None) -> dict[str, Any]:
+    def _echo(self, task: str, final: bool, text: str | None = None, *, audio: str | None = None) -> dict[str, Any]:
         """The message, as documented (https://docs.tavus.io/sections/event-schemas/conversation-echo)."""
         done: bool | str = final if self.settings.get("done_as") != "text" else str(final).lower()
         content = {"modality": "text", "text": text} if audio is None else {"modality": "audio", "audio": audio, "sample_rate": self._rate}
@@ -393,6 +394,13 @@ def as_uuid(id: str) -> str:
 
 
 _SENTENCE = re.compile(r"(?<=[.!?…。！？])\s+|(?<=[。！？])")
+
+
+def in_messages(text: str, final: bool, message: Callable[[bool, str], dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+    """The messages of a text, each of at most `limit` bytes. All but the last say that more is to come, which takes a byte more."""
+    room = limit - len(encode(message(False, "")))
+    *before, last = split(text, room)
+    return [*(message(False, piece) for piece in before), message(final, last)]
 
 
 def split(text: str, limit: int) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +12,7 @@ from playbook.errors import MASK, Problem, SetupError
 from playbook.model import Capabilities, Plan
 from playbook.ports import SETTLED_S, SessionRecord, Transports
 from playbook.providers.base import Context, FoundSession, Search, Session, new_voice
+from playbook.providers.queued import SessionGone
 
 if TYPE_CHECKING:
     from playbook.speech.voice import Voice
@@ -113,7 +115,8 @@ class TavusProvider:
         assert record.session is not None
         base = address_of(record.facts.get("base_url"), "TAVUS_BASE_URL", env, API)
         async with transports.http(base, headers=api_key(env), explain=explain) as http:
-            await end(http, record.session)
+            with contextlib.suppress(SessionGone):
+                await end(http, record.session)
 
     async def list_sessions(self, env: Mapping[str, str], transports: Transports) -> Sequence[FoundSession]:
         """Every active conversation of this key's account, whoever opened it."""

@@ -28,7 +28,7 @@ from playbook.clock import Clock
 from playbook.errors import ProviderError, SetupError
 from playbook.ports import Viewer
 from playbook.providers.base import Context, FoundSession
-from playbook.providers.queued import QueuedSession
+from playbook.providers.queued import QueuedSession, SessionGone
 from playbook.providers.tavus import pals
 from playbook.providers.tavus.pals import dicts, either, pages
 from playbook.providers.told import moment
@@ -68,6 +68,8 @@ OURS = {"extra", "pal", "echo_via", "track", "listen", "pace", "lead", "sample_r
     "price_per_minute"
 }
 """Settings that are not fields of the vendor's request."""
+SERVICE = ""
+"""The sender of what comes from the room's service itself, not from somebody in it."""
 FACE_USER = "tavus-replica"
 """What the face's user id has in it, by which the vendor's own client tells it from people."""
 FACE_IS_READY = (
@@ -274,7 +276,7 @@ class TavusSession(QueuedSession):
     def _meet(self, who: Participant) -> None:
         if not who.local:
             self._others[who.id] = who
-            if FACE_USER in who.user or who.owner or self._face_name in (None, who.name):
+            if FACE_USER in who.user or who.owner or self._face_name == who.name:
                 self._recognise(who.id)
 
     def _recognise(self, id: str) -> None:
@@ -298,8 +300,12 @@ class TavusSession(QueuedSession):
         properties = properties if isinstance(properties, dict) else {}
         if not isinstance(kind, str):
             return
-        if kind in FACE_IS_READY and properties.get("role") != "user":
+        who = self._others.get(sender)
+        if kind in FACE_IS_READY and properties.get("role") != "user" and who is not None and (who.audio or who.video):
             self._recognise(sender)
+        if sender not in (self._face, SERVICE):  # anybody in the room can send what looks like the face's
+            if kind.startswith(("conversation.", "system.")):
+                self.remark = f"ignored a message of '{who.name if who else sender}', who is not the face"
         elif kind == "system.shutdown":
             self.lost(f"Tavus ended the conversation: {either(properties, 'shutdown_reason', 'reason') or 'no reason given'}")
         else:
@@ -312,8 +318,9 @@ class TavusSession(QueuedSession):
         facts: Mapping[str, Any] = {}
         if not self._over_at_once:
             # Somebody who stops us does not want to wait for what Tavus says of it.
-            facts = await end(self._http, self.session_id, look=not reason.startswith(("SIG", "cancelled")))
-        self.context.journal.ended(reason)
+            look = not reason.startswith(("SIG", "cancelled"))
+            with contextlib.suppress(*([SessionGone] if self.settings.get("test_mode") else [])):
+                facts = await end(self._http, self.session_id, look=look)
         return _why(facts)
 
     async def _release(self) -> None:
@@ -340,9 +347,9 @@ def conversation_path(conversation: str) -> str:
 
 
 async def end(http: Http, conversation: str, *, look: bool = True) -> Mapping[str, Any]:
-    """End a conversation, unless it is over already. A refusal is no proof that it is, and success is none either if Tavus goes on to say
-    that the conversation is active: then it is asked again. Returns what Tavus says of the conversation, if it is asked."""
-    clock, tries = Clock(), iter(STILL_ACTIVE_MS)
+    """End a conversation. A refusal is no proof that it is over, and success is none either if Tavus goes on to say that it is active: then
+    it is asked again. Returns what Tavus says of the conversation, if it is asked. Raises `SessionGone` when it had ended before."""
+    clock, tries, ended = Clock(), iter(STILL_ACTIVE_MS), False
     while True:
         try:
             await http.request("POST", f"{conversation_path(conversation)}/end", retry=Retry.SAFE)
@@ -352,12 +359,15 @@ async def end(http: Http, conversation: str, *, look: bool = True) -> Mapping[st
             try:
                 facts = (await http.request("GET", conversation_path(conversation), params=VERBOSE, retry=Retry.SAFE)).fields()
             except ProviderError as unknown:
-                if unknown.status in (400, 404, 410):
-                    return {}
-                raise
+                if unknown.status not in (400, 404, 410):
+                    raise
+                facts = {"status": "ended"}
             if facts.get("status") != "ended":
                 raise
-            return facts
+            why = _why(facts)
+            what = "Tavus had ended the conversation before" + (f": {why}" if why else "")
+            raise SessionGone(what, repeated=error.repeated or ended) from error
+        ended = True
         facts = await _look(http, conversation) if look else {}
         if facts.get("status") != "active":
             return facts
