@@ -160,7 +160,7 @@ class _Show:
         if not self.args.stage:
             return contextlib.nullcontext()
         from playbook.cli.stage import serving
-        from playbook.stage.director import Manner
+        from playbook.stage.manner import Manner
 
         return serving(self.args, self.plan, Manner.single(self.plan, self.provider))
 

@@ -23,7 +23,8 @@ from playbook.perform.world import World
 
 if TYPE_CHECKING:
     from playbook.perform.performance import Options, Outcome, Runner
-    from playbook.stage.director import Director, Manner
+    from playbook.stage.director import Director
+    from playbook.stage.manner import Manner
 
 
 def add_stage(parser: Parser) -> None:
@@ -74,7 +75,7 @@ async def _stage(args: Namespace, world: World, plan: Plan) -> int:
     from playbook.perform.assemble import journal_folder, staged
     from playbook.perform.performance import Options
     from playbook.providers.base import StreamedByVendor
-    from playbook.stage.director import Manner
+    from playbook.stage.manner import Manner
 
     def compile_again() -> Plan:
         again = compile_file(args.file, world, inputs(args), provider=args.provider)

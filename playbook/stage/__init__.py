@@ -5,6 +5,8 @@
 * `hub`: the open pages: their sockets, clocks and ears
 * `sounds`: the sound that we make, as the pages receive it
 * `director`: performs the playbook on every `go`, and reads it anew when it has changed
+* `manner`: how it performs, told by the command line
+* `audience`: who watches, by which viewer, and what the pages' ears tell
 * `server`: addresses, routes, the server itself
 * `pages/`: what is served
 

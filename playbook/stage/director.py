@@ -10,24 +10,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal as signals
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from playbook.errors import AuthorError, PlaybookError, Problem, UsageError
+from playbook.errors import AuthorError, PlaybookError, Problem
 from playbook.events import Event
 from playbook.model import Plan
 from playbook.perform.performance import SIGNALS, Options, Outcome, Runner
 from playbook.perform.steering import PEOPLE, TWICE_MS
-from playbook.ports import Control, HearsState, Steered, Viewer
-from playbook.providers.base import Provider, ShownByVendor, StreamedByVendor
+from playbook.ports import HearsState, Viewer
+from playbook.providers.base import ShownByVendor, StreamedByVendor
 from playbook.record.runlog import Line
 from playbook.stage.audience import Audience
 from playbook.stage.board import Board, problems_to_json
 from playbook.stage.guard import Guard
 from playbook.stage.hub import Hub, Page
+from playbook.stage.manner import Manner, Present, files_of, places_of
 from playbook.stage.sounds import Sounds
 
 TAKEN = "taken for the one before"
@@ -35,40 +35,6 @@ WATCH_S = 0.4
 """How often the playbook's files are looked at."""
 TOGETHER_S = 0.03
 """What changes within this time is told to the pages at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Manner:
-    """How the stage performs: `compile` makes the plan (raises `AuthorError`), `perform` a runner for it with these options."""
-
-    compile: Callable[[], Plan]
-    perform: Callable[[Plan, Options], AbstractAsyncContextManager[Runner]]
-    options: Options
-    controls: Sequence[Control] = ()
-    """Who gives signals beside the pages, and is told the state if it wants to be (`HearsState`)."""
-    files: Callable[[], Iterable[Path]] = tuple
-    """What the plan is made of beside the playbook and its parts."""
-    told: Callable[[Outcome | PlaybookError], None] = lambda _: None
-    """Hears how each performance went."""
-
-    @classmethod
-    def single(cls, plan: Plan, provider: Provider | None) -> Manner:
-        """For a performance that somebody else performs: the stage only shows it."""
-
-        def refuse(*_: object) -> AbstractAsyncContextManager[Runner]:
-            raise UsageError("this stage shows one performance")
-
-        return cls(lambda: plan, refuse, Options(provider=provider))
-
-
-class _Present:
-    """A control in a performance's eyes: somebody can still give signals, which come in through the director."""
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-
-    def attach(self, show: Steered) -> AbstractContextManager[None]:  # noqa: ARG002 -- the contract's
-        return contextlib.nullcontext()
 
 
 class Director:
@@ -109,7 +75,7 @@ class Director:
     def read(self, plan: Plan) -> None:
         """This plan is the next to be performed."""
         self._new_plan = plan
-        self._seen = self._look(_files(plan))
+        self._seen = self._look(files_of(plan))
         if self._runner is None:
             self._take_new_plan()
         else:
@@ -150,7 +116,7 @@ class Director:
                 plan = await asyncio.to_thread(self._manner.compile)
             except AuthorError as error:
                 self._show_problems(error.problems)
-                self._seen |= self._look(_places(error.problems))
+                self._seen |= self._look(places_of(error.problems))
             except PlaybookError as error:
                 self._show_problems([Problem("PB100", error.message, remedy=error.remedy)])
             else:
@@ -253,7 +219,7 @@ class Director:
         """The options of a performance that is seen on this stage."""
         self.board.begin()
         self._changed()
-        controls = [*options.controls, *map(_Present, ("page", "http", *(each.source for each in self._manner.controls)))]
+        controls = [*options.controls, *map(Present, ("page", "http", *(each.source for each in self._manner.controls)))]
         live = (*options.live, self.sounds)
         return replace(options, watch=self._watch(options.watch), live=live, controls=controls)
 
@@ -455,13 +421,3 @@ class Director:
             if self._flush is not None:
                 self._flush.cancel()
             await self.audience.close()
-
-
-def _files(plan: Plan) -> set[str]:
-    """What a plan was made of: the files of its steps, and its sounds."""
-    places = {place.file for step in plan.steps for place in (step.place, *step.via) if place is not None}
-    return places | {sound for sound in plan.sounds.values() if isinstance(sound, str)}
-
-
-def _places(problems: Iterable[Problem]) -> set[str]:
-    return {place.file for problem in problems for place in (problem.place, *problem.via) if place is not None}
