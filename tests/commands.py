@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -81,6 +82,13 @@ class Shell:
                 yield line
         finally:
             alarm.cancel()
+
+    def find(self, process: subprocess.Popen[str], pattern: str) -> tuple[str, ...]:
+        """Read what a real command tells until this is in it, and give its groups."""
+        for line in self.told(process):
+            if found := re.search(pattern, line):
+                return found.groups()
+        raise AssertionError(f"{pattern!r} was never told")
 
     def until(self, process: subprocess.Popen[str], words: str) -> None:
         """Read what a real command tells until it says this."""

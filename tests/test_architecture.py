@@ -27,11 +27,11 @@ ROOMS = (
     ("sessions",),
     ("perform",),
     ("testing",),
-    ("kiosk",),
     ("api", "suite"),
     ("report",),
     ("controls",),
     ("stage",),
+    ("kiosk",),
     ("cli", "pytest_plugin"),
     ("__main__",),
 )

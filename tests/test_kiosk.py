@@ -95,7 +95,8 @@ def heard(folder: Path) -> list[str]:
 
 
 def test_a_show_goes_on_on_the_next_rung_with_the_line_it_was_in(kiosk: Kiosk):
-    """The first rung dies in the second line: the next one says that line from its start, nothing twice, and the clock goes on."""
+    """The first rung dies in the second line: the next one says that line from its start, nothing twice, and the
+    clock goes on."""
     log = kiosk.rehearse(
         "2026-03-24T09:59", "5m", "--trigger", "motion@2026-03-24T10:00:30", "--fault", "outage@2026-03-24T10:00:36+1m", out="out"
     )
@@ -120,7 +121,8 @@ def test_a_rung_that_cannot_open_is_left(kiosk: Kiosk):
 
 
 def test_a_rung_is_tried_again_with_growing_pauses_and_comes_back(kiosk: Kiosk):
-    """Away for an hour, with a show every two minutes: one show notices it, none waits for it again, and it is back within ten minutes."""
+    """Away for an hour, with a show every two minutes: one show notices it, none waits for it again, and it is back
+    within ten minutes."""
     kiosk.write(LOBBY.replace('"0 9-17 * * mon-fri"', '"*/2 * * * *"'))
     log = kiosk.rehearse("2026-03-24T10:00", "2h", "--fault", "outage:tavus@2026-03-24T10:05+1h")
     tried = [run for show in of(log, "show") for run in show["runs"] if run["rung"] == "tavus" and "cause" in run]
@@ -132,7 +134,8 @@ def test_a_rung_is_tried_again_with_growing_pauses_and_comes_back(kiosk: Kiosk):
 
 
 def test_captions_cannot_fail(kiosk: Kiosk):
-    """The last rung shows the text in silence for as long as it would take to say, sounds included, whatever is missing."""
+    """The last rung shows the text in silence for as long as it would take to say, sounds included, whatever is
+    missing."""
     kiosk.write(LOBBY.replace("ladder: [tavus, local, captions]", "ladder: [tavus, captions]"))
     log = kiosk.rehearse(
         "2026-03-24T09:30", "5m", "--trigger", "motion@2026-03-24T09:31", "--fault", "outage@2026-03-24T09:30:30+1h", out="out"
@@ -157,7 +160,8 @@ def test_a_playbook_that_one_rung_cannot_perform_is_performed_by_the_next(kiosk:
 
 
 def test_nothing_is_performed_or_open_outside_the_hours(kiosk: Kiosk):
-    """Two days and a weekend: it opens and closes by its hours; who comes outside them, or too late for a whole show, is refused."""
+    """Two days and a weekend: it opens and closes by its hours; who comes outside them, or too late for a whole
+    show, is refused."""
     come = [f"motion@2026-03-{day}" for day in ("27T08:59:59", "27T12:00:30", "27T17:59:50", "28T12:00", "30T09:00:30")]
     log = kiosk.rehearse("2026-03-27T00:00", "4d", *(word for each in come for word in ("--trigger", each)))
     assert [(each["event"], each["at"][:16]) for each in log if each.get("event") in ("opened", "closed")] == [
@@ -197,6 +201,17 @@ def test_the_idle_show_makes_way(kiosk: Kiosk):
     assert idle[0]["cause"] == "the show 'welcome' begins"
     assert [show["end"] for show in idle[1:]] == ["passed"] * 7
     assert of(log, "show", show="welcome")[0]["at"] < "2026-03-24T10:10:25"
+
+
+def test_the_show_that_is_performed_can_be_steered(kiosk: Kiosk):
+    """`skip` and `end` are the show's; between shows they mean nothing, and the kiosk goes on."""
+    come = ["motion@2026-03-24T10:01:00", "skip@2026-03-24T10:01:02", "end@2026-03-24T10:02:00"]
+    come += ["motion@2026-03-24T10:03:00", "end@2026-03-24T10:03:05"]
+    log = kiosk.rehearse("2026-03-24T10:00:30", "5m", *(word for each in come for word in ("--trigger", each)), out="out")
+    first, second = of(log, "show", show="welcome")
+    assert (first["end"], second["end"]) == ("passed", "stopped")
+    assert heard(Path("out") / first["run"]) == ["lift", "bye"]
+    assert log[-1]["cause"] == "its time is over"
 
 
 def test_a_cooldown(kiosk: Kiosk):
@@ -305,7 +320,8 @@ def test_wrong_usage(kiosk: Kiosk):
 
 
 def test_the_starter_and_the_shipped_kiosks_are_good(shell: Shell):
-    """`new --kiosk` writes a kiosk and a playbook that `check --strict` accepts, once; and so are the kiosks that come with the package."""
+    """`new --kiosk` writes a kiosk and a playbook that `check --strict` accepts, once; and so are the kiosks that
+    come with the package."""
     assert shell.call("new", "--kiosk", "hall.yaml").code == 0
     checked = shell.call("check", "--strict", "hall.yaml")
     assert (checked.code, checked.out) == (0, "hall.yaml: good, a kiosk: 1 show, 2 rungs\n")

@@ -1,4 +1,5 @@
-"""When a kiosk is open and when its shows are due: the hours of the week, exceptions, and summer time in both directions."""
+"""When a kiosk is open and when its shows are due: the hours of the week, exceptions, and summer time in both
+directions."""
 
 from __future__ import annotations
 
@@ -82,7 +83,8 @@ def test_always_open():
     ],
 )
 def test_local_times_that_are_left_out_or_come_twice(day: str, minute: int, fold: int, expected: str):
-    """One that summer time leaves out is the moment at which the clock goes forward; one that comes twice is the first or the second."""
+    """One that summer time leaves out is the moment at which the clock goes forward; one that comes twice is the
+    first or the second."""
     assert moment(dt.date.fromisoformat(day), minute, BERLIN, fold=fold).astimezone(BERLIN).isoformat() == expected
 
 

@@ -1,4 +1,5 @@
-"""The parts of a kiosk by themselves: the ladder's pauses, the schedule under a clock that jumps, what is kept, what is told."""
+"""The parts of a kiosk by themselves: the ladder's pauses, the schedule under a clock that jumps, what is kept, what
+is told."""
 
 from __future__ import annotations
 
@@ -83,7 +84,8 @@ def test_times_that_a_sleeping_machine_missed_are_not_made_up_for(kiosk_of: Call
 
 
 def test_a_clock_that_is_set_back_waits_for_no_time_that_has_passed(kiosk_of: Callable[[str], Kiosk]):
-    """A clock that was a year ahead: what is to come is reckoned anew, and cooldowns of the wrong time are forgotten."""
+    """A clock that was a year ahead: what is to come is reckoned anew, and cooldowns of the wrong time are
+    forgotten."""
     kiosk = kiosk_of('play: [{cron: "0 * * * *", show: a}, {on: motion, show: a, cooldown: 1h}]\nidle: {show: a, every: 2m}')
     schedule = Schedule(kiosk, at(0) + dt.timedelta(days=365))
     (request,) = schedule.signal("motion", at(0) + dt.timedelta(days=365))
@@ -118,10 +120,12 @@ def test_old_run_folders_are_removed(tmp_path: Path):
 
 
 def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """With little room no sound is kept; with none a run is kept in memory until it is over; with room again all is as before."""
+    """With little room no sound is kept; with none a run is kept in memory until it is over; with room again all is
+    as before."""
     free = LOW
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, free))  # type: ignore[attr-defined]  # its result
-    keeping = Keeping(tmp_path, None)
+    said: list[str] = []
+    keeping = Keeping(tmp_path, None, say=said.append)
     assert keeping.sound
     free = LOW - 1
     assert not keeping.sound
@@ -135,6 +139,7 @@ def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     free = LOW
     assert keeping.name(keeping.folder("a", NOON)) == "runs/20260324T120000-a"
     assert not folder.parent.exists()
+    assert [words.partition(":")[0] for words in said] == ["the disk is nearly full", "the disk is full", "the disk has room again"]
 
 
 def test_entries_that_a_full_disk_does_not_take_are_written_later(tmp_path: Path):

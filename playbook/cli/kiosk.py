@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from playbook import clock as clocks
+from playbook.cli.kiosk_words import summary, told
 from playbook.cli.options import Command, Parser, err, in_colour, out, out_json, write
 from playbook.controls.reader import lines
 from playbook.errors import AuthorError, PlaybookError, Problem, UsageError
@@ -99,7 +100,8 @@ def _check(args: Namespace, world: World) -> tuple[tuple[Problem, ...], Programm
 
 
 def _reloads(args: Namespace, programme: Programme, world: World) -> Reload:
-    """What gives the programme anew when a file of it has changed; of one that is wrong, the last good one with what is wrong."""
+    """What gives the programme anew when a file of it has changed; of one that is wrong, the last good one with what
+    is wrong."""
     state = {"seen": _seen(args.file, programme), "good": programme}
 
     def reload() -> tuple[list[str], Programme] | None:
@@ -208,7 +210,7 @@ def _rehearse(args: Namespace, programme: Programme, world: World) -> int:
         out_json(data)
     else:
         lines = [line for entry in log if (line := told(entry, idle=False))]
-        out("\n".join([*lines, "", *_summary(log), f"sessions that are still open: {left}"]))
+        out("\n".join([*lines, "", *summary(log), f"sessions that are still open: {left}"]))
     return 0 if left == 0 else 1
 
 
@@ -217,7 +219,7 @@ def _rehearse(args: Namespace, programme: Programme, world: World) -> int:
 
 def _live(args: Namespace, programme: Programme, world: World) -> int:
     """Run it in this process, watched by the supervisor."""
-    from playbook.kiosk.assemble import prepared
+    from playbook.kiosk.assemble import controlled, prepared
 
     folder = args.out or Path("kiosk") / programme.kiosk.name
     beats, ends = _pipes(args.env)
@@ -239,14 +241,15 @@ def _live(args: Namespace, programme: Programme, world: World) -> int:
             source = "keyboard" if at_terminal else "stdin"
 
             def take(name: str) -> None:
-                if (reason := operation.offer(name, source)) is not None:
+                if (reason := operation.offer(name, source=source)) is not None:
                     setting.say(f"the signal '{name}' is ignored: {reason}")
 
             given = lines(sys.stdin.fileno(), take, lambda: None, terminal=at_terminal)  # its end is no reason to stop
             with _stopped_by_signals(operation) as code, given:
                 if ends is not None:
                     asyncio.get_running_loop().add_reader(ends, operation.stop, "the supervisor has ended")
-                await operation.run(until, cause=cause)
+                async with controlled(operation, setting, args.file):
+                    await operation.run(until, cause=cause)
             await leftovers
             return code()
 
@@ -314,56 +317,6 @@ def _stopped_by_signals(operation: Operation) -> Iterator[Callable[[], int]]:
             loop.remove_signal_handler(number)
 
 
-# --- in words -------------------------------------------------------------------------------------------------------------
-
-
-def told(entry: Mapping[str, Any], *, idle: bool = True) -> str:
-    """An entry of the log as a line for people; empty for what nobody wants to read."""
-    event = entry.get("event")
-    if event == "show" and not idle and entry["asked"] == "idle" and entry["end"] != "error" and "silence_ms" not in entry:
-        return ""
-    if event == "show":
-        rungs = " then ".join(run["rung"] for run in entry["runs"])
-        text = f"show {entry['show']} ({entry['asked']}): {entry['end']} on {rungs}, {entry['ms'] / 1000:.1f} s"
-        if "silence_ms" in entry:
-            text += f", {entry['silence_ms'] / 1000:.1f} s of silence"
-    elif event == "rung":
-        text = f"rung {entry['rung']}, was {entry['was']}"
-    elif event == "refused":
-        text = f"refused {entry['show']} ({entry['asked']})"
-    elif event in ("opened", "closed", "stopped"):
-        text = str(event)
-    else:
-        return ""
-    text += f": {entry['cause']}" if "cause" in entry else ""
-    return f"{entry['at']} {text}" + (f", cost {entry['cost']:.2f}" if "cost" in entry else "")
-
-
-def _summary(log: list[dict[str, Any]]) -> list[str]:
-    from playbook.kiosk.days import days_of
-    from playbook.report import clock_time, table
-
-    days = days_of(log)
-    rows = [
-        [
-            day.date,
-            clock_time(day.open_ms),
-            str(sum(day.shows.values())),
-            str(sum(day.broken.values())),
-            str(sum(day.refused.values())),
-            ", ".join(f"{rung} {clock_time(ms)}" for rung, ms in day.rung_ms.items()),
-            f"{day.silence_ms / 1000:.1f} s" if day.silences else "",
-            f"{day.cost:.2f}",
-        ]
-        for day in days
-    ]
-    heads = ["day", "open", "shows", "broken off", "refused", "on each rung", "longest silence", "cost"]
-    lines = [table(heads, rows)]
-    causes = [(rung, cause, count, day.date) for day in days for (rung, cause), count in day.failures.items()]
-    lines += [f"{date} {rung} failed {count} times: {cause}" for rung, cause, count, date in causes]
-    return lines
-
-
 def _report(args: Namespace) -> int:
     from playbook.kiosk.days import days_of
     from playbook.kiosk.proof import entries
@@ -376,7 +329,7 @@ def _report(args: Namespace) -> int:
     if args.json:
         out_json([day.to_json() for day in days_of(log)])
     elif args.html is None:
-        out("\n".join(_summary(log)))
+        out("\n".join(summary(log)))
     return 0
 
 

@@ -1,8 +1,8 @@
 """Signals by MQTT (https://docs.oasis-open.org/mqtt/mqtt/v5.0/mqtt-v5.0.html), as building control sends them, through a broker.
 
 `PREFIX/signal/NAME` gives the signal or trigger of that name; for `goto` the message is the step. The state is retained at
-`PREFIX/state`, as `GET /api/state` gives it. A signal that the broker retained is of the past, and is not given. A broker that is lost is
-tried again.
+`PREFIX/state`, as `GET /api/state` gives it; a last will takes its place when we are lost, and when we leave. A signal that the broker
+retained is of the past, and is not given. A broker that is lost is tried again.
 
 Needs aiomqtt (the extra `controls`), which is imported when somebody connects. A password comes from the environment
 (`PLAYBOOK_MQTT_PASSWORD`).
@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult
 
@@ -27,6 +27,7 @@ PASSWORD = "PLAYBOOK_MQTT_PASSWORD"
 NO_LOGIN: Mapping[str, str] = {}
 AGAIN_S = (1.0, 2.0, 5.0, 10.0)
 MAX_PAYLOAD = 4_096
+LEAVING_S = 3.0
 
 
 class MqttControl:
@@ -39,7 +40,12 @@ class MqttControl:
         self._host, self._port = host, port or (PORT_TLS if tls else PORT)
         self._login: dict[str, Any] = dict(login)
         self._tls = tls
+        self.will: Mapping[str, Any] | None = None
+        """What takes the state's place when we are not there any more."""
+        self.lost: Callable[[str], None] = lambda _: None
+        """Told once that the broker is away, and why."""
         self._state: Mapping[str, Any] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self.connected = asyncio.Event()
 
@@ -69,11 +75,16 @@ class MqttControl:
             import aiomqtt  # noqa: F401  # so that its absence is told before a show, and not in it
         except ImportError as error:
             raise SetupError("MQTT needs aiomqtt, which is not installed", remedy="pip install aiomqtt") from error
-        task = asyncio.ensure_future(self._stay(show))
+        self._task = task = asyncio.ensure_future(self._stay(show))
         try:
             yield
         finally:
             task.cancel()
+
+    async def left(self) -> None:
+        """Return when the broker has been told that we leave, or cannot be."""
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=LEAVING_S)
 
     async def _stay(self, show: Steered) -> None:
         """Connect, and connect again, for ever."""
@@ -83,16 +94,22 @@ class MqttControl:
         while True:
             try:
                 settings: dict[str, Any] = {"tls_context": _tls_context()} if self._tls else {}
-                async with Client(self._host, self._port, **self._login, **settings) as client:
+                async with Client(self._host, self._port, will=self._last_will(), **self._login, **settings) as client:
                     await client.subscribe(f"{self.prefix}/signal/#", qos=1)
                     tries = 0
                     self._changed.set()
                     self.connected.set()
-                    async with asyncio.TaskGroup() as both:
-                        both.create_task(self._publish(client))
-                        both.create_task(self._listen(client, show))
-            except* (MqttError, OSError):
+                    try:
+                        async with asyncio.TaskGroup() as both:
+                            both.create_task(self._publish(client))
+                            both.create_task(self._listen(client, show))
+                    except asyncio.CancelledError:  # we leave, and the broker does not think that we are lost
+                        await self._leave(client)
+                        raise
+            except* (MqttError, OSError) as errors:
                 self.connected.clear()
+                if tries == 0:
+                    self.lost(str(errors.exceptions[0]))
                 await asyncio.sleep(AGAIN_S[min(tries, len(AGAIN_S) - 1)])
                 tries += 1
 
@@ -102,6 +119,18 @@ class MqttControl:
             if message.retain or not name or not name.isprintable() or len(message.payload or b"") > MAX_PAYLOAD:
                 continue
             show.offer(name, source=self.source, step=_step(message.payload) if name == "goto" else None)
+
+    def _last_will(self) -> Any:
+        from aiomqtt import Will
+
+        return None if self.will is None else Will(f"{self.prefix}/state", json.dumps(self.will, ensure_ascii=False), qos=1, retain=True)
+
+    async def _leave(self, client: Any) -> None:
+        from aiomqtt import MqttError
+
+        if self.will is not None:
+            with contextlib.suppress(MqttError):
+                await client.publish(f"{self.prefix}/state", json.dumps(self.will, ensure_ascii=False), qos=1, retain=True)
 
     async def _publish(self, client: Any) -> None:
         while True:

@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from playbook.clock import wall_time
 from playbook.errors import RecordError
 from playbook.kiosk.dated import Dated
+from playbook.kiosk.file import Mqtt
 from playbook.kiosk.keeping import Keeping
 from playbook.kiosk.money import Purse
 from playbook.kiosk.operation import Operation, Reload
@@ -24,8 +26,9 @@ from playbook.perform.world import World
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """How a kiosk is run. `forget`: its run folders are removed when a show is over. `told` sees every entry of its log, `say` what is
-    none, `beat` that the loop goes round; `reload` gives the programme anew when a file has changed."""
+    """How a kiosk is run. `forget`: its run folders are removed when a show is over. `told` sees every entry of its
+    log, `say` what is none, `beat` that the loop goes round; `reload` gives the programme anew when a file has
+    changed."""
 
     out: Path
     env: Mapping[str, str]
@@ -42,13 +45,15 @@ class Setting:
 
 @contextlib.asynccontextmanager
 async def prepared(programme: Programme, world: World, setting: Setting) -> AsyncIterator[tuple[Operation, str]]:
-    """A kiosk that is ready to run, and why it is opened: `started`, or `started again` after one that did not stop in order."""
+    """A kiosk that is ready to run, and why it is opened: `started`, or `started again` after one that did not stop
+    in order."""
     kiosk, out = programme.kiosk, setting.out
     for fault in setting.faults:
         if fault.rung is not None:
             known_rung(fault.rung, kiosk.ladder)
-    proof = Proof(out, kiosk.name, kiosk.zone, told=setting.told, redact=setting.redact)
-    keeping = Keeping(out, kiosk.keep_runs_days, forget=setting.forget, sound=not setting.forget)
+    proof = Proof(out, kiosk.name, kiosk.zone, setting.redact)
+    proof.listeners.append(setting.told)
+    keeping = Keeping(out, kiosk.keep_runs_days, forget=setting.forget, sound=not setting.forget, say=setting.say)
     purse = Purse(kiosk.per_day, kiosk.zone)
     before = _before(out)
     purse.restore(before, wall_time())
@@ -67,6 +72,50 @@ async def prepared(programme: Programme, world: World, setting: Setting) -> Asyn
             keeping.close()
 
 
+@contextlib.asynccontextmanager
+async def controlled(operation: Operation, setting: Setting, file: Path) -> AsyncIterator[None]:
+    """The controls and pages that the kiosk's file names, meanwhile. Raises `SetupError` when a port cannot be had."""
+    kiosk = operation.kiosk
+    async with contextlib.AsyncExitStack() as stack:
+        if kiosk.http_port is not None:
+            addresses = await stack.enter_async_context(_pages(operation, file, kiosk.http_port))
+            setting.say(f"audience {addresses['audience']}, operator {addresses['operator']}")
+        if kiosk.mqtt is not None:
+            await stack.enter_async_context(_broker(operation, kiosk.mqtt, setting))
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _pages(operation: Operation, file: Path, port: int) -> AsyncIterator[Mapping[str, str]]:
+    """The stage's pages, health and metrics, on one port of this machine. Gives the pages' addresses."""
+    from playbook.kiosk.metrics import Metrics
+    from playbook.kiosk.screen import Screen
+    from playbook.kiosk.web import HOST, server_of
+    from playbook.stage.guard import Guard
+
+    guard, metrics = Guard.of(HOST), Metrics(operation.kiosk.name)
+    metrics.watch(operation)
+    operation.proof.listeners.append(metrics.take)
+    operation.screen = screen = Screen(file, guard, operation.kiosk.idle.look, operation.first_plan, operation.offer)
+    async with server_of(operation, screen, metrics, guard).serve(port) as addresses:
+        yield addresses
+
+
+@contextlib.asynccontextmanager
+async def _broker(operation: Operation, mqtt: Mqtt, setting: Setting) -> AsyncIterator[None]:
+    """Signals by MQTT; the status is retained, and a last will takes its place."""
+    from playbook.controls.mqtt import MqttControl
+
+    control = MqttControl.at(urlsplit(f"{mqtt.url}/{mqtt.topic}"), setting.env)
+    control.will = {"kiosk": operation.kiosk.name, "state": "offline"}
+    control.lost = lambda why: setting.say(f"the broker {mqtt.url} is away: {why}")
+    control.tell(operation.status())
+    operation.proof.listeners.append(lambda _: control.tell(operation.status()))
+    with control.attach(operation):
+        yield
+    await control.left()
+
+
 def _before(out: Path) -> list[Entry]:
     """What the log of an earlier run says."""
     try:
@@ -76,7 +125,7 @@ def _before(out: Path) -> list[Entry]:
 
 
 def _signal(operation: Operation, each: Dated) -> Callable[[], Any]:
-    return lambda: operation.offer(each.name, "cue")
+    return lambda: operation.offer(each.name, source="cue")
 
 
 def _fault(operation: Operation, each: Dated) -> Callable[[], Any]:

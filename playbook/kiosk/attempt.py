@@ -1,7 +1,7 @@
 """One rung performs a show, or what is left of it: a performance, and what the kiosk must know of it while it goes on.
 
 An attempt is over for the audience when nothing more will be said, which is before its session has closed: the next
-rung need not wait for that. What is left of a show begins with the line that was not heard to its end.
+rung need not wait for that.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,25 +16,16 @@ from playbook.clock import Clock
 from playbook.engine import Result
 from playbook.errors import PlaybookError
 from playbook.kiosk.lending import Means
-from playbook.language import digest
-from playbook.model import Plan, Start, Step, Wait
+from playbook.model import Plan
 from playbook.perform.performance import Options, Runner
+from playbook.perform.resume import resume_at
 from playbook.perform.steering import Cue
 from playbook.ports import Steered
-from playbook.record.summary import RunSummary, Utterance
+from playbook.record.summary import RunSummary
 from playbook.sessions.kept import KeptSession
 
 Verdict = Literal["done", "stopped", "left", "disk"]
 """What became of it: performed to its end, ended by us, left for the next rung, or refused by the disk."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a show goes on: at a step, of which `within_ms` are over if it is a wait. `in_line`: a line that had been sent."""
-
-    step: str
-    within_ms: int = 0
-    in_line: bool = False
 
 
 class _Kiosk:
@@ -47,8 +37,14 @@ class _Kiosk:
         return contextlib.nullcontext()
 
 
+Join = Callable[[Options], Options]
+"""What a performance's options become where it is seen on pages."""
+Watch = Callable[[dict[str, Any]], None]
+
+
 class Attempt:
-    """A performance on a rung. `over` is set when the audience hears nothing more of it, `task` ends when its session has closed."""
+    """A performance on a rung. `over` is set when the audience hears nothing more of it, `task` ends when its
+    session has closed."""
 
     def __init__(
         self,
@@ -59,8 +55,9 @@ class Attempt:
         clock: Clock,
         *,
         session: KeptSession | None,
+        joined: Join,
         keep_sound: bool,
-        watch: Callable[[dict[str, Any]], None],
+        watch: Watch,
     ) -> None:
         self.plan, self.rung, self.folder = plan, rung, folder
         self.summary = RunSummary()
@@ -84,7 +81,7 @@ class Attempt:
             keep_sound=keep_sound,
             catch_signals=False,
         )
-        self.runner = Runner(plan, options, session)
+        self.runner = Runner(plan, joined(options), session)
         self.task = asyncio.create_task(self._perform())
 
     async def _perform(self) -> None:
@@ -108,12 +105,14 @@ class Attempt:
         self.gave_up = reason
         self.stop(reason)
 
-    def give(self, trigger: str) -> bool:
+    def give(self, trigger: str, source: str) -> bool:
         """Give it a trigger, if that is what it waits for."""
         awaited = self.runner.engine.awaits
-        if awaited is None or trigger not in (awaited, "go"):
-            return False
-        return self.runner.offer(awaited, source=_Kiosk.source) is None
+        return awaited is not None and trigger in (awaited, "go") and self.runner.offer(awaited, source=source) is None
+
+    def steer(self, signal: str, source: str, step: str | None) -> str | None:
+        """Hold it, move it, end it. Gives the reason where that means nothing now."""
+        return self.runner.offer(signal, source=source, step=step)
 
     # --- what became of it
 
@@ -140,20 +139,13 @@ class Attempt:
     def result(self) -> Result | None:
         return self.runner.engine.result
 
-    def resume(self) -> Place | None:
-        """Where the show goes on; None: nothing of it is left."""
-        for step in self.plan.steps:
-            if step.skipped is not None or step.verb == "end":
-                continue
-            run, said = self.summary.steps.get(step.id), self.summary.utterances.get(step.id)
-            if run is not None and run.outcome == "done" and (said is None or not _unheard(said)):
-                continue
-            if run is not None and run.outcome in ("failed", "timeout") and step.on_error == "continue":
-                continue
-            began = None if run is None else run.started_ms
-            within = self.ended_ms - self.began_ms - began if began is not None and isinstance(step.action, Wait) else 0
-            return Place(step.id, max(0, within), said is not None)
-        return None
+    def resume(self) -> str | None:
+        """The step at which the show goes on; None: nothing of it is left."""
+        return resume_at(self.plan, self.summary)
+
+    def sent(self, step: str) -> bool:
+        """Whether a step is a line that was sent, and was perhaps being said."""
+        return step in self.summary.utterances
 
     @property
     def zero_ms(self) -> int | None:
@@ -178,26 +170,3 @@ class Attempt:
             self.summary.finish()
             self.ended_ms = self._clock.now_ms()
             self.over.set()
-
-
-def _unheard(said: Utterance) -> bool:
-    """Whether a line was not heard to its end, though nobody cut it on purpose."""
-    return said.ended_ms is None or said.untaken is not None or said.evidence == "timeout"
-
-
-def rest_of(plan: Plan, place: Place, elapsed_ms: int) -> Plan:
-    """The plan from a step on, `elapsed_ms` after its timeline zero: what is due at a time of the show comes when it would have come."""
-    first = next(index for index, step in enumerate(plan.steps) if step.id == place.step)
-
-    def later(step: Step) -> Step:
-        """Of a time that has passed nothing is left, and nothing is late."""
-        if step.at_ms is None or step.at_ms <= elapsed_ms:
-            return replace(step, at_ms=None)
-        return replace(step, at_ms=step.at_ms - elapsed_ms)
-
-    steps = [later(step) for step in plan.steps[first:]]
-    action = steps[0].action
-    if isinstance(action, Wait):
-        steps[0] = replace(steps[0], action=Wait(max(0, action.duration_ms - place.within_ms)))
-    left = replace(plan, steps=tuple(steps), start=Start())
-    return replace(left, sha256=digest(left))

@@ -1,4 +1,5 @@
-"""What happens at a date in a rehearsal: signals (`motion@2026-03-24T10:00`) and faults (`outage:tavus@2026-03-24T11:00+20m`).
+"""What happens at a date in a rehearsal: signals (`motion@2026-03-24T10:00`) and faults
+(`outage:tavus@2026-03-24T11:00+20m`).
 
 Dates without an offset are in the kiosk's zone. A fault without a vendor strikes all of them.
 """
@@ -21,7 +22,8 @@ _DATED = re.compile(r"(?P<name>[^@\s]+)@(?P<at>[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9:
 
 @dataclass(frozen=True, slots=True)
 class Dated:
-    """A signal at a moment, or a fault that begins then and lasts for `for_ms`; `rung` is the vendor that it strikes, None: all."""
+    """A signal at a moment, or a fault that begins then and lasts for `for_ms`; `rung` is the vendor that it
+    strikes, None: all."""
 
     name: str
     at: dt.datetime

@@ -1,6 +1,7 @@
 """A kiosk file to data, with every problem of the file itself. What it names is read by `check`.
 
-The schema (`schemas/kiosk.schema.json`) is the format. There are no templates in it. Whatever is wrong comes out together, with its place.
+The schema (`schemas/kiosk.schema.json`) is the format. There are no templates in it. Whatever is wrong comes out
+together, with its place.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class Play:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """What is shown between shows. `look` is the audience's page; `show` is performed again and again, `every_ms` apart."""
+    """What is shown between shows. `look` is the audience's page; `show` is performed again and again, `every_ms`
+    apart."""
 
     look: Literal["face", "captions", "black"] = "face"
     show: str | None = None

@@ -1,7 +1,7 @@
 """When a kiosk is open: hours of the week, days with other hours, in a time zone.
 
-Local times become moments by two rules. A time that summer time leaves out is the moment at which the clock is set forward. Of a time that
-comes twice, a kiosk opens at the first and closes at the second. Pure: the time is given.
+Local times become moments by two rules. A time that summer time leaves out is the moment at which the clock is set
+forward. Of a time that comes twice, a kiosk opens at the first and closes at the second. Pure: the time is given.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from zoneinfo import ZoneInfo
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_MIN = 24 * 60
 HORIZON_DAYS = 400
-"""How far ahead anybody looks for the next opening: hours of the week come again within a week, unless a year of exceptions hides them."""
+"""How far ahead anybody looks for the next opening: hours of the week come again within a week, unless a year of
+exceptions hides them."""
 
 Range = tuple[int, int]
 """Minutes since midnight; the end is more than a day's when the hours go past midnight."""
@@ -22,7 +23,8 @@ Range = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Hours:
-    """Opening hours. `week` begins on Monday; None means that the kiosk is always open. `days` are those with hours of their own."""
+    """Opening hours. `week` begins on Monday; None means that the kiosk is always open. `days` are those with hours
+    of their own."""
 
     zone: ZoneInfo
     week: tuple[tuple[Range, ...], ...] | None = None
@@ -104,7 +106,8 @@ def read_days(key: str) -> tuple[int, ...]:
 
 
 def read_dates(text: str) -> tuple[dt.date, ...] | None:
-    """The days of `DATE` or `DATE..DATE`; None when one of them is no date, they are in the wrong order or are more than a year's."""
+    """The days of `DATE` or `DATE..DATE`; None when one of them is no date, they are in the wrong order or are more
+    than a year's."""
     first, _, last = text.partition("..")
     try:
         begin = dt.date.fromisoformat(first)

@@ -1,7 +1,7 @@
 """What a kiosk keeps of its shows: their run folders, for so many days, as long as the disk has room.
 
-With little room left no sound and no captions are kept. When the disk takes no more, run folders are made in memory and are gone when
-their show is over: the show goes on. As soon as there is room again, everything is kept again.
+With little room left no sound and no captions are kept. When the disk takes no more, run folders are made in memory
+and are gone when their show is over: the show goes on. As soon as there is room again, everything is kept again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import itertools
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from playbook.folders import file_name
@@ -26,10 +26,14 @@ _STAMP = re.compile(r"[0-9]{8}T[0-9]{6}")
 
 
 class Keeping:
-    """The run folders in `out/runs`. With `forget` each is removed when its show is over; with `sound` False only logs are written."""
+    """The run folders in `out/runs`. With `forget` each is removed when its show is over; with `sound` False only
+    logs are written."""
 
-    def __init__(self, out: Path, days: int | None, *, forget: bool = False, sound: bool = True) -> None:
+    def __init__(
+        self, out: Path, days: int | None, *, forget: bool = False, sound: bool = True, say: Callable[[str], None] = lambda _: None
+    ) -> None:
         self.out, self.days = out, days
+        self._say, self._low = say, False
         self._forget, self._wants_sound = forget, sound
         self._in_memory: Path | None = None
 
@@ -44,13 +48,18 @@ class Keeping:
     @property
     def sound(self) -> bool:
         """Whether sound and captions are kept."""
-        return self._wants_sound and self._in_memory is None and self.free >= LOW
+        low = self.free < LOW
+        if low and not self._low:
+            self._say("the disk is nearly full: sound and captions are not kept")
+        self._low = low
+        return self._wants_sound and self._in_memory is None and not low
 
     def folder(self, show: str, now: dt.datetime) -> Path:
         """Where the next run is kept: a path that there is not yet."""
         if self._in_memory is None and self.free < FULL:
             self.give_up_disk()
         elif self._in_memory is not None and self.free >= LOW:
+            self._say("the disk has room again: what is played is kept")
             shutil.rmtree(self._in_memory, ignore_errors=True)
             self._in_memory = None
         base = self._in_memory or self.out / "runs"
@@ -62,6 +71,7 @@ class Keeping:
         """Go on in memory; False where that was done before."""
         if self._in_memory is not None:
             return False
+        self._say("the disk is full: what is played is not kept")
         with contextlib.suppress(OSError):
             self._in_memory = Path(tempfile.mkdtemp(prefix="playbook-kiosk-", dir=IN_MEMORY if IN_MEMORY.is_dir() else None))
         return self._in_memory is not None

@@ -1,8 +1,8 @@
 """Which rung performs the next show: the best that is not resting.
 
-A rung that failed rests, the longer the more often it failed in a row: from 10 s to 10 min. Then it is tried again, and one
-success makes it good. One that can be tried without a show is not used before that. `captions` never rests. Pure: the time
-is given, in milliseconds that never go back.
+A rung that failed rests, the longer the more often it failed in a row: from 10 s to 10 min. Then it is tried again,
+and one success makes it good. One that can be tried without a show is not used before that. `captions` never rests.
+Pure: the time is given, in milliseconds that never go back.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Ladder:
     _resting: dict[str, _Rest] = field(default_factory=dict)
 
     def best(self, now_ms: int, possible: Container[str], refused: Container[str] = ()) -> str | None:
-        """The first rung that can perform the show, was not refused and does not rest. When all rest, the first of them: there is
-        nothing better to try."""
+        """The first rung that can perform the show, was not refused and does not rest. When all rest, the first of
+        them: there is nothing better to try."""
         able = [rung for rung in self.rungs if rung in possible and rung not in refused]
         return next((rung for rung in able if not self.rests(rung, now_ms)), able[0] if able else None)
 

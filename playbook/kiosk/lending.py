@@ -1,8 +1,8 @@
 """The sessions that a kiosk keeps between shows: one for each rung that has any, no longer than it may cost.
 
-A session is closed when nobody used it for `keep`, when the kiosk closes, and at a show's boundary when the next show would not fit into
-what the vendor allows. A rung that rests is tried by opening a session in the background, so that no visitor waits for it; what was opened
-is kept for the next show.
+A session is closed when nobody used it for `keep`, when the kiosk closes, and at a show's boundary when the next
+show would not fit into what the vendor allows. A rung that rests is tried by opening a session in the background, so
+that no visitor waits for it; what was opened is kept for the next show.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class Held:
 
 
 class Lending:
-    """Lends sessions. `spend` is told for how long a session of a plan was open, `on_change` when one has opened or ended."""
+    """Lends sessions. `spend` is told for how long a session of a plan was open, `on_change` when one has opened or
+    ended."""
 
     def __init__(
         self,

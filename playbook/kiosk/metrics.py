@@ -1,4 +1,5 @@
-"""What Prometheus is told of a kiosk: counted from the entries of its log as they are written, and asked of it when somebody looks."""
+"""What Prometheus is told of a kiosk: counted from the entries of its log as they are written, and asked of it when
+somebody looks."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What a kiosk spends, day by day, and what its budget still allows. Estimates: a provider's price a minute, for as long as a session was
-open. Pure: the time is given."""
+"""What a kiosk spends, day by day, and what its budget still allows. Estimates: a provider's price a minute, for as
+long as a session was open. Pure: the time is given."""
 
 from __future__ import annotations
 

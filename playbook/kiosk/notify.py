@@ -17,6 +17,7 @@ _UNIT = """\
 Description=The kiosk {name}
 After=network-online.target sound.target
 Wants=network-online.target
+StartLimitIntervalSec=0
 
 [Service]
 Type=notify
@@ -31,6 +32,8 @@ Restart=always
 RestartSec=2
 RestartPreventExitStatus=2 3
 KillMode=mixed
+SuccessExitStatus=130 143
+TimeoutStartSec=150
 TimeoutStopSec=60
 
 [Install]

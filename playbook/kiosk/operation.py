@@ -1,7 +1,8 @@
 """A kiosk in operation: hours, requests, rungs, one show after the other, for ever.
 
-One task does all of it, so that nothing happens twice at a time. It sleeps until the next moment that it knows of, or until a signal
-or the end of a show wakes it up, and looks at the wall clock anew each time: whatever the clock did meanwhile, what is due is due.
+One task does all of it, so that nothing happens twice at a time. It sleeps until the next moment that it knows of,
+or until a signal or the end of a show wakes it up, and looks at the wall clock anew each time: whatever the clock
+did meanwhile, what is due is due.
 """
 
 from __future__ import annotations
@@ -11,21 +12,28 @@ import contextlib
 import datetime as dt
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from playbook.clock import Clock, wall_time
 from playbook.errors import PlaybookError
-from playbook.kiosk.attempt import Attempt, Place, rest_of
-from playbook.kiosk.file import Kiosk
+from playbook.events import Event
+from playbook.kiosk.attempt import Attempt
+from playbook.kiosk.file import RESERVED, Kiosk
 from playbook.kiosk.keeping import Keeping
 from playbook.kiosk.money import Purse
 from playbook.kiosk.programme import Plans, Programme
+from playbook.kiosk.progress import Progress
 from playbook.kiosk.proof import Proof
 from playbook.kiosk.rungs import OPENING_MS, Rungs
 from playbook.kiosk.schedule import Refusal, Request, Schedule
 from playbook.kiosk.stand import Stand
 from playbook.language import total_ms
+from playbook.model import Plan
+from playbook.perform.performance import Options
+
+if TYPE_CHECKING:
+    from playbook.kiosk.screen import Screen
 
 CLOSING_MS = 2_000
 """So long before the hours are over whatever is still performed is ended, so that no session outlives them."""
@@ -35,24 +43,9 @@ POLL_S = {"system": 1.0, "virtual": 600.0}
 Reload = Callable[[], "tuple[Sequence[str], Programme] | None"]
 
 
-@dataclass(slots=True)
-class _Show:
-    """A show as it is performed, from rung to rung."""
-
-    request: Request
-    began_ms: int
-    place: Place | None = None
-    zero_ms: int | None = None
-    died_ms: int | None = None
-    died_in_line: bool = False
-    silence_ms: int | None = None
-    refused: set[str] = field(default_factory=set)
-    runs: list[dict[str, Any]] = field(default_factory=list)
-    cause: str | None = None
-
-
 class Operation:
-    """Runs a programme on a stand. `say` tells people what is no entry of the log; `beat` is called as long as the loop goes round."""
+    """Runs a programme on a stand. `say` tells people what is no entry of the log; `beat` is called as long as the
+    loop goes round."""
 
     def __init__(
         self,
@@ -70,6 +63,8 @@ class Operation:
         self.clock = Clock()
         self.is_open = False
         self.shows = 0
+        self.screen: Screen | None = None
+        """Shows what is performed, where there are pages."""
         self.performing: Attempt | None = None
         self._programme, self._keeping = programme, keeping
         self._reload, self._say, self._beat = reload, say, beat
@@ -77,6 +72,7 @@ class Operation:
         self._closes: dt.datetime | None = None
         self._until: dt.datetime | None = None
         self._stopping: str | None = None
+        self._pruned: dt.date | None = None
         self._wake = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
         self.rungs = Rungs(programme, stand, purse, keeping.out / "sessions", self.clock, self.wake)
@@ -86,20 +82,38 @@ class Operation:
         return self._programme.kiosk
 
     @property
+    def first_plan(self) -> Plan:
+        """What the operator sees before the first show."""
+        plans = next(iter(self._programme.plans.values()))
+        return next(iter(plans.values()))
+
+    @property
     def show(self) -> str | None:
         """The show that is being performed."""
         return None if self._schedule.performing is None else self._schedule.performing.show
 
+    def status(self) -> dict[str, Any]:
+        """What somebody far away wants to know."""
+        return {
+            "kiosk": self.kiosk.name,
+            "state": "online",
+            "open": self.is_open,
+            "rung": self.rungs.current,
+            "show": self.show,
+            "shows": self.shows,
+            "possible": self.rungs.best() is not None,
+            "disk": self.proof.disk,
+        }
+
     # --- from outside
 
-    def offer(self, signal: str, source: str) -> str | None:
-        """A signal: the show that is performed takes it, or it asks for one. Gives the reason where it means nothing now."""
-        if signal == "end":
-            if self.performing is None:
-                return "no show is being performed"
-            self.performing.stop(f"the signal 'end' ({source})")
-            return None
-        if self.performing is not None and self.performing.give(signal):
+    def offer(self, signal: str, *, source: str, step: str | None = None) -> str | None:
+        """A signal: the show that is performed takes it, or it asks for one. Gives the reason where it means nothing
+        now."""
+        if signal in RESERVED:
+            performing = self.performing
+            return "no show is being performed" if performing is None else performing.steer(signal, source, step)
+        if self.performing is not None and self.performing.give(signal, source):
             return None
         if not self._schedule.knows(signal):
             return f"nothing waits for the signal '{signal}'"
@@ -109,6 +123,12 @@ class Operation:
             self._note(each)
         self._wake.set()
         return ", ".join(causes) or None
+
+    def emit(self, event: Event) -> None:
+        """Somebody tells of the show that is performed."""
+
+    def no_more(self, source: str) -> None:
+        """A control has ended. A kiosk waits for the others, for ever."""
 
     def stop(self, cause: str) -> None:
         """Stop in order: the show, its session, the log."""
@@ -153,8 +173,10 @@ class Operation:
 
     def _follow_hours(self, now: dt.datetime, cause: str) -> None:
         is_open, self._closes = self.kiosk.hours.state(now)
-        if is_open and not self.is_open:
+        if (today := now.astimezone(self.kiosk.zone).date()) != self._pruned:
+            self._pruned = today
             self._keeping.prune(now)
+        if is_open and not self.is_open:
             self.rungs.current = self.rungs.best()
             self._schedule.open(now)
             self._write("opened", rung=self.rungs.current, cause=cause)
@@ -199,7 +221,8 @@ class Operation:
         await self._wait([due, last_call, self._closes, self._until])
 
     async def _wait(self, dues: Sequence[dt.datetime | None], *also_ms: int) -> None:
-        """Until the first of these moments that is to come, a session is to be closed, a rung to be tried, or something wakes us up."""
+        """Until the first of these moments that is to come, a session is to be closed, a rung to be tried, or
+        something wakes us up."""
         self._beat()
         moments = [*also_ms, *self.rungs.tend(is_open=self.is_open and self._stopping is None)]
         now, now_ms = wall_time(), self.clock.now_ms()
@@ -214,7 +237,7 @@ class Operation:
     # --- one show
 
     async def _perform(self, request: Request) -> None:
-        show = _Show(request, self.clock.now_ms())
+        show = Progress(request, self.clock.now_ms())
         self._schedule.performing = request
         end = "error"
         while self._stopping is None:
@@ -226,6 +249,8 @@ class Operation:
             if attempt is None:
                 continue
             await self._accompany(attempt)
+            if self.screen is not None:
+                self.screen.end(attempt.result, attempt.folder)
             verdict = self._judge(show, attempt)
             if verdict in ("done", "stopped"):
                 end = "passed" if verdict == "done" else "stopped"
@@ -234,19 +259,21 @@ class Operation:
         self._conclude(show, end)
         self._schedule.finished(request, wall_time())
 
-    def _begin(self, show: _Show, plans: Plans, rung: str) -> Attempt | None:
+    def _begin(self, show: Progress, plans: Plans, rung: str) -> Attempt | None:
         plan = plans[rung]
-        if show.place is not None:
-            plan = rest_of(plan, show.place, 0 if show.zero_ms is None else self.clock.now_ms() - show.zero_ms)
+        if show.step is not None and show.zero_ms is not None:
+            plan = plan.after(show.step, again=True, elapsed_ms=self.clock.now_ms() - show.zero_ms)
         if (change := self.rungs.change_to(rung, plans)) is not None:
             self._write("rung", rung=rung, was=change[0], cause=change[1])
         try:
             folder = self._keeping.folder(show.request.show, wall_time())
-            attempt = self.rungs.begin(plan, rung, folder, keep_sound=self._keeping.sound, watch=self._see)
+            attempt = self.rungs.begin(plan, rung, folder, joined=self._joined(plan), keep_sound=self._keeping.sound, watch=self._see)
         except PlaybookError as error:
             self._leave(show, rung, error.message)
             return None
         self.performing = attempt
+        if self.screen is not None:
+            self.screen.begin(attempt.runner)
         self._closing.add(attempt.task)
         attempt.task.add_done_callback(lambda _: self._closed(attempt))
         return attempt
@@ -266,53 +293,33 @@ class Operation:
             await self._wait([self._schedule.next_due(), closes, self._until], *([attempt.began_ms + OPENING_MS] if opening else []))
             self._tick(wall_time())
 
-    def _judge(self, show: _Show, attempt: Attempt) -> str:
+    def _judge(self, show: Progress, attempt: Attempt) -> str:
         """What an attempt was: the show's end, or the end of a rung."""
         verdict, cause = attempt.verdict
         run = {"rung": attempt.rung, "run": self._keeping.name(attempt.folder), "ms": attempt.ended_ms - attempt.began_ms}
         show.runs.append({key: value for key, value in {**run, "cause": cause}.items() if value is not None})
-        if show.died_ms is not None and (heard := self._heard_again(show, attempt)) is not None:
-            show.silence_ms = max(show.silence_ms or 0, heard - show.died_ms)
-            show.died_ms = None
+        show.heard_again(attempt)
         show.cause = cause
         if verdict == "done":
             self.rungs.succeeded(attempt.rung)
             return verdict
         if verdict == "stopped":
             return verdict
-        self._go_on(show, attempt)
-        if show.place is None and attempt.zero_ms is not None:
+        show.go_on_after(attempt)
+        if show.step is None and attempt.zero_ms is not None:
             return "done"  # it died after its last line
-        if verdict == "disk":
-            self._say(f"the disk takes no more ({cause}): what is played is not kept")
-            if self._keeping.give_up_disk():
-                return "disk"
+        if verdict == "disk" and self._keeping.give_up_disk():
+            return "disk"
         self._leave(show, attempt.rung, cause or "it failed")
         return "left"
 
-    @staticmethod
-    def _heard_again(show: _Show, attempt: Attempt) -> int | None:
-        """When something was heard again: of a silence that the author wrote, only what the change of rung added to it counts."""
-        return attempt.first_sound_ms if show.died_in_line else attempt.zero_ms
-
-    def _go_on(self, show: _Show, attempt: Attempt) -> None:
-        """Where the next rung goes on."""
-        if attempt.zero_ms is None:
-            return
-        before, show.place = show.place, attempt.resume()
-        if before is not None and show.place is not None and before.step == show.place.step:
-            show.place = replace(show.place, within_ms=before.within_ms + show.place.within_ms)
-        show.zero_ms = attempt.zero_ms if show.zero_ms is None else show.zero_ms
-        if show.died_ms is None:
-            show.died_ms, show.died_in_line = attempt.ended_ms, show.place is not None and show.place.in_line
-
-    def _leave(self, show: _Show, rung: str, cause: str) -> None:
+    def _leave(self, show: Progress, rung: str, cause: str) -> None:
         show.refused.add(rung)
         pause_ms = self.rungs.failed(rung, cause)
         show.cause = cause
         self._say(f"{rung} is left for {pause_ms // 1000} s: {cause}")
 
-    def _conclude(self, show: _Show, end: str) -> None:
+    def _conclude(self, show: Progress, end: str) -> None:
         request = show.request
         if not show.runs and self._stopping is None:
             self._write("refused", show=request.show, asked=request.asked, cause=show.cause or "no rung can perform it")
@@ -335,6 +342,11 @@ class Operation:
         )
 
     # --- what is left behind
+
+    def _joined(self, plan: Plan) -> Callable[[Options], Options]:
+        """A performance of this plan is seen on the pages, where there are any."""
+        screen = self.screen
+        return (lambda options: options) if screen is None else partial(screen.join, plan)
 
     def _see(self, line: dict[str, Any]) -> None:
         if line.get("command") == "close_session" or "end" in line or line.get("event") in ("session_opened", "provider_failed"):

@@ -1,6 +1,7 @@
 """The shows of a kiosk, compiled for each rung, with every problem of the playbooks that the kiosk's file names.
 
-A playbook is wrong by itself, or one of the rungs cannot perform it; then the others do. Only what no rung can perform is an error.
+A playbook is wrong by itself, or one of the rungs cannot perform it; then the others do. Only what no rung can
+perform is an error.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class Programme:
 def check_kiosk(
     path: Path, world: Installation, silent: Installation | None = None, inputs: Inputs | None = None
 ) -> tuple[tuple[Problem, ...], Programme | None]:
-    """Every problem of a kiosk file and of what it names; the programme if there are only warnings. `silent` is a world without a
-    voice, in which captions are measured."""
+    """Every problem of a kiosk file and of what it names; the programme if there are only warnings. `silent` is a
+    world without a voice, in which captions are measured."""
     findings = Findings()
     kiosk, root = read_kiosk(path, findings)
     programme = None
@@ -77,7 +78,8 @@ def plans_of(
 
 
 def without_sound(plan: Plan) -> Plan:
-    """The plan as captions perform it: a silence in place of each sound, which then need not be read, and nothing is expected."""
+    """The plan as captions perform it: a silence in place of each sound, which then need not be read, and nothing is
+    expected."""
 
     def silence(step: Step) -> Step:
         if not isinstance(step.action, AudioEcho):

@@ -1,7 +1,8 @@
 """Proof of play: `kiosk.jsonl`, who was shown what, when, on which rung (`schemas/kiosklog.schema.json`).
 
-An entry is appended and synced before anything else happens. A disk that takes no more does not stop a kiosk: entries wait in memory, the
-last `MAX_WAITING` of them, and are written as soon as there is room. A reader copes with a line that was cut off.
+An entry is appended and synced before anything else happens. A disk that takes no more does not stop a kiosk:
+entries wait in memory, the last `MAX_WAITING` of them, and are written as soon as there is room. A reader copes with
+a line that was cut off.
 """
 
 from __future__ import annotations
@@ -24,21 +25,15 @@ Entry = dict[str, Any]
 
 
 class Proof:
-    """The log of a kiosk that runs. `told` sees every entry; `redact` hides what may not be shown."""
+    """The log of a kiosk that runs. Whoever is in `listeners` sees every entry; `redact` hides what may not be
+    shown."""
 
-    def __init__(
-        self,
-        folder: Path,
-        name: str,
-        zone: ZoneInfo,
-        *,
-        told: Callable[[Entry], None] = lambda _: None,
-        redact: Callable[[str], str] = str,
-    ) -> None:
+    def __init__(self, folder: Path, name: str, zone: ZoneInfo, redact: Callable[[str], str] = str) -> None:
         self.path = folder / LOG
         self.disk: str | None = None
         """Why it cannot be written at the moment."""
-        self._zone, self._told, self._redact = zone, told, redact
+        self.listeners: list[Callable[[Entry], object]] = []
+        self._zone, self._redact = zone, redact
         self._waiting: deque[bytes] = deque(maxlen=MAX_WAITING)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +51,8 @@ class Proof:
         entry = {"at": local, "event": event, **{key: value for key, value in facts.items() if value is not None}}
         entry = {key: self._redact(value) if key == "cause" else value for key, value in entry.items()}
         self._write(entry)
-        self._told(entry)
+        for told in self.listeners:
+            told(entry)
 
     def close(self) -> None:
         """Close the file."""
@@ -88,7 +84,8 @@ def _mend(path: Path) -> None:
 
 
 def entries(folder: Path) -> Iterator[Entry]:
-    """The log's entries in order, the header first. Lines that were cut off are left out. Raises `RecordError` where there is no log."""
+    """The log's entries in order, the header first. Lines that were cut off are left out. Raises `RecordError` where
+    there is no log."""
     path = folder / LOG if folder.is_dir() else folder
     try:
         with open(path, "rb") as file:

@@ -1,15 +1,15 @@
-"""The rungs of a kiosk in operation: which performs a show, with which session, for what money; which failed and is tried again."""
+"""The rungs of a kiosk in operation: which performs a show, with which session, for what money; which failed and is
+tried again."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Container
 from pathlib import Path
-from typing import Any
 
 from playbook.clock import Clock, wall_time
 from playbook.errors import PlaybookError
-from playbook.kiosk.attempt import Attempt
+from playbook.kiosk.attempt import Attempt, Join, Watch
 from playbook.kiosk.ladder import Ladder
 from playbook.kiosk.lending import Lending
 from playbook.kiosk.money import Purse
@@ -22,7 +22,8 @@ OPENING_MS = 10_000
 
 
 class Rungs:
-    """The ladder, the sessions that are kept for it, and the purse. `wake` is called when a session or a rung has changed."""
+    """The ladder, the sessions that are kept for it, and the purse. `wake` is called when a session or a rung has
+    changed."""
 
     def __init__(self, programme: Programme, stand: Stand, purse: Purse, folder: Path, clock: Clock, wake: Callable[[], None]) -> None:
         kiosk = programme.kiosk
@@ -35,7 +36,8 @@ class Rungs:
         self._cause: str | None = None
 
     def best(self, plans: Plans | None = None, refused: Container[str] = ()) -> str | None:
-        """The rung for a show (or for any): the best that works and that the budget allows; None when none can perform it."""
+        """The rung for a show (or for any): the best that works and that the budget allows; None when none can
+        perform it."""
         plans = next(iter(self._programme.plans.values()), {}) if plans is None else plans
         dear = self._dear(plans)
         return self._ladder.best(self._clock.now_ms(), [rung for rung in plans if rung not in dear], refused)
@@ -61,11 +63,11 @@ class Rungs:
         better = was not in rungs or rungs.index(rung) < rungs.index(was)
         return was, "it works again" if better else "it rests"
 
-    def begin(self, plan: Plan, rung: str, folder: Path, *, keep_sound: bool, watch: Callable[[dict[str, Any]], None]) -> Attempt:
+    def begin(self, plan: Plan, rung: str, folder: Path, *, joined: Join, keep_sound: bool, watch: Watch) -> Attempt:
         """Perform a plan on a rung. Raises `PlaybookError`."""
         means = self._stand.means(rung)
         session = None if rung in FREE else self._lending.take(rung, plan, means)
-        return Attempt(plan, rung, folder, means, self._clock, session=session, keep_sound=keep_sound, watch=watch)
+        return Attempt(plan, rung, folder, means, self._clock, session=session, joined=joined, keep_sound=keep_sound, watch=watch)
 
     def given_back(self, rung: str) -> None:
         """A rung's session has been given back, or is over."""
@@ -90,7 +92,8 @@ class Rungs:
     # --- between shows
 
     def tend(self, *, is_open: bool) -> list[int]:
-        """Close what nobody needs or pays, try what has rested. Gives when this is to be done again, in the clock's milliseconds."""
+        """Close what nobody needs or pays, try what has rested. Gives when this is to be done again, in the clock's
+        milliseconds."""
         self._lending.tidy()
         self._lending.account()
         now_ms = self._clock.now_ms()

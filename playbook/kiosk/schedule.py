@@ -1,8 +1,8 @@
 """Which show is next: what signals and cron times ask for, and what waits.
 
-A show that is asked for begins at once, or after the one that is being performed (`defer`), or ends that one (`cut`), or is
-given up (`drop`). The idle show makes way for any other. With a cooldown a signal asks in vain while its show waits or is performed,
-and for that long afterwards. Pure: the time is given.
+A show that is asked for begins at once, or after the one that is being performed (`defer`), or ends that one
+(`cut`), or is given up (`drop`). The idle show makes way for any other. With a cooldown a signal asks in vain while
+its show waits or is performed, and for that long afterwards. Pure: the time is given.
 """
 
 from __future__ import annotations

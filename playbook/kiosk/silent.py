@@ -1,4 +1,5 @@
-"""The rung that cannot fail: the local provider without a voice. A line is its caption, shown for as long as it would take to say."""
+"""The rung that cannot fail: the local provider without a voice. A line is its caption, shown for as long as it
+would take to say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What a kiosk performs with: a provider for each rung, the environment, the journal; in a rehearsal an emulator for each vendor."""
+"""What a kiosk performs with: a provider for each rung, the environment, the journal; in a rehearsal an emulator for
+each vendor."""
 
 from __future__ import annotations
 

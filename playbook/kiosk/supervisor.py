@@ -1,9 +1,9 @@
 """The process that starts a kiosk again: after a crash, a kill, or when its loop is stuck.
 
-The kiosk is a child that writes a byte to a pipe as long as its loop goes round. A child that is silent for `STUCK_S` is killed.
-One that ended by itself in order, or that was told what is wrong with its file, is not started again. When the supervisor itself
-is killed, the child sees the other end of a pipe close and stops in order. Nothing here imports what a kiosk is made of, so that
-there is little that can fail.
+The kiosk is a child that writes a byte to a pipe as long as its loop goes round. A child that is silent for
+`STUCK_S` is killed. One that ended by itself in order, or that was told what is wrong with its file, is not started
+again. When the supervisor itself is killed, the child sees the other end of a pipe close and stops in order. Nothing
+here imports what a kiosk is made of, so that there is little that can fail.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from playbook.clock import stopwatch
 from playbook.kiosk.notify import Systemd
 
 CHILD = "PLAYBOOK_KIOSK_PIPES"
-"""In the child's environment: the numbers of the pipe that it writes to and of the one that closes with the supervisor."""
+"""In the child's environment: the numbers of the pipe that it writes to and of the one that closes with the
+supervisor."""
 STUCK_S = 6.0
 STARTING_S = 120.0
-"""How long a child may take until its first byte: it reads its files, and may have to speak every line of them ahead."""
+"""How long a child may take until its first byte: it reads its files, and may have to speak every line of them
+ahead."""
 PAUSES_S = (0.5, 1.0, 2.0, 4.0)
 """Before a child is started again, the longer the sooner it ended. The last one stays."""
-STEADY_MS = 60_000
+STEADY_MS = 5_000
 """A child that lived for so long has begun well."""
 FINAL = (0, 2, 3, 130, 143)
 """Exit codes after which nothing is started again."""

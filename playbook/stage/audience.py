@@ -52,7 +52,7 @@ class Audience:
 
     def rest(self, kind: str) -> None:
         """What is shown while no session is open: our face, or nothing but the title of a show that somebody else's face performs."""
-        self._resting = "local" if kind == "local" else "none"
+        self._resting = kind if kind in ("local", "captions") else "none"
         if self._viewer is None:
             self._show_all()
 

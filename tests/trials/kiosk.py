@@ -1,4 +1,5 @@
-"""A kiosk for a long time: a week and a month on the virtual clock against three emulated clouds, and fifty kills on the real one."""
+"""A kiosk for a long time: a week and a month on the virtual clock against three emulated clouds, and fifty kills on
+the real one."""
 
 from __future__ import annotations
 
@@ -227,7 +228,8 @@ def day_away(folder: Path) -> Away:
 
 
 def silence(folder: Path, below: str) -> int:
-    """The silence on the real clock, in milliseconds, when the first rung dies in the middle of a line and `below` goes on."""
+    """The silence on the real clock, in milliseconds, when the first rung dies in the middle of a line and `below`
+    goes on."""
     world = World(folder / "cache")
     programme = programme_of(folder, world, ("avaturn", below, "captions"))
 
@@ -236,7 +238,7 @@ def silence(folder: Path, below: str) -> int:
 
         setting = Setting(out=folder / "out", env={}, emulate=True)
         async with prepared(programme, world, setting) as (operation, cause):
-            asyncio.get_running_loop().call_later(0.2, operation.offer, "motion", "program")
+            asyncio.get_running_loop().call_later(0.2, lambda: operation.offer("motion", source="program"))
             emulator = operation.stand.emulators["avaturn"]
 
             def die() -> None:
