@@ -59,7 +59,7 @@ class Attempt:
         keep_sound: bool,
         watch: Watch,
     ) -> None:
-        self.plan, self.rung, self.folder = plan, rung, folder
+        self.plan, self.rung, self.folder, self.session = plan, rung, folder, session
         self.summary = RunSummary()
         self.over = asyncio.Event()
         self.began_ms = self.ended_ms = clock.now_ms()

@@ -113,9 +113,9 @@ class Lending:
         held.used_ms = self._clock.now_ms()
         return None
 
-    def given_back(self, rung: str) -> None:
-        """A show is over that had this rung's session."""
-        if (held := self._held.get(rung)) is not None:
+    def given_back(self, rung: str, session: KeptSession | None) -> None:
+        """A show is over that had this session. (The rung may have another one by now.)"""
+        if (held := self._held.get(rung)) is not None and held.kept is session:
             held.used_ms = self._clock.now_ms()
             if held.kept.state != "open":
                 self._drop(rung, held.kept.why or "it is over")

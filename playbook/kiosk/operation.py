@@ -357,7 +357,7 @@ class Operation:
         self._closing.discard(attempt.task)
         attempt.over.set()
         self._wake.set()
-        self.rungs.given_back(attempt.rung)
+        self.rungs.given_back(attempt)
         self._keeping.done(attempt.folder)
         if attempt.bug is not None:
             self._say("".join(traceback.format_exception(attempt.bug)).rstrip())

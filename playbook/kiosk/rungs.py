@@ -69,9 +69,9 @@ class Rungs:
         session = None if rung in FREE else self._lending.take(rung, plan, means)
         return Attempt(plan, rung, folder, means, self._clock, session=session, joined=joined, keep_sound=keep_sound, watch=watch)
 
-    def given_back(self, rung: str) -> None:
-        """A rung's session has been given back, or is over."""
-        self._lending.given_back(rung)
+    def given_back(self, attempt: Attempt) -> None:
+        """An attempt has given its session back, or has ended it."""
+        self._lending.given_back(attempt.rung, attempt.session)
 
     def failed(self, rung: str, cause: str) -> int:
         """It could not open, or died. Gives the pause until it is tried again."""
