@@ -15,8 +15,9 @@ from playbook.engine import Result
 from playbook.model import Plan
 from playbook.perform.performance import Options, Runner
 from playbook.record.runlog import Line
-from playbook.stage.director import Director, Manner
+from playbook.stage.director import Director
 from playbook.stage.guard import Guard
+from playbook.stage.manner import Manner
 
 KINDS = {"face": "local", "captions": "captions", "black": "none"}
 """What a page is told to show between shows."""
