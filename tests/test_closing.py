@@ -31,7 +31,13 @@ from tests.scripts import plan, say
 from tests.served import asked, playbook_for, serving
 
 EMULATED = [name for name in STANDS if name not in ("local", "tavus-microphone")]
-CREATES = {"kaltura": "*/create", "avaturn": "*/sessions", "avaturn-external": "*/sessions", "tavus": "*/conversations"}
+CREATES = {
+    "kaltura": "*/create",
+    "avaturn": "*/sessions",
+    "avaturn-external": "*/sessions",
+    "tavus": "*/conversations",
+    "tavus-rest": "*/conversations",
+}
 LONG = "  - say: This sentence goes on and on, so that whoever wants to stop it before it has come to its end has all the time for it.\n"
 
 
@@ -91,7 +97,7 @@ def test_a_create_whose_answer_never_comes_leaves_a_trail(name: str, tmp_path: P
             outcome = await show(stand, tmp_path).run()
             assert outcome.result.exit_code == 4
             # Avaturn itself ends a session whose socket nobody serves.
-            expected = {"avaturn-external": (0, [None]), "tavus": (0, [])}
+            expected = {"avaturn-external": (0, [None]), "tavus": (0, []), "tavus-rest": (0, [])}
             assert left(stand, tmp_path) == expected.get(name, (1, [None]))
 
     clock.run(main(), "virtual")
