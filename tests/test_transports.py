@@ -85,7 +85,7 @@ def test_whom_a_socket_is_for_decides_what_is_told(listen: str | None, kind: str
 def test_a_cassette_of_which_nothing_was_used_is_no_performance(tmp_path: Path):
     """A provider that reaches its vendor in another way does not pass for one that was played."""
     path = tmp_path / "x.tape"
-    header = '{"cassette": 2, "recorded_at": "2026-01-01T00:00:00+00:00"}'
+    header = '{"cassette": 1, "recorded_at": "2026-01-01T00:00:00+00:00"}'
     line = '{"at_ms": 0, "http": {"method": "GET", "path": "/x"}, "took_ms": 5, "answer": {"status": 200}}'
     path.write_text(f"{header}\n{line}\n", "utf-8")
 

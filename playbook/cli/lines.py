@@ -26,12 +26,13 @@ from playbook.perform.world import World
 def add_lines(parser: Parser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="a playbook")
     add_inputs(parser)
-    kinds = parser.add_mutually_exclusive_group()
-    kinds.add_argument("--csv", action="store_true", help="as CSV, with the hash of each text, to be translated")
-    kinds.add_argument("--json", action="store_true", help="the same as JSON")
+    parser.add_argument("--csv", action="store_true", help="as CSV, with the hash of each text, to be translated")
+    parser.add_argument("--json", action="store_true", help="the same as JSON")
 
 
 def lines(args: Namespace) -> int:
+    if args.csv and args.json:
+        raise UsageError("--csv and --json exclude each other", remedy="give one of them")
     if not args.file.is_file():
         raise UsageError(f"there is no file {args.file}", remedy=near_file(args.file))
     plan, rows = list_lines(args.file, World.of(args.env), inputs(args), provider=args.provider)

@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from playbook import ports
-from playbook.clock import Clock
 from playbook.errors import Place, Problem
 from playbook.events import Event
 from playbook.model import Capabilities, Length, Plan
@@ -36,6 +35,7 @@ from playbook.ports import JournalEntry, SessionRecord, Transports, Viewer
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from playbook.clock import Clock
     from playbook.speech.audio import Sound
     from playbook.speech.show import ShowRecorder
     from playbook.speech.voice import Voice
