@@ -188,6 +188,29 @@ def test_sessions_change_places_before_a_cap_is_met(name: str, settings: dict[st
     assert max(gaps) <= 2_000, gaps
 
 
+def test_a_session_is_changed_before_its_idle_limit_is_met(tmp_path: Path):
+    """Between two shows seven minutes pass, and after five minutes of silence the viewer's page would leave: another session has
+    followed before, and the second show is performed on it."""
+
+    async def test(stand: Stand) -> None:
+        assert stand.emulator is not None
+        async with pool_on(stand, tmp_path, keep_ms=900_000) as pool:
+            plan = compile_on(write_playbook(tmp_path, stand, SHOW))
+            await show(await pool.session_for(plan, stand.provider), plan, tmp_path / "1")
+            now = Clock()
+            await now.sleep_until(260_000)
+            assert stand.emulator.created == 1
+            await now.sleep_until(301_000)
+            (open_session,) = stand.emulator.open_sessions
+            assert (stand.emulator.created, open_session.id) == (2, "sess-2")
+            await now.sleep_until(420_000)
+            outcome = await show(await pool.session_for(plan, stand.provider), plan, tmp_path / "2")
+            assert (outcome.result.exit_code, stand.emulator.created) == (0, 2)
+        assert stand.emulator.open_sessions == ()
+
+    on("avaturn", test)
+
+
 def test_what_nobody_leases_is_ended(tmp_path: Path):
     """After `keep`, and not before; the next show opens another session."""
 
