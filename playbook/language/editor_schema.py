@@ -37,7 +37,8 @@ def editor_schema(language: Mapping[str, Any], settings: Mapping[str, Mapping[st
         definitions[f"{name}-session"] = _templated(moved, definitions)
         then: dict[str, Any] = {"type": "object", "properties": {"session": {"$ref": place}}}
         if not compile_schema(schema)({}):
-            then["allOf"] = [{"type": "object", "required": ["session"]}]  # apart, or editors offer the two as one thing to write
+            given = [{"required": ["session"]}, {"required": ["sessions"]}]
+            then["allOf"] = [{"type": "object", "anyOf": given}]  # apart, or editors offer the two as one thing to write
         named = {"title": provider["title"], "const": name}
         chosen = {"type": "object", "required": ["provider"], "properties": {"provider": named}}
         conditions.append({"if": chosen, "then": then})

@@ -116,7 +116,7 @@ class EdgesOf:
 
     def __init__(self, clock: Clock, tell: OnStream, file: Path | None = None) -> None:
         self._clock, self._tell = clock, tell
-        self._ear = Ear(hangover_ms=200)
+        self._ear = Ear()
         self._file: wave.Wave_write | None = None
         if file is not None:
             try:

@@ -116,7 +116,8 @@ class AvaturnProvider:
     async def probe(self, plan: Plan, env: Mapping[str, str], transports: Transports) -> Sequence[str]:  # noqa: ARG002  # any plan
         """There is no call that only asks. Ending a session that cannot exist is refused with 404 when the key is good."""
         async with transports.http(env.get("AVATURN_BASE_URL") or BASE_URL, headers=bearer(api_key(env)), explain=explain) as http:
-            await end(http, "00000000-0000-0000-0000-000000000000")
+            with contextlib.suppress(SessionGone):
+                await end(http, "00000000-0000-0000-0000-000000000000")
         return ["the key is accepted"]
 
     async def end_session(self, record: SessionRecord, env: Mapping[str, str], transports: Transports) -> None:
