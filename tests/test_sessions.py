@@ -376,11 +376,20 @@ def test_a_cancelled_performance_gives_its_session_back(tmp_path: Path):
 
 TWO_SESSIONS = """
 import asyncio, os
+from pathlib import Path
 import playbook
+from playbook.providers import registry
+from playbook.sessions.pool import Pool
+from playbook.transports.factory import transports_for
 
 async def main():
-    one, two = ({"visualConfig": {"id": id}} for id in ("a", "b"))
-    async with playbook.open_session("kaltura", one), playbook.open_session("kaltura", two):
+    state, kaltura = Path(os.environ["PLAYBOOK_STATE_DIR"]), registry.find("kaltura")
+    transports = lambda name: transports_for(name, os.environ)
+    async with Pool(Path("runs"), env=os.environ, transports=transports, state_dir=state) as pool:
+        for id in ("a", "b"):
+            session = {"visualConfig": {"id": id}, "voiceConfig": {"id": "v"}}
+            plan = playbook.plan({"version": 1, "provider": "kaltura", "session": session, "start": "0s", "timeline": [{"say": "x"}]})
+            await pool.session_for(plan, kaltura)
         print("open", flush=True)
         await asyncio.Event().wait()
 
@@ -388,8 +397,8 @@ asyncio.run(main())
 """
 
 
-def test_two_sessions_of_a_process_that_was_killed_are_ended(shell: Shell):
-    """`kill -9`: `sessions end --gone` ends both, and removes what would let a viewer in."""
+def test_two_sessions_of_a_pool_that_was_killed_are_ended(shell: Shell):
+    """`kill -9` of a pool: `sessions end --gone` ends both of its sessions, and removes what would let a viewer in."""
     with serving("kaltura") as emulator:
         shell.env |= emulator.environment()
         process = subprocess.Popen([sys.executable, "-c", TWO_SESSIONS], env=shell.env, cwd=shell.folder, stdout=subprocess.PIPE, text=True)
