@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import importlib.util
+import io
 import itertools
 import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -32,7 +33,7 @@ from playbook.emulators.base import MAX_REQUEST, Emulator, LiveSession
 from playbook.emulators.face import RATE, FaceSound, FaceStream, spoken
 from playbook.emulators.faults import Chosen
 from playbook.emulators.speech import LATENCY_MS, MS_PER_CHARACTER, Utterance
-from playbook.speech.audio import decode, measure, resample
+from playbook.speech.audio import decode, resample, to_ms
 from playbook.transports.factory import emulated_variable
 from playbook.transports.whep import FEEDS
 
@@ -287,7 +288,7 @@ class KalturaEmulator(Emulator):
         if not 0 < seconds < 1e6:
             raise HTTPException(400, "duration must be a number of seconds greater than 0")
         try:
-            measured_ms = await asyncio.to_thread(measure, sound)
+            measured_ms = await asyncio.to_thread(_length_ms, sound)
         except ValueError:
             raise HTTPException(400, "the audio cannot be decoded") from None
         duration_ms = max(1, round(seconds * 1000))
@@ -430,6 +431,17 @@ class _InMemory(MultiPartParser):
     """Starlette moves an upload of more than 1 MB to the disk in a thread of its own, which the virtual clock does not wait for."""
 
     spool_max_size = max_file_size = MAX_REQUEST
+
+
+def _length_ms(sound: bytes) -> int:
+    """How long an uploaded sound is, whatever it would take to hold it decoded. Raises `ValueError` where it is none."""
+    import soundfile  # type: ignore[import-untyped] # it ships no types
+
+    try:
+        facts = soundfile.info(io.BytesIO(sound))
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise ValueError(str(error)) from error
+    return to_ms(facts.frames, facts.samplerate)
 
 
 def _exception(code: str, message: str) -> Response:

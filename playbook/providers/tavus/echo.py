@@ -61,7 +61,7 @@ STALL_MS = 250
 """When we come that late with a piece, the plan of the rest is moved: catching up would be a burst."""
 UNHEARD_MS = 3_000
 """When the face's sound has not come for so long, our ear hears nothing any more. (Silence is sent, too.)"""
-REMEMBERED = 512
+REMEMBERED = 256
 """How many lines, and how many reports, are kept for what may still be told of them."""
 
 _Kind = Literal["started", "ended", "utterance"]
