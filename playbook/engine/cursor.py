@@ -43,7 +43,7 @@ class Cursor:
         self._left: dict[Timer, int] = {}  # of the step's timers, while they stand still
         self._index = -1
         self._jumped = False
-        self._performed: dict[str, int] = {}  # how often each step was
+        self._performed = [0] * len(plan.steps)  # how often each step was
 
     @property
     def held(self) -> bool:
@@ -58,8 +58,9 @@ class Cursor:
     @property
     def standing_by(self) -> Step | None:
         """The step that comes next."""
-        after = self._plan.steps[self._index + 1 :]
-        return next((step for step in after if step.skipped is None), None)
+        steps = self._plan.steps
+        rest = range(self._index + 1, len(steps))
+        return next((steps[index] for index in rest if steps[index].skipped is None), None)
 
     def begin(self, due_ms: int) -> None:
         """This is timeline zero."""
@@ -96,7 +97,7 @@ class Cursor:
     def enter(self, step: Step) -> None:
         """The step begins."""
         self.entered = True
-        count = self._performed[step.id] = self._performed.get(step.id, 0) + 1
+        count = self._performed[self._index] = self._performed[self._index] + 1
         self.task = step.id if count == 1 else f"{step.id}~{count}"
         self._effects.add(StepStarted(step.id))
         if step.timeout_ms is not None:
